@@ -1,0 +1,60 @@
+"""What travels from data to methods: one dataclass of tensors (DESIGN §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of crops, bags of crops, well pairs or cached features.
+
+    B is the number of items on this rank, N the number of crops in a bag, C channels, M views, D features.
+    Exactly one of `images` and `features` is given.
+
+    Attributes:
+        images: uint16 or uint8, (B, C, H, W), bags (B, N, C, H, W) or well pairs (B, 2, C, H, W).
+        features: cached features (B, N, C, D); a profile vector is (B, 1, 1, D).
+        mask: bool (B, N), False on padding rows of a bag.
+        low, high: float32 (B, [N,] C), the intensities that scale to 0 and 1.
+        plate, well, position, sample: int64 (B, [N]), codes of where each crop comes from. `position` is the
+            well's place on the plate (A01 = 0), `sample` the row of the index.
+        perturbation: int64 (B,), what replicates share.
+        condition: int64 (B,), row of the `PerturbationTable`, i.e. what a prompt says.
+        is_control: bool (B,), negative controls.
+    """
+
+    perturbation: Tensor
+    condition: Tensor
+    is_control: Tensor
+    images: Tensor | None = None
+    features: Tensor | None = None
+    mask: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    plate: Tensor | None = None
+    well: Tensor | None = None
+    position: Tensor | None = None
+    sample: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.images is None) == (self.features is None):
+            raise ValueError("a Batch holds either images or features, not both and not neither")
+
+    def __len__(self) -> int:
+        return len(self.perturbation)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply `function` to every tensor present."""
+        changes = {f.name: function(value) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        return self.map(Tensor.pin_memory)

@@ -1,0 +1,113 @@
+"""Names of the metadata columns, once (DESIGN §3.1), and the table that maps other spellings onto them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+PREFIX = "Metadata_"
+
+SOURCE = "Metadata_Source"
+BATCH = "Metadata_Batch"
+PLATE = "Metadata_Plate"
+WELL = "Metadata_Well"
+SITE = "Metadata_Site"
+PERTURBATION = "Metadata_perturbation"
+MODALITY = "Metadata_modality"
+PERT_TYPE = "Metadata_pert_type"
+CONTROL_TYPE = "Metadata_control_type"
+CELL_LINE = "Metadata_cell_line"
+TIMEPOINT = "Metadata_timepoint_h"
+DOSE = "Metadata_dose_um"
+GENE = "Metadata_gene"
+GUIDE = "Metadata_guide_sequence"
+TARGETS = "Metadata_target_list"
+MOA = "Metadata_moa"
+SMILES = "Metadata_smiles"
+INCHIKEY = "Metadata_InChIKey"
+NAME = "Metadata_pert_iname"
+CELL_COUNT = "Metadata_cell_count"
+
+NEGCON = "negcon"
+EMPTY = "empty"
+MODALITIES = ("compound", "crispr", "orf")
+CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
+
+# Other spellings, lower-cased and without the prefix. First match wins when a table holds several.
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    SOURCE: ("source",),
+    BATCH: ("batch", "batch_id"),
+    PLATE: ("plate", "assay_plate_barcode", "plate_id", "barcode"),
+    WELL: ("well", "well_position", "well_id"),
+    SITE: ("site", "field", "fieldid", "field_id"),
+    PERTURBATION: ("perturbation", "broad_sample", "jcp2022", "perturbation_id", "treatment"),
+    MODALITY: ("modality", "experiment_type"),
+    PERT_TYPE: ("pert_type",),
+    CONTROL_TYPE: ("control_type",),
+    CELL_LINE: ("cell_line", "cell_type"),
+    TIMEPOINT: ("timepoint_h", "timepoint", "time"),
+    DOSE: ("dose_um", "mmoles_per_liter", "concentration_um"),
+    GENE: ("gene", "symbol", "genes"),
+    GUIDE: ("guide_sequence", "target_sequence", "sgrna"),
+    TARGETS: ("target_list",),
+    MOA: ("moa", "moa_list"),
+    SMILES: ("smiles",),
+    INCHIKEY: ("inchikey",),
+    NAME: ("pert_iname", "name", "pert_name"),
+    CELL_COUNT: ("cell_count", "count_cells", "number_of_cells"),
+}
+
+
+def canonical_columns(columns: list[str]) -> dict[str, str]:
+    """Which of `columns` to rename to which canonical name; a canonical name already present is kept as it is."""
+    bare = {column.removeprefix(PREFIX).lower(): column for column in reversed(columns)}
+    renames: dict[str, str] = {}
+    for canonical, spellings in SPELLINGS.items():
+        if canonical in columns:
+            continue
+        match = next((bare[s] for s in spellings if s in bare and bare[s] not in renames), None)
+        if match is not None:
+            renames[match] = canonical
+    return renames
+
+
+def canonicalize(table: pd.DataFrame) -> pd.DataFrame:
+    """Rename known spellings to the canonical names; other columns pass through untouched."""
+    return table.rename(columns=canonical_columns(list(table.columns)))
+
+
+def split_columns(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """(metadata columns, numeric feature columns) of a profile table.
+
+    Raises:
+        ValueError: a column without the `Metadata_` prefix is not numeric.
+    """
+    metadata = [c for c in table.columns if c.startswith(PREFIX)]
+    features = [c for c in table.columns if not c.startswith(PREFIX)]
+    text = [c for c in features if not pd.api.types.is_numeric_dtype(table[c])]
+    if text:
+        raise ValueError(
+            f"columns {text[:5]} are neither numeric nor named Metadata_*: rename them to Metadata_<name> or drop them"
+        )
+    return metadata, features
+
+
+def well_position(well: str) -> tuple[int, int]:
+    """(row, column), both from 0, of a well name such as 'B07' or 'AA12'.
+
+    Raises:
+        ValueError: the name is not letters followed by a number.
+    """
+    letters = well.rstrip("0123456789")
+    digits = well[len(letters) :]
+    if not letters.isalpha() or not letters.isascii() or not digits:
+        raise ValueError(f"well {well!r} is not a letter row followed by a column number, e.g. B07")
+    row = 0
+    for letter in letters.upper():
+        row = row * 26 + ord(letter) - ord("A") + 1
+    return row - 1, int(digits) - 1
+
+
+def well_name(row: int, column: int) -> str:
+    """'B07' of row 1, column 6 (both from 0); rows past Z continue as AA, AB, …"""
+    letters = chr(ord("A") + row) if row < 26 else "A" + chr(ord("A") + row - 26)
+    return f"{letters}{column + 1:02d}"
