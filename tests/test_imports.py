@@ -1,0 +1,84 @@
+"""The arrows of the design: which room may import which. A new arrow is a decision, not an accident."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "morphoclip"
+ANYWHERE = {"batch", "distributed"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "batch": set(),
+    "distributed": set(),
+    "losses": set(),
+    "augment": set(),
+    "models": set(),
+    "data": set(),
+    "training": {"losses"},
+    "methods": {"models", "losses", "augment", "training"},
+    "profiling": {"models", "data", "augment"},
+    "evaluation": {"data.schema"},  # the names of the columns, and nothing that loads an image
+    "screening": {"evaluation", "data.schema"},
+    "alignment": {"evaluation", "data.schema"},
+}
+TORCH_ONLY = {"batch", "distributed", "losses", "augment"}
+HEAVY = {"transformers", "rdkit", "umap", "plotly", "matplotlib", "sklearn.manifold"}
+HEAVY_FREE = ["morphoclip", "morphoclip.data", "morphoclip.evaluation", "morphoclip.profiling", "morphoclip.models"]
+
+
+def modules() -> list[tuple[str, Path]]:
+    """(room, file) of every module; the package's own __init__ and the command line may import anything."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if room not in {"__init__", "cli"}:
+            found.append((room, path))
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Every module `path` imports anywhere in it, absolute."""
+    package = ("morphoclip", *path.relative_to(SOURCE).parts[:-1])
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
+def test_arrows(room: str, path: Path) -> None:
+    assert room in MAY_IMPORT, f"{room} is a room DESIGN §2 does not know"
+    for name in imported(path):
+        if not name.startswith("morphoclip."):
+            continue
+        target = name.removeprefix("morphoclip.")
+        allowed = MAY_IMPORT[room] | ANYWHERE | {room}
+        assert any(target == a or target.startswith(f"{a}.") for a in allowed), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [m for m in modules() if m[0] in TORCH_ONLY], ids=lambda value: getattr(value, "stem", value)
+)
+def test_losses_and_augment_need_torch_only(room: str, path: Path) -> None:
+    outside = {n.split(".")[0] for n in imported(path)} - sys.stdlib_module_names - {"morphoclip"}
+    assert outside <= {"torch"}, f"{path.name} imports {outside - {'torch'}}"
+
+
+@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
+def test_one_lightning(room: str, path: Path) -> None:
+    assert not {n for n in imported(path) if n.split(".")[0] == "lightning"}, "import pytorch_lightning as pl"
+
+
+def test_importing_the_rooms_leaves_heavy_libraries_alone() -> None:
+    program = f"import sys, {', '.join(HEAVY_FREE)}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
