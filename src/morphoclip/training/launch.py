@@ -1,0 +1,68 @@
+"""How many processes a launcher started, and joining them: torchrun, srun, or none at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Ranks as the launcher made them; one process where there was none."""
+
+    rank: int
+    world_size: int
+    local_world_size: int
+
+    @property
+    def nodes(self) -> int:
+        return self.world_size // self.local_world_size
+
+
+def read_launch() -> Launch:
+    """From torchrun's variables, else Slurm's (`srun`), else a single process."""
+    env = os.environ
+    if "LOCAL_WORLD_SIZE" in env:
+        return Launch(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
+    # An interactive Slurm shell holds these variables too, but starts one process: it has no step of several tasks.
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        world = int(env["SLURM_STEP_NUM_TASKS"])
+        return Launch(int(env["SLURM_PROCID"]), world, world // int(env["SLURM_STEP_NUM_NODES"]))
+    return Launch(0, 1, 1)
+
+
+def trainer_devices(launch: Launch, requested: int | str) -> int:
+    """Devices for the Trainer on this node: what the launcher started.
+
+    Raises:
+        ValueError: `requested` ("auto" or a number) asks for other than what the launcher started.
+    """
+    if requested != "auto" and int(requested) != launch.local_world_size:
+        raise ValueError(
+            f"trainer.devices={requested}, but {launch.local_world_size} process(es) were started on this node: "
+            f"start with\n  torchrun --nproc-per-node {requested} train.py …"
+        )
+    return launch.local_world_size
+
+
+def join(launch: Launch) -> None:
+    """Join the process group before Lightning does, so that ranks can agree on the run folder. Idempotent."""
+    if launch.world_size == 1 or dist.is_initialized():
+        return
+    if "MASTER_ADDR" not in os.environ:
+        raise RuntimeError("srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+
+
+def from_rank_zero(value: str) -> str:
+    """Rank 0's `value`, on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
