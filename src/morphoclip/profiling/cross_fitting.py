@@ -1,0 +1,81 @@
+"""Cross-fitting: negative controls never serve both to fit the normalisation and to be scored against (EVALUATION §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.data import schema
+from morphoclip.profiling.normalize import Normalizer
+
+HELD_OUT = "negcon_held_out"
+
+
+def crossfit(
+    normalizer: Normalizer | Sequence[Mapping[str, object]],
+    table: pd.DataFrame,
+    seed: int = 0,
+    rows: Sequence[bool] | None = None,
+) -> list[pd.DataFrame]:
+    """Normalise twice, each time on half of the negative controls; scores are averaged over the list.
+
+    Positions of negcon wells fall in two folds, a position in the same fold on every plate. Steps with `fit_on: negcon`
+    are fitted on one fold and the returned table keeps the other fold's negcon rows only, along with every other row;
+    then the folds change places. Steps with `fit_on: all` treat both folds and all other wells alike, so they see all.
+
+    Args:
+        normalizer: steps, or a Normalizer whose steps are fitted anew.
+        table: a row a well, with `Metadata_Plate`, `Metadata_Well`, `Metadata_control_type`.
+        seed: decides the folds; the same seed and positions give the same folds.
+        rows: boolean mask of the wells statistics may come from; default all.
+
+    Returns:
+        Two tables; or one, of all rows, when no step is fitted on negcon wells and there is nothing to cross-fit.
+
+    Raises:
+        ValueError: a plate has negcon wells at fewer than two positions, or as `Normalizer.fit`.
+    """
+    steps = [step.to_dict() for step in normalizer.steps] if isinstance(normalizer, Normalizer) else normalizer
+    normalizer = Normalizer(steps)
+    if not normalizer.uses_negcon:
+        return [normalizer.fit(table, rows).transform(table)]
+    fold = negcon_folds(table, seed)
+    tables = []
+    for scored in (0, 1):
+        fitted = table.assign(**{schema.CONTROL_TYPE: table[schema.CONTROL_TYPE].mask(fold == scored, HELD_OUT)})
+        profiles = Normalizer(steps).fit(fitted, rows).transform(fitted)
+        profiles[schema.CONTROL_TYPE] = table[schema.CONTROL_TYPE]
+        tables.append(profiles[fold != 1 - scored])
+    return tables
+
+
+def negcon_folds(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
+    """Fold 0 or 1 of every negcon row, -1 elsewhere, (N,) int.
+
+    Positions that occur on the same plates are shuffled and dealt in turn, so each plate has both folds in near-equal parts.
+
+    Raises:
+        ValueError: a plate has negcon wells in one fold only, or a metadata column is missing.
+    """
+    missing = [c for c in (schema.PLATE, schema.WELL, schema.CONTROL_TYPE) if c not in table]
+    if missing:
+        raise ValueError(f"cross-fitting needs the columns {missing}: annotate the table, or set crossfit=false")
+    negcon = (table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    controls = table.loc[negcon, [schema.PLATE, schema.WELL]].astype(str)
+    positions = controls[schema.WELL].map(schema.well_position)
+    plates = controls.groupby(positions)[schema.PLATE].agg(lambda names: tuple(sorted(set(names))))
+    generator = np.random.default_rng(seed)
+    dealt: list[tuple[int, int]] = []
+    for _, layout in sorted(plates.groupby(plates)):
+        dealt += [layout.index[i] for i in generator.permutation(len(layout))]
+    fold_of = {position: turn % 2 for turn, position in enumerate(dealt)}
+    fold = np.full(len(table), -1)
+    fold[negcon] = [fold_of[position] for position in positions]
+    both = controls.assign(fold=fold[negcon]).groupby(schema.PLATE)["fold"].nunique()
+    if (both < 2).any():
+        raise ValueError(
+            f"plate {both.index[both < 2][0]} has too few negcon positions to halve: set crossfit=false or drop the plate"
+        )
+    return fold

@@ -1,0 +1,42 @@
+"""Project on the principal components of the reference wells."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from morphoclip.profiling.principal import principal_axes
+
+ONE_GROUP = True
+
+
+def fit(x: np.ndarray, n_components: int | float | None = None) -> dict[str, np.ndarray]:
+    """Mean (D,) and axes (D, K).
+
+    Args:
+        n_components: K, or with a float in (0, 1) as many as explain that share of the variance; default all.
+
+    Raises:
+        ValueError: more components than the reference wells span.
+    """
+    mean = x.mean(0)
+    singular, axes = principal_axes(x - mean)
+    kept = len(singular)
+    if isinstance(n_components, float) and 0 < n_components < 1:
+        share = np.cumsum(singular**2) / (singular**2).sum()
+        kept = int(np.searchsorted(share, n_components) + 1)
+    elif n_components is not None:
+        if not 1 <= n_components <= kept or n_components != int(n_components):
+            raise ValueError(
+                f"pca: n_components={n_components}, but {len(x)} reference wells span {kept} components; "
+                "ask for a whole number no larger, or a share of variance in (0, 1)"
+            )
+        kept = int(n_components)
+    return {"mean": mean, "axes": axes[:, :kept]}
+
+
+def apply(x: np.ndarray, state: dict[str, np.ndarray], **_: object) -> np.ndarray:
+    return (x - state["mean"].astype(x.dtype)) @ state["axes"].astype(x.dtype)
+
+
+def columns(names: list[str], state: dict[str, np.ndarray], **_: object) -> list[str]:
+    return [f"PC{i + 1}" for i in range(state["axes"].shape[1])]
