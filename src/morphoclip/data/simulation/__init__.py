@@ -1,0 +1,27 @@
+"""A small Cell Painting screen with a known answer, drawn from nothing but a seed.
+
+The demo, the tests and the benchmarks walk the path of real plates on it: five 16-bit TIFFs a field in the Cell
+Painting Gallery's folder layout, load_data.csv, plate maps, annotation tables; the planted truth lies beside them.
+
+A cell has a phenotype (`phenotype.AXES`), every perturbation pushes it along a sparse direction (`reagents`), cells
+are laid out (`cells`), painted (`organelles`), seen through a microscope (`optics`) on a plate with the usual
+confounders (`plates`), and written (`writing`, `metadata`).
+
+Version 1 is frozen: no number in this package changes without raising `SIMULATOR_VERSION`, and none is chosen by
+looking at how a model scores. Seed 2026 is for the final table of results: nobody looks at it before.
+"""
+
+from importlib import import_module
+
+SIMULATOR_VERSION = 1
+FINAL_SEED = 2026
+
+_HOMES = {"ScreenConfig": "screen", "simulate_screen": "writing", "AXES": "phenotype"}
+
+__all__ = ["FINAL_SEED", "SIMULATOR_VERSION", *sorted(_HOMES)]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
