@@ -53,7 +53,9 @@ def join(launch: Launch) -> None:
     if launch.world_size == 1 or dist.is_initialized():
         return
     if "MASTER_ADDR" not in os.environ:
-        raise RuntimeError("srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it")
+        raise RuntimeError(
+            "srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it"
+        )
     os.environ.setdefault("MASTER_PORT", "29500")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)

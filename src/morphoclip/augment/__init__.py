@@ -1,0 +1,8 @@
+"""Batched, functional transforms on the device: parameters are drawn apart from being applied (METHODS §1)."""
+
+from morphoclip.augment.color import Color
+from morphoclip.augment.compose import Compose, Transform
+from morphoclip.augment.flip import Flip
+from morphoclip.augment.rotate import Rot90
+
+__all__ = ["Color", "Compose", "Flip", "Rot90", "Transform"]

@@ -1,0 +1,31 @@
+"""Intensity jitter a channel (Kim et al. 2025): stains differ in brightness and contrast between plates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Color:
+    """Shift each channel by U(-shift, shift), clip, raise to a power of U(gamma), clip.
+
+    torchvision's ColorJitter and kornia's hue know three channels only; this one has no notion of colour.
+    """
+
+    shift: float = 0.3
+    gamma: tuple[float, float] = (0.5, 1.5)
+
+    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+        """float32 (count, 2, C): shifts, then powers."""
+        uniform = torch.rand(count, 2, channels, generator=generator)
+        low = torch.tensor([-self.shift, self.gamma[0]])[:, None]
+        high = torch.tensor([self.shift, self.gamma[1]])[:, None]
+        return low + uniform * (high - low)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        shift, gamma = parameters.to(images.dtype)[..., None, None].unbind(1)  # (B, C, 1, 1) each
+        # The new tensor of the sum takes the rest in place; a power of values in [0, 1] stays there.
+        return (images + shift).clamp_(0, 1).pow_(gamma)

@@ -1,0 +1,109 @@
+"""Exact collectives: with DDP's averaging, gradients equal those of one process on the joined batch (METHODS §0).
+
+Two facts make that so. A gather whose backward sums the gradient over ranks and takes this rank's slice, followed by
+DDP's mean, is exact. So is a mean over ranks whose backward is the identity, where every rank adds the same function
+of that mean to its loss. Without an initialised process group every function is the single-process one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def rank() -> int:
+    """This process's number, 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes W, 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def row_counts(x: Tensor) -> list[int]:
+    """How many rows (first dimension) each rank holds. Waits for the device, so call it once a step at most."""
+    if world_size() == 1:
+        return [len(x)]
+    counts = torch.empty(world_size(), dtype=torch.int64, device=x.device)
+    dist.all_gather_into_tensor(counts, torch.tensor([len(x)], device=x.device))
+    return counts.tolist()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, counts: Sequence[int]) -> Tensor:
+        ctx.counts = counts
+        longest = max(counts)
+        padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])]) if len(x) < longest else x.contiguous()
+        rows = x.new_empty(longest * len(counts), *x.shape[1:])
+        dist.all_gather_into_tensor(rows, padded)
+        if min(counts) == longest:
+            return rows
+        return torch.cat([part[:count] for part, count in zip(rows.split(longest), counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.split(ctx.counts)[rank()], None
+
+
+def gather_rows(x: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+    """The rows of all ranks, in rank order, differentiable.
+
+    Args:
+        x: (B, ...), alike on all ranks but for B.
+        counts: B of every rank from `row_counts`; None states that it is the same everywhere, and saves a wait.
+
+    Returns:
+        (sum of B, ...). The backward pass sums the gradient over ranks and keeps this rank's rows.
+    """
+    if world_size() == 1:
+        return x
+    return _Gather.apply(x, [len(x)] * world_size() if counts is None else counts)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def all_reduced_sum(x: Tensor) -> Tensor:
+    """Σ over ranks, differentiable: the backward pass sums the gradient over ranks too.
+
+    For quantities every rank then uses differently, such as the moments of a batch norm.
+    """
+    return x if world_size() == 1 else _Sum.apply(x)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        mean = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(mean)
+        return mean / world_size()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def all_reduced_mean(x: Tensor) -> Tensor:
+    """Mean over ranks with an identity backward, for a term that all ranks add alike to their losses (me-max)."""
+    return x if world_size() == 1 else _Mean.apply(x)

@@ -1,0 +1,76 @@
+"""InfoNCE between images and prompts, as in CLIP, exact where prompts repeat (METHODS §7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.distributed import world_size
+from morphoclip.losses.candidates import gather_candidates
+from morphoclip.losses.chunks import sum_over_rows
+from morphoclip.losses.context import LossContext
+from morphoclip.losses.precision import full_precision
+
+
+class InfoNCELoss(nn.Module):
+    """½ (image→other + other→image) cross-entropy over all ranks' distinct candidates (Radford et al. 2021).
+
+    Image→other is the mean over images, other→image the mean over the candidates that have an image; there the target
+    spreads evenly over the images of that id, so that none is its twin's negative.
+
+    Args:
+        multi_positive: spread both targets over all rows of the same perturbation, a candidate weighing as many rows
+            as it has images of that perturbation. Without it only rows of the same id are positives.
+        chunk_size: rows of logits held at a time; None holds all, B_local × B_global.
+    """
+
+    def __init__(self, multi_positive: bool = False, chunk_size: int | None = None) -> None:
+        super().__init__()
+        self.multi_positive = multi_positive
+        self.chunk_size = chunk_size
+
+    @full_precision
+    def forward(
+        self,
+        image: Tensor,
+        other: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | None = None,
+        *,
+        context: LossContext | None = None,
+    ) -> Tensor:
+        """Loss of image (B, D) against other (U, D), scaled so that the mean over ranks is the global loss.
+
+        `logit_scale` multiplies the cosines; `logit_bias` shifts all logits alike and so changes nothing here.
+
+        Raises:
+            ValueError: see `gather_candidates`; `multi_positive` without `context.perturbation`.
+        """
+        rows = gather_candidates(image, other, context)
+        if self.multi_positive and context is not None:
+            (label,) = context.require("InfoNCELoss(multi_positive=True)", "perturbation")
+            label = rows.gather_images(label)
+        else:
+            label = rows.column
+        # Images of the same label: one 1-D count instead of an N×N matrix.
+        ordered = label.sort().values
+        replicates = torch.searchsorted(ordered, label, right=True) - torch.searchsorted(ordered, label)
+        # What a candidate's weights over all images add up to.
+        candidate_total = torch.zeros(len(rows.other), dtype=image.dtype, device=image.device)
+        candidate_total.index_add_(0, rows.column, replicates.to(image.dtype)).clamp_min_(1)
+
+        def images(chunk: slice) -> Tensor:
+            """(Σ image→other cross-entropy, Σ the positives' share of the other→image cross-entropy)."""
+            logits = logit_scale * rows.image[chunk] @ rows.other.T  # (b, M)
+            weights = rows.column_weights((label[chunk, None] == label).to(logits.dtype))  # (b, M)
+            positive = (weights / weights.sum(1, keepdim=True) * logits).sum()
+            normaliser = logits.masked_fill(~rows.is_first, -torch.inf).logsumexp(1).sum()
+            return torch.stack([normaliser - positive, (weights / candidate_total * logits).sum()])
+
+        def others(chunk: slice) -> Tensor:
+            logits = logit_scale * rows.other[chunk] @ rows.image.T  # (u, N)
+            return (logits.logsumexp(1) * rows.is_paired[chunk]).sum()
+
+        from_image, positive = sum_over_rows(images, rows.local_image, self.chunk_size)
+        from_other = sum_over_rows(others, rows.local_other, self.chunk_size) - positive
+        return 0.5 * world_size() * (from_image / len(rows.image) + from_other / rows.is_paired.sum())

@@ -1,0 +1,34 @@
+"""A loss is computed outside autocast: in bf16 it looks frozen (10.4025 prints as 10.375)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def promote(value):
+    """Half and bf16 tensors to float32, also inside lists, tuples and dataclasses; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    if isinstance(value, list | tuple):
+        return type(value)(promote(v) for v in value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: promote(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Run a loss's `forward` with autocast off and its arguments promoted; float64 stays float64."""
+
+    @functools.wraps(forward)
+    def wrapped(self, *args, **kwargs) -> Tensor:
+        first = args[0] if args else next(iter(kwargs.values()))
+        device = (first[0] if isinstance(first, list | tuple) else first).device.type
+        with torch.autocast(device, enabled=False):
+            return forward(self, *map(promote, args), **{name: promote(v) for name, v in kwargs.items()})
+
+    return wrapped

@@ -1,0 +1,66 @@
+"""Supervised contrastive loss between images of the same perturbation on different plates (METHODS §7)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from morphoclip.distributed import gather_rows, rank, row_counts, world_size
+from morphoclip.losses.chunks import sum_over_rows
+from morphoclip.losses.context import LossContext
+from morphoclip.losses.precision import full_precision
+
+
+class SupConLoss(nn.Module):
+    """−1/|P(i)| Σ_{p∈P(i)} log softmax over the other images, averaged over anchors (Khosla et al. 2020, L_out).
+
+    P(i) are the images of the same perturbation on another plate. Images of the same perturbation on the *same* plate
+    stand in neither numerator nor denominator: pulling them together would reward the plate, pushing them apart would
+    undo the phenotype. Anchors without positives contribute nothing, to the mean's count either, but are negatives of
+    others. The mean is over the anchors of all ranks; a step in which none has a positive gives 0.
+    """
+
+    def __init__(self, chunk_size: int | None = None) -> None:
+        super().__init__()
+        self.chunk_size = chunk_size
+
+    @full_precision
+    def forward(
+        self,
+        image: Tensor,
+        other: Tensor | None = None,
+        logit_scale: Tensor | float = 10.0,
+        logit_bias: Tensor | None = None,
+        *,
+        context: LossContext,
+    ) -> Tensor:
+        """Loss of image (B, D); `other` and `logit_bias` play no part and are there for the common signature.
+
+        Raises:
+            ValueError: `context.perturbation` or `context.plate` is missing.
+        """
+        perturbation, plate = context.require("SupConLoss", "perturbation", "plate")
+        counts = row_counts(image)
+        start = sum(counts[: rank()])
+        image = gather_rows(F.normalize(image, dim=-1), counts)
+        perturbation, plate = gather_rows(perturbation, counts), gather_rows(plate, counts)
+
+        def anchors(chunk: slice) -> Tensor:
+            """(Σ losses, number of anchors that have a positive)."""
+            same = perturbation[chunk, None] == perturbation  # (b, N)
+            elsewhere = plate[chunk, None] != plate
+            labelled = (perturbation[chunk, None] >= 0) & (perturbation >= 0)
+            positive = same & elsewhere & labelled
+            logits = logit_scale * image[chunk] @ image.T
+            kept = (~same | elsewhere) & labelled
+            # A row left out would have an empty softmax, whose gradient is NaN: it keeps its own logits instead.
+            kept = kept | ~kept.any(1, keepdim=True)
+            log_softmax = logits - logits.masked_fill(~kept, -torch.inf).logsumexp(1, keepdim=True)
+            n_positive = positive.sum(1)
+            losses = -(log_softmax * positive).sum(1) / n_positive.clamp_min(1)
+            return torch.stack([losses.sum(), (n_positive > 0).sum().to(losses.dtype)])
+
+        total, count = sum_over_rows(anchors, slice(start, start + counts[rank()]), self.chunk_size)
+        # The count is a label's matter and carries no gradient.
+        return world_size() * total / gather_rows(count.detach()[None], [1] * world_size()).sum().clamp_min(1)

@@ -1,0 +1,1 @@
+"""LightningModules, one file a method; `base.Method` holds what all of them do alike."""

@@ -1,0 +1,129 @@
+"""What every method does alike: optimise by schedule, draw by (seed, step), guard, monitor, save its encoder's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from morphoclip.augment import Compose
+from morphoclip.batch import Batch
+from morphoclip.distributed import rank, world_size
+from morphoclip.models import Encoder, create_encoder
+from morphoclip.training.guards import NonFiniteGuard
+from morphoclip.training.monitors import mean_cosine, rank_me
+from morphoclip.training.seeding import fold, generator
+
+
+def build(spec: Mapping[str, Any], **kw) -> Any:
+    """The object that a plain dict with a `_target_` describes; `kw` are further arguments."""
+    # Unconverted, Hydra would wrap the objects of a list in configs of its own.
+    return instantiate(spec, _convert_="all", **kw)
+
+
+class Method(pl.LightningModule):
+    """Base of the methods. A subclass calls `save_hyperparameters()`, and defines `training_step`.
+
+    Everything given is plain (dicts, numbers, strings), so that a checkpoint's hyperparameters rebuild the method
+    under `weights_only=True`; nested dicts with a `_target_` are instantiated here.
+
+    Args:
+        encoder: keywords of `create_encoder`.
+        optimizer: e.g. `{_target_: morphoclip.training.optimizers.AdamW, lr: …}`.
+        augment: a `_target_` of a `morphoclip.augment.Compose`; None augments nothing.
+        seed: of every draw.
+        monitor_every: steps between the collapse monitors.
+    """
+
+    encoder: Encoder
+    encoder_prefix = "encoder."
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        augment: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        monitor_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.encoder = create_encoder(**encoder)
+        self.recipe = build(optimizer)
+        self.augmentation: Compose = build(augment) if augment else Compose()
+        self.seed = seed
+        self.monitor_every = monitor_every
+        self.guard = NonFiniteGuard()
+
+    def export_encoder(self) -> nn.Module:
+        """The encoder that profiles are made with."""
+        return self.encoder
+
+    # Randomness
+
+    def step_key(self, batch_idx: int) -> tuple[int, int]:
+        """(optimizer step, batch within it): what draws are seeded by. The same after a resume as without one."""
+        return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
+
+    def views(self, crops: Batch, batch_idx: int, *purposes: str) -> list[Tensor]:
+        """Standardised float views (B, C, H, W) of a batch of crops, one a purpose, each augmented on its own.
+
+        Parameters are drawn for the batches of all ranks and sliced, so that two ranks see what one would.
+        """
+        x = self.encoder.scale(crops.images, crops.low, crops.high)
+        count, own = len(x) * world_size(), slice(rank() * len(x), (rank() + 1) * len(x))
+        views = []
+        for purpose in purposes:
+            draws = generator(self.seed, *self.step_key(batch_idx), purpose)
+            parameters = self.augmentation.draw(count, x.shape[1], draws)
+            views.append(self.encoder.standardise(self.augmentation.apply(x, [rows[own] for rows in parameters])))
+        return views
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(fold(self.seed, *self.step_key(batch_idx), "dropout", rank()))
+        lr = self.recipe.set_step(self.optimizers().optimizer, self.global_step, self.total_steps)
+        self.log("train/lr", lr, batch_size=len(batch))
+
+    # Optimisation
+
+    def on_fit_start(self) -> None:
+        total = self.trainer.estimated_stepping_batches
+        if total in (-1, float("inf")):
+            raise ValueError("schedules need the number of steps, which streamed data does not tell: set max_steps")
+        self.total_steps = int(total)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.recipe.build(self)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Clip by the global norm, which the guard reads too."""
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(f"gradient_clip_algorithm {gradient_clip_algorithm!r} is not offered: clip by norm")
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        self.guard.watch(self.global_step, self.last_loss, norm)
+
+    def report(self, loss: Tensor, embeddings: Tensor, batch: Batch, **scalars: Tensor) -> dict[str, Tensor]:
+        """Log a step and return what `training_step` should; `embeddings` (B, D) are watched for collapse."""
+        self.last_loss = loss.detach()
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        self.log_dict(scalars, batch_size=len(batch))
+        if self.global_step % self.monitor_every == 0:
+            self.log("collapse/rank_me", rank_me(embeddings), batch_size=len(batch))
+            self.log("collapse/mean_cosine", mean_cosine(embeddings), batch_size=len(batch))
+        return {"loss": loss}
+
+    def on_train_end(self) -> None:
+        self.guard.check()
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.check()
+        checkpoint["encoder_config"] = self.encoder.config
+        checkpoint["encoder_prefix"] = self.encoder_prefix

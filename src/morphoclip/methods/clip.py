@@ -1,0 +1,127 @@
+"""Images against prompts: bags of crops and a text tower in one joint space (METHODS §7-§9)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.batch import Batch
+from morphoclip.losses import LossContext
+from morphoclip.methods.base import Method, build
+from morphoclip.methods.crops import as_crops
+from morphoclip.models import GatedAttentionPool
+from morphoclip.models.text import trim
+
+
+class CLIP(Method):
+    """Bag of crops ▶ encoder ▶ projection ▶ gated attention pool, against prompt ▶ text tower ▶ projection.
+
+    Each distinct prompt is encoded once a step. To the cross-modal loss comes `image_loss_weight` times an
+    image-image loss between the sub-bags of each plate (SupCon across plates: cross-well alignment).
+
+    Build it as `instantiate(cfg.method, encoder=cfg.encoder, optimizer=cfg.optimizer, augment=cfg.augment,
+    prompts=prompts)` with `_recursive_: false` and `_convert_: all`, as configs/method/clip.yaml does.
+
+    Args:
+        prompts: one a row of the `PerturbationTable`, i.e. `prompts[batch.condition[i]]` is the prompt of item i;
+            None for conditions outside the training split. The text tower learns its tokenizer from these.
+        text: `_target_` of a text tower; `SmallTextEncoder` is given the training prompts as `prompts`.
+        loss: `_target_` of a cross-modal loss.
+        image_loss: `_target_` of an image-image loss; its weight is `image_loss_weight`, 0 leaves it out.
+        image_temperature: temperature of the image-image loss; the cross-modal one learns its own.
+        embed_dim: size of the joint space.
+        pool_hidden: attention space of the pool.
+        export: `joint` makes the projection into the joint space the encoder's last layer, so that a profile is a mean
+            of crops in that space; `backbone` exports what lies before it.
+        temperature: of the cross-modal loss at the start; its inverse, the logit scale, is learned within [1, 100].
+        logit_bias: start of a learned bias for losses that use one (SigLIP); None has none.
+        encoder, optimizer, augment, seed, monitor_every: see `Method`.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        augment: Mapping[str, Any] | None,
+        prompts: Sequence[str | None],
+        text: Mapping[str, Any],
+        loss: Mapping[str, Any],
+        image_loss: Mapping[str, Any] | None = None,
+        image_loss_weight: float = 0.0,
+        image_temperature: float = 0.1,
+        embed_dim: int = 128,
+        pool_hidden: int = 128,
+        export: Literal["joint", "backbone"] = "joint",
+        temperature: float = 0.07,
+        logit_bias: float | None = None,
+        seed: int = 0,
+        monitor_every: int = 50,
+    ) -> None:
+        joint = {**encoder, "projection": embed_dim} if export == "joint" else encoder
+        super().__init__(joint, optimizer, augment, seed, monitor_every)
+        self.save_hyperparameters()
+        width = self.encoder.embed_dim
+        self.image_projection = nn.Identity() if export == "joint" else nn.Linear(width, embed_dim)
+        self.pool = GatedAttentionPool(embed_dim, pool_hidden)
+        distinct = sorted({prompt for prompt in prompts if prompt is not None})
+        small = text["_target_"].endswith("SmallTextEncoder")
+        self.text = build(text, prompts=distinct) if small else build(text)
+        self.text_projection = nn.Linear(self.text.embed_dim, embed_dim)
+        row = {prompt: i for i, prompt in enumerate(distinct)}
+        # Two conditions may share a prompt (a template without dose): they share its row, and are positives.
+        self.register_buffer("prompt_row", torch.tensor([row.get(p, -1) for p in prompts]), persistent=False)
+        self.tokens, self.token_mask = self.text.tokenize(distinct)
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
+        self.loss = build(loss)
+        self.image_loss = build(image_loss) if image_loss and image_loss_weight else None
+        self.image_loss_weight = image_loss_weight
+        self.image_logit_scale = 1 / image_temperature
+
+    def embed_prompts(self, rows: Tensor) -> Tensor:
+        """Joint embeddings (U, embed_dim) of the prompts at `rows` (U,) of the distinct training prompts.
+
+        Raises:
+            ValueError: a row is -1, i.e. a condition without a prompt has got into training.
+        """
+        chosen = rows.cpu()
+        if (chosen < 0).any():
+            raise ValueError("a training batch holds conditions without a prompt: take them out of the split")
+        tokens, mask = trim(self.tokens[chosen], self.token_mask[chosen])
+        return self.text_projection(self.text(tokens.to(rows.device), mask.to(rows.device)))
+
+    def embed_crops(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Joint embeddings (B, N, embed_dim) of a batch's crops; a batch without bags has bags of one."""
+        (view,) = self.views(as_crops(batch), batch_idx, "view")
+        return self.image_projection(self.encoder(view)).unflatten(0, (len(batch), -1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        crops = self.embed_crops(batch, batch_idx)  # (B, N, E)
+        image = self.pool(crops, batch.mask)  # (B, E)
+        image_id = self.prompt_row[batch.condition]
+        other_id = image_id.unique()
+        other = self.embed_prompts(other_id)  # (U, E)
+        context = LossContext(image_id=image_id, other_id=other_id, perturbation=batch.perturbation)
+        cross_modal = self.loss(image, other, self.logit_scale.exp(), self.logit_bias, context=context)
+        parts = {"train/cross_modal": cross_modal, "train/logit_scale": self.logit_scale.exp()}
+        loss = cross_modal
+        if self.image_loss is not None:
+            parts["train/image_image"] = image_image = self.plate_loss(crops, batch)
+            loss = cross_modal + self.image_loss_weight * image_image
+        return self.report(loss, image, batch, **parts)
+
+    def plate_loss(self, crops: Tensor, batch: Batch) -> Tensor:
+        """The image-image loss between the sub-bags (one a plate) of crops (B, N, E)."""
+        plate = batch.plate.view(crops.shape[:2])
+        sub_bags, is_first = self.pool.pool_groups(crops, plate, batch.mask)  # (B, N, E), (B, N)
+        perturbation = batch.perturbation[:, None].expand_as(plate).where(is_first, -1)
+        context = LossContext(perturbation=perturbation.flatten(), plate=plate.flatten())
+        return self.image_loss(sub_bags.flatten(0, 1), None, self.image_logit_scale, context=context)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, math.log(100))

@@ -1,0 +1,46 @@
+"""SimCLR: two augmented views of a crop attract, all other crops repel (METHODS §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from morphoclip.batch import Batch
+from morphoclip.methods.base import Method, build
+from morphoclip.methods.crops import as_crops
+from morphoclip.models import ProjectionHead
+
+
+class SimCLR(Method):
+    """Chen et al. 2020 with Kim et al.'s head (D-512-128, ReLU, no batch norm).
+
+    Build it as `instantiate(cfg.method, encoder=cfg.encoder, optimizer=cfg.optimizer, augment=cfg.augment)` with
+    `_recursive_: false` and `_convert_: all`, as configs/method/simclr.yaml does.
+
+    Args:
+        head: widths of the projection head after the encoder's own.
+        loss: `_target_` of a loss of two views.
+        encoder, optimizer, augment, seed, monitor_every: see `Method`.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        augment: Mapping[str, Any] | None,
+        loss: Mapping[str, Any],
+        head: Sequence[int] = (512, 128),
+        seed: int = 0,
+        monitor_every: int = 50,
+    ) -> None:
+        super().__init__(encoder, optimizer, augment, seed, monitor_every)
+        self.save_hyperparameters()
+        self.head = ProjectionHead((self.encoder.embed_dim, *head))
+        self.loss = build(loss)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        features = [self.encoder(view) for view in self.views(as_crops(batch), batch_idx, "view 1", "view 2")]
+        loss = self.loss(*(self.head(f) for f in features))
+        return self.report(loss, features[0], batch)

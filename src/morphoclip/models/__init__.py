@@ -1,0 +1,22 @@
+"""Tensors ▶ embeddings. Public names load on first use: timm and transformers take seconds to import."""
+
+from importlib import import_module
+
+_HOMES = {
+    "Encoder": "encoder",
+    "create_encoder": "encoder",
+    "CrossChannelFormer": "cross_channel",
+    "GatedAttentionPool": "pooling",
+    "SmallTextEncoder": "text",
+    "HuggingFaceTextEncoder": "text",
+    "BatchNorm": "norm",
+    "ProjectionHead": "heads",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,46 @@
+"""Per-channel features ▶ one embedding, by attention across channels."""
+
+from __future__ import annotations
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class CrossChannelFormer(nn.Module):
+    """A transformer over C channel tokens and a class token (Lu et al. 2025, CellCLIP).
+
+    A learned channel embedding is added, then LayerNorm, the class token, pre-norm blocks as wide as the features,
+    and a projection of the normalised class token. The C + 1 tokens make depth cheap to vary (1-12).
+
+    Args:
+        feature_dim: D of the channel features, and the width.
+        channels: C.
+        embed_dim: size of the output.
+        depth, heads: blocks, and attention heads in each.
+
+    Raises:
+        ValueError: `feature_dim` is not a multiple of `heads`.
+    """
+
+    def __init__(
+        self, feature_dim: int, channels: int = 5, embed_dim: int = 512, depth: int = 12, heads: int = 8
+    ) -> None:
+        super().__init__()
+        if feature_dim % heads:
+            raise ValueError(f"feature_dim {feature_dim} is not a multiple of heads {heads}")
+        self.channel_embedding = nn.Parameter(torch.empty(channels, feature_dim))
+        self.cls_token = nn.Parameter(torch.empty(1, 1, feature_dim))
+        self.norm_input = nn.LayerNorm(feature_dim)
+        self.blocks = nn.Sequential(*(Block(feature_dim, heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(feature_dim)
+        self.projection = nn.Linear(feature_dim, embed_dim)
+        self.embed_dim = embed_dim
+        nn.init.trunc_normal_(self.channel_embedding, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D) to (B, embed_dim); `x` is left as it was."""
+        tokens = self.norm_input(x + self.channel_embedding)
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1)  # (B, 1 + C, D)
+        return self.projection(self.norm(self.blocks(tokens)[:, 0]))

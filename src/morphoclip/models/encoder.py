@@ -1,0 +1,158 @@
+"""The image encoder: any backbone, with the pixels' way into it attached (DESIGN §3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from morphoclip.models.vit_demo import vit_demo
+
+OWN_BACKBONES = {"vit_demo": vit_demo}
+
+
+class Encoder(nn.Module):
+    """A backbone that knows its channels, its intensity scaling and how to be built again.
+
+    Attributes:
+        embed_dim: D, the size of an embedding.
+        channels: names of the C channels in the order of `images`.
+        config: plain dict such that `create_encoder(**config)` rebuilds this encoder but for its weights.
+        num_prefix_tokens: tokens of `forward_tokens` before the first patch (class and register tokens).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        channels: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        config: dict[str, Any],
+        projection: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Identity() if projection is None else nn.Linear(backbone.num_features, projection)
+        self.embed_dim: int = projection or backbone.num_features
+        self.channels = tuple(channels)
+        self.config = config
+        self.num_prefix_tokens: int = getattr(backbone, "num_prefix_tokens", 0)
+        # The config holds them; a second copy in the weights could only disagree.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def scale(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped."""
+        low, high = (limit.to(self.mean.dtype)[..., None, None] for limit in (low, high))
+        # A channel without contrast (high = low) becomes black and white, not infinite.
+        return ((images.to(self.mean.dtype) - low) / (high - low).clamp_min(1e-6)).clamp_(0, 1)
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Subtract the channel means and divide by the channel deviations of [0, 1] images (B, C, H, W)."""
+        return (x - self.mean) / self.std
+
+    def preprocess(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """uint16 crops (B, C, H, W) with their limits (B, C) to what `forward` takes."""
+        return self.standardise(self.scale(images, low, high))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings (B, D) of preprocessed crops (B, C, H, W)."""
+        return self.projection(self.backbone(x))
+
+    def forward_tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Normalised tokens before pooling and projection.
+
+        Args:
+            x: preprocessed crops (B, C, H, W).
+            keep: int64 (B, L'), which patches the transformer sees (the others are masked out); None sees all.
+
+        Returns:
+            (B, P + L', width): P prefix tokens, then the patches in the order of `keep`. A convolutional backbone
+            has no prefix and gives a token for each place of its last feature map.
+
+        Raises:
+            TypeError: patches are masked but the backbone is not a timm vision transformer.
+        """
+        if keep is None:
+            features = self.backbone.forward_features(x)
+            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+        vit = self.backbone
+        if not (hasattr(vit, "blocks") and hasattr(vit, "_pos_embed")):
+            raise TypeError(f"{type(vit).__name__} has no patch tokens to mask: use a vision transformer")
+        tokens = vit._pos_embed(vit.patch_embed(x))
+        prefix, patches = tokens.split([self.num_prefix_tokens, tokens.shape[1] - self.num_prefix_tokens], dim=1)
+        patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+        return vit.norm(vit.blocks(vit.norm_pre(torch.cat([prefix, patches], dim=1))))
+
+
+def create_encoder(
+    name: str,
+    in_channels: int = 5,
+    *,
+    channels: Sequence[str] | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | float = 0.0,
+    std: Sequence[float] | float = 1.0,
+    projection: int | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    **backbone_kw,
+) -> Encoder:
+    """Build an encoder by name.
+
+    Args:
+        name: one of `OWN_BACKBONES`, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
+        in_channels: C.
+        channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
+        image_size: side of a crop in pixels, for backbones with position embeddings.
+        mean, std: statistics of [0, 1] images, one number or one a channel.
+        projection: size of a last linear layer; None leaves the backbone's own features.
+        pretrained: fetch the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
+        weights: local file of timm weights for the same purpose.
+        backbone_kw: passed on to the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`).
+
+    Raises:
+        ValueError: unknown name, or `channels`, `mean` or `std` do not number `in_channels`.
+    """
+    if channels is None:
+        channels = ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels]
+    mean, std = ([float(v)] * in_channels if isinstance(v, int | float) else [float(x) for x in v] for v in (mean, std))
+    for what, values in {"channels": channels, "mean": mean, "std": std}.items():
+        if len(values) != in_channels:
+            raise ValueError(f"encoder {name!r} has in_channels={in_channels} but {what} lists {len(values)}: {values}")
+    if name in OWN_BACKBONES:
+        if pretrained or weights:
+            raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
+        sized = {} if image_size is None else {"image_size": image_size}
+        backbone = OWN_BACKBONES[name](in_channels, **sized, **backbone_kw)
+    elif timm.is_model(name):
+        sized = {} if image_size is None else {"img_size": image_size}
+        source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
+        backbone = timm.create_model(
+            name,
+            pretrained=pretrained or weights is not None,
+            in_chans=in_channels,
+            num_classes=0,
+            **sized,
+            **source,
+            **backbone_kw,
+        )
+    else:
+        raise ValueError(f"no encoder {name!r}: take one of {sorted(OWN_BACKBONES)} or a name of timm.list_models()")
+    # Weights come from the checkpoint when the encoder is rebuilt, so the config never asks for pretrained ones.
+    config = {
+        "name": name,
+        "in_channels": in_channels,
+        "channels": list(channels),
+        "image_size": image_size,
+        "mean": mean,
+        "std": std,
+        "projection": projection,
+        **backbone_kw,
+    }
+    return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)

@@ -1,0 +1,50 @@
+"""Batch normalisation over the joined batch of all ranks, on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.distributed import gather_rows, world_size
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d whose training statistics are those of all ranks (torch's SyncBatchNorm refuses CPU and gloo).
+
+    Takes (B, F) or (B, F, L); B may differ between ranks. On one rank it is nn.BatchNorm1d.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        self._check_input_dim(x)
+        with torch.autocast(x.device.type, enabled=False):
+            values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            mean, variance = self._joint_moments(values)
+            return self._normalise(values, mean, variance).to(x.dtype)
+
+    def _joint_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance (F,) over all ranks; Chan's merge of moments, which cancels nothing."""
+        dims = [d for d in range(x.ndim) if d != 1]
+        mean = x.mean(dims)
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        own = torch.cat([mean, (x - self._spread(mean, x)).square().sum(dims), count])
+        means, squares, counts = gather_rows(own[None], [1] * world_size()).split([len(mean), len(mean), 1], dim=1)
+        total = counts.sum()
+        joint = (means * counts).sum(0) / total
+        variance = (squares + counts * (means - joint).square()).sum(0) / total
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(joint.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var.dtype), self.momentum)
+        return joint, variance
+
+    def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        x = (x - self._spread(mean, x)) * self._spread((variance + self.eps).rsqrt(), x)
+        return x * self._spread(self.weight, x) + self._spread(self.bias, x) if self.affine else x
+
+    @staticmethod
+    def _spread(values: Tensor, x: Tensor) -> Tensor:
+        """(F,) to the shape that broadcasts over x (B, F[, L])."""
+        return values.view(1, -1, *[1] * (x.ndim - 2))

@@ -1,0 +1,173 @@
+"""Prompts ▶ embeddings: a small transformer with its own tokenizer, and any Hugging Face encoder.
+
+Both share one interface: `tokenize(texts)` once, then `forward(tokens, mask)` on the rows a step needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean of token states (U, L, D) over the tokens that `mask` (U, L) keeps."""
+    kept = mask[..., None].to(states.dtype)
+    return (states * kept).sum(dim=1) / kept.sum(dim=1)
+
+
+def trim(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut right padding to the longest row: tokens and mask (U, L) to (U, L' <= L)."""
+    longest = int(mask.sum(dim=1).max())
+    return tokens[:, :longest], mask[:, :longest]
+
+
+class SmallTextEncoder(nn.Module):
+    """A transformer from scratch over byte-pair tokens learned from the prompts it is given.
+
+    Any string can be encoded later, in pieces as small as bytes. The tokenizer travels in the state dict.
+
+    Args:
+        prompts: training prompts only; the tokenizer is learned from them.
+        vocabulary_size: tokens at most; 257 (bytes and padding) at least.
+        width, depth, heads: of the transformer.
+        max_length: tokens kept of a prompt.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        *,
+        vocabulary_size: int = 1024,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        max_length: int = 128,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = train_tokenizer(prompts, vocabulary_size)
+        self.max_length = max_length
+        self.embed_dim = width
+        self.token_embedding = nn.Embedding(vocabulary_size, width)
+        self.pos_embed = nn.Parameter(torch.empty(max_length, width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens int64 (U, L) padded to the longest, and their mask bool (U, L)."""
+        rows = [encoding.ids[: self.max_length] for encoding in self.tokenizer.encode_batch(list(texts))]
+        lengths = torch.tensor([len(row) for row in rows])
+        tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)
+        for line, row in zip(tokens, rows, strict=True):
+            line[: len(row)] = torch.tensor(row)
+        return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (U, D) of tokens int64 (U, L) with mask bool (U, L)."""
+        states = self.token_embedding(tokens) + self.pos_embed[: tokens.shape[1]]
+        return mean_over_tokens(self.transformer(states, src_key_padding_mask=~mask), mask)
+
+    def get_extra_state(self) -> str:
+        return self.tokenizer.to_str()
+
+    def set_extra_state(self, state: str) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_str(state)
+
+
+def train_tokenizer(prompts: Sequence[str], vocabulary_size: int):
+    """A byte-level byte-pair tokenizer (`tokenizers.Tokenizer`), token 0 padding; the same for any order of prompts.
+
+    Raises:
+        ValueError: no prompts, or a vocabulary too small for the 256 bytes and padding.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if not prompts:
+        raise ValueError("no prompts to learn a tokenizer from: give the prompts of the training perturbations")
+    if vocabulary_size < 257:
+        raise ValueError(f"vocabulary_size {vocabulary_size} cannot hold 256 bytes and padding: take 257 or more")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=["[PAD]"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(set(prompts)), trainer)
+    return tokenizer
+
+
+class HuggingFaceTextEncoder(nn.Module):
+    """Any Hugging Face text encoder, e.g. BiomedBERT or bert-base-cased.
+
+    Args:
+        name_or_path: of the hub or a local folder, with its tokenizer.
+        training: `frozen` keeps the weights, in evaluation mode and without gradient; `full` trains all of them.
+        pooling: `mean` over tokens, `first` token's state, or the model's own `pooler`.
+        max_length: tokens kept of a prompt.
+
+    Raises:
+        ValueError: `pooler` is asked of a model that has none.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Path,
+        *,
+        training: Literal["frozen", "full"] = "frozen",
+        pooling: Literal["mean", "first", "pooler"] = "mean",
+        max_length: int = 256,
+    ) -> None:
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        self.model = AutoModel.from_pretrained(name_or_path)
+        self.pooling = pooling
+        self.max_length = max_length
+        self.embed_dim: int = self.model.config.hidden_size
+        self.is_frozen = training == "frozen"
+        has_pooler = getattr(self.model, "pooler", None) is not None
+        if pooling == "pooler" and not has_pooler:
+            raise ValueError(f"{name_or_path} has no pooler: set pooling to mean or first")
+        if pooling != "pooler" and has_pooler:
+            self.model.pooler = None  # an unused tower would hang DDP
+        self.model.requires_grad_(not self.is_frozen)
+
+    def train(self, mode: bool = True) -> HuggingFaceTextEncoder:
+        super().train(mode)
+        self.model.train(mode and not self.is_frozen)
+        return self
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens int64 (U, L) padded to the longest, and their mask bool (U, L)."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+        )
+        return encoded["input_ids"], encoded["attention_mask"].bool()
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings (U, D) of tokens int64 (U, L) with mask bool (U, L)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            output = self.model(input_ids=tokens, attention_mask=mask.long())
+        if self.pooling == "pooler":
+            return output.pooler_output
+        states = output.last_hidden_state
+        return states[:, 0] if self.pooling == "first" else mean_over_tokens(states, mask)

@@ -1,0 +1,70 @@
+"""A vision transformer small enough to learn from Cell Painting crops on two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.layers import LayerNorm2d
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+
+class ConvolutionalStem(nn.Module):
+    """Stride-2 3×3 convolutions in place of one linear patch embedding (Xiao et al. 2021, early convolutions).
+
+    On 64-pixel nuclei a linear patch stem stayed at the level of the untrained net; this one learns in minutes.
+    Takes (B, C, H, W) and returns (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1.
+    """
+
+    def __init__(self, image_size: int, in_channels: int, embed_dim: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        stride = 2 ** (len(widths) + 1)
+        if image_size % stride:
+            raise ValueError(f"image_size {image_size} is not a multiple of the stem's stride {stride}")
+        self.patch_size = (stride, stride)
+        self.grid_size = (image_size // stride, image_size // stride)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        layers: list[nn.Module] = []
+        previous = in_channels
+        for width in widths:
+            layers += [nn.Conv2d(previous, width, 3, stride=2, padding=1), LayerNorm2d(width), nn.GELU()]
+            previous = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(previous, embed_dim, 3, stride=2, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # LayerNorm2d and oneDNN's convolutions are fastest on channels_last.
+        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return x.flatten(2).transpose(1, 2)
+
+
+def vit_demo(
+    in_channels: int = 5,
+    image_size: int = 64,
+    embed_dim: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 2.0,
+    stem_widths: Sequence[int] = (16, 32, 64),
+    **kw,
+) -> VisionTransformer:
+    """timm's VisionTransformer with a convolutional stem and mean pooling: .65 M parameters, 13 M MACs a 5×64×64 crop.
+
+    Further keywords go to `timm.models.vision_transformer.VisionTransformer`.
+    """
+
+    def stem(img_size: int, in_chans: int, embed_dim: int, **_) -> ConvolutionalStem:
+        return ConvolutionalStem(img_size, in_chans, embed_dim, stem_widths)
+
+    settings = {"class_token": False, "global_pool": "avg", "num_classes": 0} | kw
+    return VisionTransformer(
+        img_size=image_size,
+        patch_size=2 ** (len(stem_widths) + 1),
+        in_chans=in_channels,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=mlp_ratio,
+        embed_layer=stem,
+        **settings,
+    )

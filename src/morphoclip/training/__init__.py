@@ -1,0 +1,1 @@
+"""What every method shares: schedules, parameter groups, seeding, guards, monitors, callbacks."""

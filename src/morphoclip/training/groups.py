@@ -1,0 +1,54 @@
+"""Parameter groups: what decays, and how fast each part learns (METHODS §0)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+# Tables of one vector a token, place, channel or prototype: pulling them to zero erases what they name.
+UNDECAYED = ("cls_token", "reg_token", "mask_token", "pos_embed", "channel_embedding", "prototypes", "logit_scale")
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: matrices and kernels only, and no tokens, positions or prototypes."""
+    return parameter.ndim > 1 and not any(part in name for part in UNDECAYED)
+
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    lr_scale: Mapping[str, float] | None = None,
+    frozen_steps: Mapping[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen_steps` beside torch's own keys.
+
+    Args:
+        module: its trainable parameters.
+        weight_decay: of the parameters that decay.
+        lr_scale: factor of the learning rate by prefix of the parameter's name; the longest prefix wins.
+        frozen_steps: number of first steps with learning rate 0, by prefix likewise.
+
+    Raises:
+        ValueError: a prefix that no trainable parameter has.
+    """
+    lr_scale, frozen_steps = dict(lr_scale or {}), dict(frozen_steps or {})
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    for prefix in {**lr_scale, **frozen_steps}:
+        if not any(name.startswith(prefix) for name in trainable):
+            raise ValueError(f"no trainable parameter starts with {prefix!r}; first names: {list(trainable)[:5]}")
+
+    def setting(table: Mapping[str, Any], name: str, default: Any) -> Any:
+        return table[max(matches, key=len)] if (matches := [p for p in table if name.startswith(p)]) else default
+
+    groups: dict[tuple, dict[str, Any]] = {}
+    for name, parameter in trainable.items():
+        decay = weight_decay if decays(name, parameter) else 0.0
+        key = (decay > 0, setting(lr_scale, name, 1.0), setting(frozen_steps, name, 0))
+        new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen_steps": key[2]}
+        group = groups.setdefault(key, new)
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())

@@ -1,0 +1,50 @@
+"""AdamW with its learning rate and weight decay over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from morphoclip.training.groups import parameter_groups
+from morphoclip.training.schedules import constant
+
+Schedule = Callable[[int, int], float]
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Recipe of an optimizer: `build` it once, `set_step` before each step.
+
+    Attributes:
+        lr, weight_decay: peak values; schedules give their factor at (step, total steps).
+        lr_scale, frozen_steps: by prefix of parameter names, see `parameter_groups`.
+    """
+
+    lr: float
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    lr_schedule: Schedule = constant
+    weight_decay_schedule: Schedule = constant
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
+    frozen_steps: Mapping[str, int] = field(default_factory=dict)
+
+    def build(self, module: nn.Module) -> torch.optim.AdamW:
+        """The optimizer of a module's trainable parameters."""
+        groups = parameter_groups(
+            module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen_steps=self.frozen_steps
+        )
+        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=True)
+
+    def set_step(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> float:
+        """Write the step's learning rates and weight decays into the groups; returns the unscaled learning rate."""
+        lr = self.lr * self.lr_schedule(step, total)
+        weight_decay = self.weight_decay * self.weight_decay_schedule(step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0 if step < group["frozen_steps"] else lr * group["lr_scale"]
+            if group["weight_decay"] > 0:
+                group["weight_decay"] = weight_decay
+        return lr

@@ -1,0 +1,43 @@
+"""Schedules: pure functions of (step, total steps), so that a resumed run needs no scheduler's state.
+
+Each gives a factor of the peak value. `warmup` is a number of steps if an int, a share of the run if a float.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def _warmup_steps(warmup: int | float, total: int) -> float:
+    return warmup if isinstance(warmup, int) else warmup * total
+
+
+def constant(step: int, total: int, *, value: float = 1.0) -> float:
+    """The same value at every step."""
+    return value
+
+
+def linear(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> float:
+    """From `start` at step 0 to `end` at step `total`."""
+    return start + (end - start) * min(step / total, 1.0)
+
+
+def cosine(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> float:
+    """Half a cosine from `start` at step 0 to `end` at step `total`."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
+
+
+def warmup_cosine(step: int, total: int, *, warmup: int | float, start: float = 0.0, end: float = 0.0) -> float:
+    """Linear from `start` to 1 during the warm-up, then half a cosine to `end` at step `total`."""
+    rise = _warmup_steps(warmup, total)
+    if step < rise:
+        return linear(step, rise, start=start, end=1.0)
+    return cosine(step - rise, max(total - rise, 1), start=1.0, end=end)
+
+
+def one_cycle(step: int, total: int, *, warmup: int | float = 0.3, start: float = 0.04, end: float = 4e-6) -> float:
+    """Half a cosine up from `start` to 1, half a cosine down to `end` at the last step (Smith 2018, as torch's)."""
+    rise = _warmup_steps(warmup, total) - 1
+    if step < rise:
+        return cosine(step, rise, start=start, end=1.0)
+    return cosine(step - rise, max(total - 1 - rise, 1), start=1.0, end=end)
