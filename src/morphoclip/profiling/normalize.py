@@ -259,8 +259,10 @@ def _groups(step: Step, metadata: pd.DataFrame) -> dict[str, np.ndarray]:
     column = GROUP_COLUMNS[step.by]
     if column is None:
         return {"all": np.arange(len(metadata))}
-    if column not in metadata or metadata[column].isna().any():
-        raise ValueError(f"step {step.name!r} has by: {step.by}, but {column} is missing or blank: fill it or change by")
+    if column not in metadata or metadata[column].isna().any() or (metadata[column] == "").any():
+        raise ValueError(
+            f"step {step.name!r} has by: {step.by}, but {column} is missing or blank: fill it or change by"
+        )
     return {str(name): rows for name, rows in metadata.groupby(metadata[column].astype(str)).indices.items()}
 
 

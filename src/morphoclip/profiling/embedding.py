@@ -1,0 +1,191 @@
+"""Images to profiles: run an encoder over every crop and average by site, well or perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from morphoclip.data import schema
+from morphoclip.data.dataset import ShardDataset
+from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
+from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
+from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+
+LEVELS = ("crop", "site", "well", "perturbation")
+LACKING = "Metadata_low_foreground"
+
+
+def embed(
+    encoder: nn.Module,
+    source: ShardDataset | str | Path,
+    level: str = "well",
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    reduce: str = "mean",
+    within: str = "all",
+    min_foreground: float = 0.01,
+    num_workers: int = 0,
+    **crop_options: object,
+) -> pd.DataFrame:
+    """A profile table of everything in `source`.
+
+    Crops are read well by well and only one well's features are held beside the finished rows, so memory grows with the
+    table and not with the number of crops.
+
+    Args:
+        encoder: as DESIGN §3.4; it is moved to `device` and put back in the mode it was in.
+        source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
+            are cut on the fly.
+        level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (and wells by condition).
+        batch_size: crops at a time.
+        progress: show a bar.
+        reduce: `mean` or `median`, at every step.
+        within: for `perturbation`, one row per `batch`, per `source` or over `all`.
+        min_foreground: crops with a smaller share of nuclear pixels are left out, as in training; a well that has none
+            above it keeps its best one, with `Metadata_low_foreground` set.
+        num_workers: processes that read and decode ahead.
+        crop_options: for a load_data.csv, what `FieldCrops` takes (`layout`, `crop_size`, `pixel_size_um`).
+
+    Returns:
+        `Metadata_*` columns of the fields as strings, then float32 features `embedding_0000`, … `Metadata_cell_count`
+        of a well is the mean over its sites.
+
+    Raises:
+        ValueError: channels, pixel size or intensity scaling differ from the encoder's, or a feature is not finite.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is none of {LEVELS}")
+    reduction(reduce)
+    crops = _open(source, encoder, batch_size, min_foreground, crop_options)
+    check_match(encoder, crops)
+    encoded = _encode(encoder, crops, batch_size, torch.device(device), progress, num_workers)
+    if level == "crop":
+        return _crop_table(encoded, crops.fields)
+    lacking: set[int] = set()
+    rows = reduce_runs(_by_field(encoded, lacking), reduce)
+    metadata, group = crops.fields, np.arange(len(crops.fields))
+    if level != "site":
+        group = well_codes(crops.fields)
+        rows = reduce_runs(((group[field], row) for field, row in rows), reduce)
+        metadata = _well_metadata(crops.fields, group)
+    keys, features = [], []
+    for key, row in rows:
+        keys.append(key)
+        features.append(row.astype(np.float32))
+    marked = np.isin(keys, group[sorted(lacking)])
+    table = _table(metadata.iloc[keys], np.concatenate(features), marked)
+    return consensus(table, within, reduce) if level == "perturbation" else table
+
+
+def check_match(encoder: nn.Module, crops: DatasetCrops) -> None:
+    """Raise ValueError where the data differ from what the encoder was made for; unknown facts are not compared."""
+    if tuple(encoder.channels) != tuple(crops.channels):
+        raise ValueError(
+            f"the encoder takes channels {list(encoder.channels)} and the data hold {list(crops.channels)}: "
+            "order and names must be the same; prepare the data again with channels in the encoder's order"
+        )
+    known = getattr(encoder, "trained_on", {})
+    size = known.get("pixel_size_um")
+    if size and crops.pixel_size_um and not np.isclose(size, crops.pixel_size_um, rtol=0.02):
+        raise ValueError(
+            f"the encoder was trained at {size} µm a pixel and the data have {crops.pixel_size_um} µm: "
+            "bin or prepare the data at the encoder's pixel size"
+        )
+    scaling = tuple(known.get(key) for key in ("scale_by", "low_percentile", "high_percentile"))
+    if None not in scaling and scaling != tuple(crops.scaling):
+        raise ValueError(
+            f"the encoder was trained on intensities scaled by {scaling} and the data are scaled by {crops.scaling}: "
+            "open the dataset with the encoder's scale_by, low_percentile and high_percentile"
+        )
+
+
+def _open(source, encoder: nn.Module, batch_size: int, min_foreground: float, crop_options: dict):
+    if isinstance(source, ShardDataset):
+        return DatasetCrops(source, batch_size, min_foreground)
+    known = getattr(encoder, "trained_on", {})
+    scaling = {key: known[key] for key in ("scale_by", "low_percentile", "high_percentile") if key in known}
+    if Path(source).is_dir():
+        return DatasetCrops(ShardDataset(source, **scaling), batch_size, min_foreground)
+    from morphoclip.profiling.field_crops import FieldCrops
+
+    if "crop_size" in known:
+        crop_options = {"crop_size": known["crop_size"], **crop_options}
+    return FieldCrops(source, encoder.channels, min_foreground=min_foreground, **scaling, **crop_options)
+
+
+@torch.inference_mode()
+def _encode(
+    encoder: nn.Module, crops: DatasetCrops, batch_size: int, device: torch.device, progress: bool, num_workers: int
+) -> Iterator[tuple[Crops, np.ndarray]]:
+    """Crops and their features (n, D) float32, in order."""
+    from tqdm import tqdm
+
+    training = encoder.training
+    encoder.to(device).eval()
+    loader = torch.utils.data.DataLoader(crops, batch_size=None, num_workers=num_workers)
+    try:
+        with tqdm(total=crops.crop_count, unit="crop", desc="embed", disable=not progress) as bar:
+            for read in loader:
+                for part in read.split(batch_size):
+                    images, low, high = (t.to(device, non_blocking=True) for t in (part.images, part.low, part.high))
+                    features = encoder(encoder.preprocess(images, low, high)).float().cpu().numpy()
+                    _check_finite(features, part, crops.fields)
+                    yield part, features
+                    bar.update(len(part))
+    finally:
+        encoder.train(training)
+
+
+def _check_finite(features: np.ndarray, part: Crops, fields: pd.DataFrame) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(1))
+    if bad.size:
+        row = fields.iloc[part.field[bad[0]]]
+        raise ValueError(
+            f"the encoder gives NaN or infinite features for plate {row[schema.PLATE]} well {row[schema.WELL]} "
+            f"(crop at y={part.y[bad[0]]}, x={part.x[bad[0]]}): its weights are broken or the crop is"
+        )
+
+
+def _by_field(encoded: Iterable[tuple[Crops, np.ndarray]], lacking: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(field, features of consecutive crops in it); fields that lack foreground are noted in `lacking`."""
+    for part, features in encoded:
+        lacking.update(part.field[part.lacking].tolist())
+        for rows in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part.field)) + 1):
+            yield int(part.field[rows[0]]), features[rows]
+
+
+def _crop_table(encoded: Iterable[tuple[Crops, np.ndarray]], fields: pd.DataFrame) -> pd.DataFrame:
+    parts, features = zip(*((p, f) for p, f in encoded), strict=True)
+    field, y, x, lacking = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("field", "y", "x", "lacking")
+    )
+    place = {"Metadata_crop_y": y.astype(str), "Metadata_crop_x": x.astype(str)}
+    return _table(fields.iloc[field].assign(**place), np.concatenate(features), lacking)
+
+
+def _well_metadata(fields: pd.DataFrame, well: np.ndarray) -> pd.DataFrame:
+    """One row a well, in order of its code: what its sites agree on, and their mean cell count."""
+    metadata = fields[[c for c in fields if c.startswith(schema.PREFIX) and c != schema.SITE]]
+    groups = metadata.groupby(well, sort=True)
+    table = groups.first().where(groups.nunique() <= 1, "")
+    if schema.CELL_COUNT in metadata:
+        count = metadata[schema.CELL_COUNT].astype(float)
+        table[schema.CELL_COUNT] = count.where(count >= 0).groupby(well).mean()
+    return table
+
+
+def _table(metadata: pd.DataFrame, features: np.ndarray, lacking: np.ndarray) -> pd.DataFrame:
+    metadata = metadata[[c for c in metadata if c.startswith(schema.PREFIX)]].reset_index(drop=True)
+    text = metadata.astype(object).where(metadata.notna(), "").astype(str)
+    if schema.CELL_COUNT in text:
+        text[schema.CELL_COUNT] = text[schema.CELL_COUNT].replace({"-1": "", "-1.0": ""})
+    text[LACKING] = np.where(lacking, "True", "")
+    names = [f"{EMBEDDING_PREFIX}{i:04d}" for i in range(features.shape[1])]
+    return pd.concat([text, pd.DataFrame(features, columns=names)], axis=1)

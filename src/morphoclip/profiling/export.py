@@ -1,0 +1,218 @@
+"""Trained encoders as folders: written from a run, read back as a module (DESIGN §3.6)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import morphoclip
+from morphoclip.models import create_encoder
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT_VERSION = 1
+FORMATS: tuple[str, ...] = ()
+SCALING = ("scale_by", "low_percentile", "high_percentile")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def export_encoder(
+    source: nn.Module | str | Path,
+    to: str | Path,
+    formats: Sequence[str] = (),
+    *,
+    trained_on: Mapping[str, object] | None = None,
+) -> Path:
+    """Write an encoder folder: config.json, model.safetensors and a model card.
+
+    Args:
+        source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, or a run folder
+            (its `checkpoints/last.ckpt`).
+        to: the folder to make. It is written under a temporary name and renamed.
+        formats: other formats beside it; none exists yet.
+        trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
+            caller wants on record (`git_commit`, …). Default: the checkpoint's own `trained_on`, if it has one.
+
+    Raises:
+        FileExistsError: `to` exists and is not empty.
+        ValueError: unknown format, or a source without an encoder.
+    """
+    if unknown := set(formats) - set(FORMATS):
+        raise ValueError(f"unknown export formats {sorted(unknown)}; known beside safetensors: {list(FORMATS)}")
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise FileExistsError(f"{to} exists and is not empty: choose another folder or remove it")
+    if isinstance(source, nn.Module):
+        method = type(source).__name__ if hasattr(source, "export_encoder") else None
+        encoder = source.export_encoder() if method else source
+        known = getattr(encoder, "trained_on", {})
+        if not hasattr(encoder, "config"):
+            raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
+    else:
+        encoder = load_encoder(source)
+        known, method = encoder.trained_on, encoder.trained_on.get("method")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "morphoclip_version": morphoclip.__version__,
+        "encoder": encoder.config,
+        "channels": list(encoder.channels),
+        "feature_size": encoder.embed_dim,
+        "sha256": encoder_hash(encoder),
+        "trained_on": {"method": method, **known, **(trained_on or {})},
+    }
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(to.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    _save_weights(encoder, partial / WEIGHTS)
+    (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (partial / CARD).write_text(_card(config))
+    os.replace(partial, to)
+    return to
+
+
+def load_encoder(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """An encoder in eval mode, its `preprocess` attached, without gradients.
+
+    Args:
+        source: an encoder folder, a checkpoint, a run folder, or the id of a Hugging Face repository that holds an
+            encoder folder ("owner/name").
+        device: where to put it.
+
+    Returns:
+        nn.Module as DESIGN §3.4, with `trained_on` (dict): what is known of the training data, see `training_data`.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not an encoder folder or checkpoint, a newer format, or weights that do not fit the config.
+    """
+    path = Path(source)
+    if path.is_dir():
+        checkpoint = path / "checkpoints" / "last.ckpt"
+        if (path / CONFIG).is_file():
+            encoder = _from_folder(path)
+        elif checkpoint.is_file():
+            encoder = _from_checkpoint(checkpoint)
+        else:
+            raise ValueError(f"{path} holds neither {CONFIG} (an encoder folder) nor checkpoints/last.ckpt (a run)")
+    elif path.is_file():
+        encoder = _from_checkpoint(path)
+    elif HUB_ID.fullmatch(str(source)):
+        from huggingface_hub import snapshot_download
+
+        encoder = _from_folder(Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS])))
+    else:
+        raise FileNotFoundError(f"no encoder folder, checkpoint or run folder at {source}")
+    return encoder.requires_grad_(False).eval().to(device)
+
+
+def training_data(dataset) -> dict[str, object]:
+    """What an encoder's users need to know of the `ShardDataset` it was trained on, as plain JSON.
+
+    Pixel size, crop size and intensity scaling, which `embed` compares with new data, and the manifest's sha256.
+    """
+    manifest = dataset.manifest
+    return {
+        "pixel_size_um": manifest["pixel_size_um"],
+        "crop_size": manifest["crop_size"],
+        **dict(zip(SCALING, dataset.scaling, strict=True)),
+        "manifest_sha256": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def encoder_hash(encoder: nn.Module) -> str:
+    """sha256 over an encoder's config and weights, whatever file they came from."""
+    digest = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
+    """What a profile table's sidecar says of the encoder that made it."""
+    return {
+        "encoder_sha256": encoder_hash(encoder),
+        "encoder": encoder.config,
+        "trained_on": dict(getattr(encoder, "trained_on", {})),
+        "morphoclip_version": morphoclip.__version__,
+    }
+
+
+def _save_weights(encoder: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    # clone: tensors that share storage (tied weights) are written each on its own, which safetensors insists on.
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in encoder.state_dict().items()}, path)
+
+
+def _from_folder(folder: Path) -> nn.Module:
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        version, architecture = config["format_version"], config["encoder"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not the config of an encoder folder: {error!r}") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
+    return _rebuild(architecture, load_file(folder / WEIGHTS), config["trained_on"], folder)
+
+
+def _from_checkpoint(path: Path) -> nn.Module:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint ({error}): it is damaged or no checkpoint") from error
+    if not isinstance(checkpoint, dict) or "encoder_config" not in checkpoint:
+        raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
+    prefix = checkpoint["encoder_prefix"]
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    return _rebuild(checkpoint["encoder_config"], weights, checkpoint.get("trained_on", {}), path)
+
+
+def _rebuild(config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path) -> nn.Module:
+    encoder = create_encoder(**config)
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {source} do not fit its config: {error}") from error
+    encoder.trained_on = dict(trained_on)
+    return encoder
+
+
+def _card(config: Mapping) -> str:
+    """The model card, Hugging Face style."""
+    known = {key: value for key, value in config["trained_on"].items() if value is not None}
+    facts = "\n".join(f"| {key} | `{value}` |" for key, value in {**config["encoder"], **known}.items())
+    return f"""---
+library_name: morphoclip
+tags: [cell-painting, microscopy, image-feature-extraction]
+---
+# {config["encoder"]["name"]}, {len(config["channels"])} channels
+
+Takes {", ".join(config["channels"])} in this order and gives {config["feature_size"]} features a crop.
+
+```python
+import morphoclip
+encoder = morphoclip.load_encoder("path/to/this/folder")
+features = encoder(encoder.preprocess(crops, low, high))  # crops (B, C, H, W) uint16, low and high (B, C)
+```
+
+`low` and `high` are the intensities that become 0 and 1 (percentiles of the field unless stated otherwise below).
+
+| | |
+|---|---|
+{facts}
+
+Weights and config together have sha256 `{config["sha256"]}`. Made by morphoclip {config["morphoclip_version"]}.
+"""
