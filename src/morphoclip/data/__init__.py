@@ -8,6 +8,9 @@ _HOMES = {
     "Sample": "dataset",
     "CellDataModule": "datamodule",
     "PerturbationTable": "perturbations",
+    "prepare_dataset": "prepare",
+    "holdout": "splits",
+    "write_splits": "splits",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,0 +1,44 @@
+"""The manifest of a dataset folder: what makes it one, and which formats this code reads (DESIGN §3.2)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+LOW_PERCENTILE = 0.1
+HIGH_PERCENTILE = 99.9
+
+
+def scaling_key(scale_by: str, low_percentile: float, high_percentile: float) -> str:
+    """Name of a scaling in the manifest's statistics: 'field 0.1-99.9'."""
+    return f"{scale_by} {low_percentile:g}-{high_percentile:g}"
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """The manifest of a finished dataset.
+
+    Raises:
+        FileNotFoundError: no such folder, or a folder without manifest.json (it is written last).
+        ValueError: the manifest is not one, or its format is newer than this code.
+    """
+    path = Path(folder) / MANIFEST
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no dataset folder {folder}: prepare one with `python -m data_prep.make_shards`")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {MANIFEST}, so it is no dataset or was left incomplete: "
+            "remove it and run data_prep.make_shards again"
+        )
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format_version"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the manifest of a MorphoCLIP dataset: {error!r}") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} is a dataset of format {version}, this morphoclip reads up to {FORMAT_VERSION}: "
+            "upgrade morphoclip or prepare the dataset again with this version"
+        )
+    return manifest

@@ -1,0 +1,104 @@
+"""Several datasets as one, with codes that hold across them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from morphoclip.batch import Batch
+from morphoclip.data.dataset import FieldCodes, ShardDataset, code_fields
+from morphoclip.data.perturbations import PerturbationTable
+
+
+class Mixture:
+    """One or more `ShardDataset`s end to end, read a batch at a time; the same perturbation has one code in all.
+
+    Args:
+        datasets: with the same channels in the same order, crop size and pixel size.
+        weights: how often a crop of each dataset is shown, relative to the others.
+
+    Raises:
+        ValueError: channels, crop sizes or pixel sizes differ, or a weight is not positive.
+    """
+
+    def __init__(self, datasets: Sequence[ShardDataset], weights: Sequence[float] | None = None) -> None:
+        self.datasets = tuple(datasets)
+        self.weights = np.ones(len(datasets)) if weights is None else np.asarray(weights, float)
+        first = self.datasets[0]
+        for other in self.datasets[1:]:
+            for what in ("channels", "shape", "pixel_size_um"):
+                if getattr(other, what) != getattr(first, what):
+                    raise ValueError(
+                        f"{other.folder} has {what} {getattr(other, what)}, {first.folder} has {getattr(first, what)}: "
+                        "datasets of one run must match; prepare one of them again"
+                    )
+        if len(self.weights) != len(self.datasets) or not (self.weights > 0).all():
+            raise ValueError(f"weights {self.weights.tolist()} are not one positive number a dataset")
+        self.sizes = np.array([len(dataset) for dataset in self.datasets])
+        self._starts = np.cumsum(self.sizes) - self.sizes
+        counts = np.array([len(dataset.fields) for dataset in self.datasets])
+        self._field_starts = np.cumsum(counts) - counts
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    @cached_property
+    def fields(self) -> pd.DataFrame:
+        """The fields of all datasets, one after another."""
+        return pd.concat([dataset.fields for dataset in self.datasets], ignore_index=True)
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """The rows of `fields` that have crops in the split."""
+        return np.concatenate([s + d.present for s, d in zip(self._field_starts, self.datasets, strict=True)])
+
+    @cached_property
+    def table(self) -> PerturbationTable:
+        """The conditions of the fields that have crops in the split, and of no others."""
+        return PerturbationTable.from_frame(self.fields.iloc[self.present])
+
+    @cached_property
+    def codes(self) -> FieldCodes:
+        """Codes of the rows of `fields`."""
+        return code_fields(self.fields, self.present, self.table)
+
+    def fields_of(self, items: np.ndarray) -> np.ndarray:
+        """The row of `fields` each crop of `items` (n,) comes from."""
+        fields = np.empty(len(items), np.int64)
+        for number, places, local in self._by_dataset(items):
+            fields[places] = self._field_starts[number] + self.datasets[number].fields_of(local)
+        return fields
+
+    def _by_dataset(self, items: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(dataset number, places in `items`, rows within that dataset)."""
+        which = np.searchsorted(self._starts, items, side="right") - 1
+        for number in range(len(self.datasets)):
+            places = np.flatnonzero(which == number)
+            yield number, places, items[places] - self._starts[number]
+
+    def __getitem__(self, items: np.ndarray) -> Batch:
+        """The batch of crops `items` (B,) or of bags (B, N)."""
+        shape, flat = np.shape(items), np.reshape(items, -1)
+        crop = self.datasets[0].shape
+        images = np.empty((len(flat), *crop), np.uint16)
+        low, high = np.empty((2, len(flat), crop[0]), np.float32)
+        sample = np.empty(len(flat), np.int64)
+        for number, places, local in self._by_dataset(flat):
+            dataset = self.datasets[number]
+            for place, item in zip(places, local, strict=True):
+                dataset.read([item], out=images[place : place + 1])
+            low[places], high[places] = dataset.intensities(local)
+            sample[places] = dataset.rows[local]
+        field = self.fields_of(flat)
+        codes = {name: values[field] for name, values in vars(self.codes).items()}
+        arrays = {"images": images, "low": low, "high": high, "sample": sample, **codes}
+        tensors = {name: torch.from_numpy(v.reshape(*shape, *v.shape[1:])) for name, v in arrays.items()}
+        if len(shape) == 2:  # a bag is of one condition, and every row of it is a crop
+            for name in ("perturbation", "condition", "is_control"):
+                tensors[name] = tensors[name][:, 0].clone()
+            tensors["mask"] = torch.ones(shape, dtype=torch.bool)
+        return Batch(**tensors)

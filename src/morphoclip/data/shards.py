@@ -1,0 +1,331 @@
+"""Writing a dataset folder: plain WebDataset tars, their index, the fields and the manifest (DESIGN §3.2)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.data import schema
+from morphoclip.data.codecs import get_codec
+from morphoclip.data.fields import describe_field, percentile_column
+from morphoclip.data.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
+
+# Columns of index.arrow, a row a crop: (name, array.array type code, numpy dtype).
+INDEX_COLUMNS = (
+    ("shard", "i", np.int32),
+    ("offset", "q", np.int64),
+    ("nbytes", "i", np.int32),
+    ("crc32", "I", np.uint32),
+    ("field", "i", np.int32),
+    ("y", "i", np.int32),
+    ("x", "i", np.int32),
+    ("foreground", "f", np.float32),
+)
+FIELD_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL, schema.SITE)
+
+
+@dataclass(frozen=True)
+class EncodedCrop:
+    """A crop ready to be appended: its bytes, and (C, 4) Σx, Σx², Σs, Σs² of raw x and scaled s for the statistics."""
+
+    data: bytes
+    sums: np.ndarray
+
+
+def encode_crop(image: np.ndarray, field_row: Mapping, channels: Sequence[str], codec: str) -> EncodedCrop:
+    """Encode a (C, H, W) uint16 crop of the field `field_row` describes; safe to run in a worker process."""
+    low = [field_row[percentile_column(LOW_PERCENTILE, channel)] for channel in channels]
+    high = [field_row[percentile_column(HIGH_PERCENTILE, channel)] for channel in channels]
+    raw = image.reshape(len(channels), -1).astype(np.float64)
+    low = np.asarray(low)[:, None]
+    scaled = np.clip((raw - low) / np.maximum(np.asarray(high)[:, None] - low, 1), 0, 1)
+    sums = np.stack([raw.sum(1), (raw**2).sum(1), scaled.sum(1), (scaled**2).sum(1)], axis=1)
+    return EncodedCrop(get_codec(codec).encode(np.ascontiguousarray(image)), sums)
+
+
+class ShardWriter:
+    """Writes a dataset folder crop by crop; use it as a context manager.
+
+    Everything is written to `<folder>.partial`, the manifest last, and renamed when the writer closes; an exception
+    removes it, so that nothing half-written ever bears the final name. The same calls give the same bytes.
+
+    Args:
+        folder: the dataset to make. It must not exist (an empty folder is taken over).
+        channels: names in the order of the crops' first axis.
+        codec: `raw` (npy) or `blosc` (lossless zstd + shuffle).
+        crop_size: pixels; taken from the first crop if not given.
+        pixel_size_um: size of a stored pixel in µm; runs that mix datasets need it.
+        shard_bytes: a shard is closed once it holds this much.
+        made_by: how the dataset was made, plain JSON, kept in the manifest.
+
+    Raises:
+        FileExistsError: `folder` exists, or another process is writing it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        channels: Sequence[str] = schema.CHANNELS,
+        codec: str = "blosc",
+        *,
+        crop_size: int | None = None,
+        pixel_size_um: float | None = None,
+        shard_bytes: int = 2**28,
+        made_by: Mapping | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.partial = self.folder.with_name(self.folder.name + ".partial")
+        self.channels = tuple(channels)
+        self.codec = get_codec(codec)
+        self.crop_size = crop_size
+        self.pixel_size_um = pixel_size_um
+        self.shard_bytes = shard_bytes
+        self.made_by = dict(made_by or {})
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise FileExistsError(f"{self.folder} exists and is never overwritten: remove it or name another folder")
+        self._lock = _claim(self.partial)
+        (self.partial / "shards").mkdir()
+        self._tar: tarfile.TarFile | None = None
+        self._shards: list[dict] = []
+        self._index = {name: array(code) for name, code, _ in INDEX_COLUMNS}
+        self._fields: dict[str, list | array] = {}
+        self._field_rows: dict[tuple, int] = {}
+        self._last_field: tuple[Mapping | None, int, dict] = (None, -1, {})
+        self._sums = np.zeros((len(self.channels), 4))
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __len__(self) -> int:
+        return len(self._index["shard"])
+
+    def add(self, image: np.ndarray, field_row: Mapping, y: int, x: int, foreground: float = float("nan")) -> None:
+        """Add one crop.
+
+        Args:
+            image: (C, crop_size, crop_size) uint16, as acquired.
+            field_row: the field it comes from: Metadata_ columns (plate and well at least) and, from
+                `fields.describe_field`, its percentiles. Without percentiles those of the field's first crop are
+                taken, which is right where the crop is the whole field.
+            y, x: the crop's top-left corner in the field, in stored pixels.
+            foreground: share of its DNA pixels above the field's threshold.
+
+        Raises:
+            ValueError: another shape, dtype or set of columns than before, no plate or well, or a field described
+                twice with different values.
+        """
+        self._check(image)
+        field, description = self._field_number(field_row, image)
+        self.append(encode_crop(image, description, self.channels, self.codec.name), field, y, x, foreground)
+
+    def add_field(self, field_row: Mapping) -> int:
+        """Enter a field (with its percentiles) and return its row in fields.parquet; for `append`."""
+        return self._field_number(field_row, None)[0]
+
+    def append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
+        """Add one crop that `encode_crop` encoded elsewhere, of the field in row `field`."""
+        if self._tar is None:
+            name = f"{len(self._shards):06d}.tar"
+            self._tar = tarfile.open(self.partial / "shards" / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self._shards.append({"name": name, "samples": 0, "nbytes": 0})
+        key = f"{len(self):09d}"  # the row in the index; no dots, which webdataset takes for an extension
+        entry = {
+            "shard": len(self._shards) - 1,
+            "offset": _tar_add(self._tar, f"{key}.{self.codec.extension}", crop.data),
+            "nbytes": len(crop.data),
+            "crc32": zlib.crc32(crop.data),
+            "field": field,
+            "y": int(y),
+            "x": int(x),
+            "foreground": foreground,
+        }
+        for name, value in entry.items():
+            self._index[name].append(value)
+        known = {name: values[field] for name, values in self._fields.items() if name.startswith(schema.PREFIX)}
+        label = {name: value for name, value in known.items() if value != ""} | {
+            "field": field,
+            "y": int(y),
+            "x": int(x),
+            "shape": [len(self.channels), self.crop_size, self.crop_size],
+            "dtype": "uint16",
+        }
+        _tar_add(self._tar, f"{key}.json", json.dumps(label).encode())
+        self._shards[-1]["samples"] += 1
+        self._sums += crop.sums
+        if self._tar.offset >= self.shard_bytes:
+            self._close_shard()
+
+    def close(self) -> None:
+        """Write index, fields and manifest, then give the folder its name.
+
+        Raises:
+            ValueError: no crop was added.
+        """
+        try:
+            if len(self) == 0:
+                raise ValueError(f"no crops were written to {self.folder}: a dataset needs at least one")
+            self._close_shard()
+            _write_arrow(self.partial / "index.arrow", self._index)
+            fields = pd.DataFrame(
+                {name: np.asarray(v) if isinstance(v, array) else v for name, v in self._fields.items()}
+            )
+            fields.to_parquet(self.partial / "fields.parquet", compression="zstd", index=False)
+            (self.partial / MANIFEST).write_text(json.dumps(self._manifest(fields), indent=2) + "\n")
+            os.rename(self.partial, self.folder)
+        except BaseException:
+            self.abort()
+            raise
+        os.close(self._lock)
+
+    def abort(self) -> None:
+        """Remove everything written so far."""
+        if self._tar is not None:
+            self._tar.fileobj.close()
+            self._tar = None
+        shutil.rmtree(self.partial)
+        os.close(self._lock)
+
+    def _check(self, image: np.ndarray) -> None:
+        if self.crop_size is None and image.ndim == 3:
+            self.crop_size = image.shape[-1]
+        expected = (len(self.channels), self.crop_size, self.crop_size)
+        if image.shape != expected or image.dtype != np.uint16:
+            raise ValueError(f"crop is {image.shape} {image.dtype}, this dataset holds {expected} uint16")
+
+    def _field_number(self, field_row: Mapping, image: np.ndarray | None) -> tuple[int, dict]:
+        given, number, description = self._last_field
+        if field_row is given:
+            return number, description
+        description = _plain(field_row)
+        key = tuple(description[column] for column in FIELD_KEY)
+        number = self._field_rows.get(key, len(self._field_rows))
+        if percentile_column(LOW_PERCENTILE, self.channels[0]) not in description:
+            if number < len(self._field_rows):
+                description |= {c: v[number] for c, v in self._fields.items() if c not in description}
+            elif image is None:
+                raise ValueError(f"field {'/'.join(key)} has no percentiles: add **describe_field(field, channels)")
+            else:
+                description |= describe_field(image, self.channels)
+        self._enter(key, number, description)
+        self._last_field = (field_row, number, description)
+        return number, description
+
+    def _enter(self, key: tuple, number: int, description: dict) -> None:
+        if not self._fields:
+            self._fields = {
+                c: [] if isinstance(v, str) else array("q" if isinstance(v, int) else "d")
+                for c, v in description.items()
+            }
+        if self._fields.keys() != description.keys():
+            odd = sorted(self._fields.keys() ^ description.keys())
+            raise ValueError(f"field {'/'.join(key)} has other columns than the fields before it: {odd[:5]}")
+        if number == len(self._field_rows):
+            self._field_rows[key] = number
+            for column, value in description.items():
+                self._fields[column].append(value)
+            return
+        changed = [c for c, v in description.items() if self._fields[c][number] != v and v == v]
+        if changed:
+            raise ValueError(
+                f"field {'/'.join(key)} was described before with another {changed[0]}: "
+                "fields of one well need different Metadata_Site"
+            )
+
+    def _close_shard(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        self._shards[-1]["nbytes"] = (self.partial / "shards" / self._shards[-1]["name"]).stat().st_size
+
+    def _manifest(self, fields: pd.DataFrame) -> dict:
+        mean = self._sums / (len(self) * self.crop_size**2)
+        statistics = {}
+        for name, place in (("raw", 0), (scaling_key("field", LOW_PERCENTILE, HIGH_PERCENTILE), 2)):
+            deviation = np.sqrt(np.maximum(mean[:, place + 1] - mean[:, place] ** 2, 0))
+            statistics[name] = {"mean": mean[:, place].tolist(), "std": deviation.tolist()}
+        return {
+            "format_version": FORMAT_VERSION,
+            "channels": list(self.channels),
+            "dtype": "uint16",
+            "codec": self.codec.name,
+            "crop_size": self.crop_size,
+            "pixel_size_um": self.pixel_size_um,
+            "statistics": statistics,
+            "counts": {
+                "samples": len(self),
+                "fields": len(fields),
+                "wells": len(fields[[schema.PLATE, schema.WELL]].drop_duplicates()),
+                "plates": int(fields[schema.PLATE].nunique()),
+                "perturbations": int(fields[schema.PERTURBATION].nunique()),
+            },
+            "shards": self._shards,
+            "made_by": self.made_by,
+        }
+
+
+def _claim(folder: Path) -> int:
+    """Lock the working folder and empty it of what a killed writer left; returns the lock's file descriptor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise FileExistsError(f"another process is writing {folder}: wait for it or name another folder") from None
+    for left in folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return lock
+
+
+def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Append a member, the same bytes whoever writes it, and return where its data starts."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    start = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(member, BytesIO(data))
+    return start
+
+
+def _plain(field_row: Mapping) -> dict:
+    """The row with every text column of the schema, blank where missing; the cell count an int, the rest floats."""
+    row = {column: "" for column in schema.SPELLINGS if column != schema.CELL_COUNT}
+    for column, value in dict(field_row).items():
+        if column == schema.CELL_COUNT:
+            row[column] = int(value)
+        elif column.startswith(schema.PREFIX):
+            row[column] = "" if pd.isna(value) else str(value)
+        else:
+            row[column] = float(value)
+    for column in (schema.PLATE, schema.WELL):
+        if not row[column]:
+            raise ValueError(f"a field row has no {column}; it holds {sorted(dict(field_row))[:8]}")
+    return row
+
+
+def _write_arrow(path: Path, columns: Mapping[str, array]) -> None:
+    """One uncompressed record batch, so that every column maps as one contiguous array."""
+    import pyarrow as pa
+
+    types = {name: dtype for name, _, dtype in INDEX_COLUMNS}
+    table = pa.table({name: pa.array(np.frombuffer(values, types[name])) for name, values in columns.items()})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
