@@ -1,0 +1,338 @@
+"""Profile table ▶ score card: every task, with controls, intervals and alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.data import schema
+from morphoclip.evaluation import alarms, controls
+from morphoclip.evaluation.average_precision import expected_average_precision
+from morphoclip.evaluation.intervals import cluster_interval
+from morphoclip.evaluation.protocol import PlateSet, Protocol, cross_pairs, plate_sets
+from morphoclip.evaluation.significance import mean_average_precision
+from morphoclip.evaluation.tasks import (
+    COMPOUND_GENE,
+    CRISPR_ORF,
+    LABEL,
+    REPLICATE,
+    SISTER,
+    TASKS,
+    Question,
+    consensus,
+    cross_modal,
+    replicate,
+    sister,
+)
+
+ALL = "all"
+METRIC_COLUMNS = ["task", "subset", "metric", "value", "ci_low", "ci_high", "n", "chance", "p_convention"]
+_GROUP_NAME = {SISTER: "Metadata_target", COMPOUND_GENE: schema.GENE, CRISPR_ORF: schema.GENE}
+
+
+@dataclass
+class ScoreCard:
+    """What one method scored.
+
+    Attributes:
+        metrics: task, subset ('all' pools the subsets), metric, value, ci_low, ci_high, n, chance, p_convention.
+        tables: task -> a row a perturbation, target or gene of each subset; '<task>_ungated' without the filter for
+            retrieved perturbations. Columns `row` and `cluster` serve paired comparison.
+        queries: task -> a row a query, averaged over folds.
+        alarms: why the scores may not be believed. notes: what was left out.
+    """
+
+    metrics: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    queries: dict[str, pd.DataFrame]
+    alarms: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def value(self, task: str, metric: str = "mean_average_precision", subset: str = ALL) -> float:
+        """One number of `metrics`; KeyError when it is not there."""
+        m = self.metrics
+        rows = m[(m["task"] == task) & (m["metric"] == metric) & (m["subset"] == subset)]
+        if rows.empty:
+            raise KeyError(f"no {metric} of {task}, {subset}: the card holds {sorted(set(m['task']))}")
+        return float(rows["value"].iloc[0])
+
+    def write(self, folder: str | Path) -> None:
+        """metrics.csv and a csv a task in `folder`; the same scores give the same bytes."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in {"metrics": self.metrics, **self.tables}.items():
+            partial = folder / f"{name}.csv.partial"
+            table.drop(columns=["row", "cluster"], errors="ignore").to_csv(partial, index=False, float_format="%.10g")
+            partial.replace(folder / f"{name}.csv")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `score` ranks and tests; see there."""
+
+    p_convention: str = "copairs"
+    ties: str = "expected"
+    null_size: int = 10_000
+    threshold: float = 0.05
+    seed: int = 0
+    bootstrap: int = 2000
+    shuffles: int = 10
+
+
+def score(
+    table: pd.DataFrame | Sequence[pd.DataFrame],
+    *,
+    tasks: Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
+    protocol: Protocol | None = None,
+    queries: Sequence[bool] | None = None,
+    strict: bool = False,
+    p_convention: str = "copairs",
+    ties: str = "expected",
+    null_size: int = 10_000,
+    threshold: float = 0.05,
+    seed: int = 0,
+    bootstrap: int = 2000,
+    shuffles: int = 10,
+) -> ScoreCard:
+    """Score a table of annotated well profiles, or the tables of a cross-fit (EVALUATION §3, §5).
+
+    Args:
+        table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
+            same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
+        tasks: replicate, sister, compound_gene, crispr_orf. Replicate always runs: the others score what it retrieves.
+        queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
+            profiles of the other tasks; the rest serves as positives and negatives only. Default all.
+        strict: alarms of collapse and ties are errors.
+        p_convention: copairs | published | exact; see `mean_average_precision` and `exchange_test`.
+        ties, null_size, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
+
+    Raises:
+        ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.
+    """
+    protocol = protocol or Protocol()
+    unknown = sorted(set(tasks) - set(TASKS))
+    if unknown:
+        raise ValueError(f"tasks {unknown} are unknown: choose among {list(TASKS)}")
+    settings = Settings(p_convention, ties, null_size, threshold, seed, bootstrap, shuffles)
+    folds = [table] if isinstance(table, pd.DataFrame) else list(table)
+    wanted = _query_wells(folds, queries)
+    fold_sets, notes = [], []
+    for fold, mask in zip(folds, wanted, strict=True):
+        sets, notes = plate_sets(fold.assign(**{_QUERY: mask}), protocol)
+        fold_sets.append(sets)
+    by_set = list(zip(*fold_sets, strict=True))  # one tuple of folds a set
+    card = _Builder(settings, strict)
+    card.notes += notes
+    retrieved: dict[str, list[str]] = {}
+    for folds_of_set in by_set:
+        card.alarm(alarms.collapse(folds_of_set[0]))
+        questions = [replicate(s, s.table[_QUERY].to_numpy()) for s in folds_of_set]
+        groups = card.add(questions)
+        retrieved[questions[0].subset] = groups.loc[groups["below_corrected_p"], schema.PERTURBATION].tolist()
+        card.shuffle(questions)
+        card.same_position(questions[0].subset, folds_of_set)
+    for gated in (True, False):
+        profiles = [
+            tuple(consensus(s, s.table[_QUERY].to_numpy(), retrieved[s.name] if gated else None) for s in folds_of_set)
+            for folds_of_set in by_set
+        ]
+        for questions in _consensus_questions(profiles, tasks, protocol, card.notes if gated else []):
+            card.add(questions, gated=gated)
+            if gated:
+                card.shuffle(questions)
+    return card.finish()
+
+
+_QUERY = "Metadata__query"
+
+
+def _query_wells(folds: list[pd.DataFrame], queries: Sequence[bool] | None) -> list[np.ndarray]:
+    """bool rows of each fold; `queries` belongs to the first, the others follow by plate and well."""
+    if queries is None:
+        return [np.ones(len(fold), bool) for fold in folds]
+    queries = np.asarray(queries, bool)
+    first = folds[0]
+    if len(queries) != len(first):
+        raise ValueError(f"queries has {len(queries)} entries, the table {len(first)} rows")
+    asking = set(zip(first.loc[queries, schema.PLATE], first.loc[queries, schema.WELL], strict=True))
+    wells = (zip(fold[schema.PLATE], fold[schema.WELL], strict=True) for fold in folds)
+    return [np.array([well in asking for well in places]) for places in wells]
+
+
+def _consensus_questions(
+    profiles: list[tuple[PlateSet, ...]], tasks: Sequence[str], protocol: Protocol, notes: list[str]
+) -> list[list[Question]]:
+    """The folds of each question on consensus profiles; a note for each that cannot be asked."""
+    asked: list[tuple[str, list[Question | None]]] = []
+    if SISTER in tasks:
+        for folds in profiles:
+            if folds[0].modality in protocol.sister_distance:
+                asked.append((f"sister, {folds[0].name}", [sister(fold, protocol) for fold in folds]))
+    for task, first, second in ((COMPOUND_GENE, "compound", ("crispr", "orf")), (CRISPR_ORF, "crispr", ("orf",))):
+        if task in tasks:
+            by_name = {folds[0].name: folds for folds in profiles}
+            for a, b in cross_pairs([folds[0] for folds in profiles], first, second):
+                pairs = zip(by_name[a.name], by_name[b.name], strict=True)
+                asked.append((f"{task}, {a.name}-{b.name}", [cross_modal(x, y, protocol) for x, y in pairs]))
+    possible = []
+    for name, questions in asked:
+        if any(question is None for question in questions):
+            notes.append(f"{name}: no two retrieved perturbations share a target, nothing to score")
+        else:
+            possible.append(questions)
+    return possible
+
+
+class _Builder:
+    """Collects tables and metrics task by task."""
+
+    def __init__(self, settings: Settings, strict: bool):
+        self.settings, self.strict = settings, strict
+        self.tables: dict[str, list[pd.DataFrame]] = {}
+        self.queries: dict[str, list[pd.DataFrame]] = {}
+        self.controls: list[tuple] = []
+        self.alarms: list[str] = []
+        self.notes: list[str] = []
+
+    def alarm(self, message: str | None) -> None:
+        if message is None:
+            return
+        if self.strict:
+            raise ValueError(f"{message} (strict=true makes this an error)")
+        self.alarms.append(message)
+
+    def add(self, questions: list[Question], gated: bool = True) -> pd.DataFrame:
+        """Score one question over its folds; the table of groups."""
+        first, settings = questions[0], self.settings
+        rows = pd.concat([q.average_precision(settings.ties).assign(_fold=i) for i, q in enumerate(questions)])
+        sameby = list(first.rules.sameby)
+        rows["chance"] = expected_average_precision(rows["n_pos_pairs"], rows["n_total_pairs"])
+        if gated:
+            self.alarm(alarms.ties(first.task, first.subset, float(rows["tie_share"].mean())))
+            groups = _groups_with_p(questions, rows, sameby, settings)
+        else:
+            groups = rows.groupby(sameby)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
+            groups = groups.reset_index()
+        groups = groups.merge(_counts(rows, sameby, first), on=sameby)
+        name = _GROUP_NAME.get(first.task, schema.PERTURBATION)
+        groups = groups.rename(columns={LABEL: name})
+        groups["n_queries"] //= len(questions)
+        keys = {k if k.startswith(schema.PREFIX) else schema.PREFIX + k: v for k, v in first.key.items()}
+        groups = groups.assign(**keys, subset=first.subset)
+        groups["row"] = first.subset + "/" + groups[name].astype(str)
+        front = ["subset", *keys, name]
+        groups = groups[front + [c for c in groups.columns if c not in front]]
+        table = first.task if gated else f"{first.task}_ungated"
+        self.tables.setdefault(table, []).append(groups)
+        if gated:
+            self.queries.setdefault(first.task, []).append(_average_folds(rows, sameby).assign(subset=first.subset))
+        return groups
+
+    def shuffle(self, questions: list[Question]) -> None:
+        settings, first = self.settings, questions[0]
+        if not settings.shuffles:
+            return
+        values = controls.shuffled(questions, settings.ties, settings.shuffles, settings.seed)
+        chance = float(self.tables[first.task][-1]["chance"].mean())
+        spread = 1.96 * values.std(ddof=1) if len(values) > 1 else float("nan")
+        mean = float(values.mean())
+        self.controls.append(
+            (first.task, first.subset, "shuffled_labels", mean, mean - spread, mean + spread, len(values), chance)
+        )
+        if first.task == REPLICATE:
+            self.alarm_softly(alarms.shuffled_labels(first.subset, mean, chance))
+
+    def alarm_softly(self, message: str | None) -> None:
+        """An alarm that `strict` does not turn into an error."""
+        if message is not None:
+            self.alarms.append(message)
+
+    def same_position(self, subset: str, folds: Sequence[PlateSet]) -> None:
+        table = controls.same_position_dmso(folds, self.settings.ties)
+        if table is None:
+            return
+        chance = float(expected_average_precision(table["n_pos_pairs"], table["n_total_pairs"]).mean())
+        positions = table.groupby(schema.WELL)["average_precision"].mean()
+        low, high = self._interval(positions.to_numpy(), positions.index)
+        self.controls.append(
+            (REPLICATE, subset, "same_position_dmso", positions.mean(), low, high, len(positions), chance)
+        )
+
+    def finish(self) -> ScoreCard:
+        tables = {name: pd.concat(parts, ignore_index=True) for name, parts in self.tables.items()}
+        rows = []
+        for name, table in tables.items():
+            task, ungated = name.removesuffix("_ungated"), name.endswith("_ungated")
+            for subset, part in [(ALL, table), *table.groupby("subset", sort=True)]:
+                rows += self._metrics(task, str(subset), part, ungated)
+        rows += [(*control, "") for control in self.controls]
+        metrics = pd.DataFrame(rows, columns=METRIC_COLUMNS)
+        order = {task: i for i, task in enumerate(TASKS)}
+        metrics = metrics.sort_values("task", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+        queries = {name: pd.concat(parts, ignore_index=True) for name, parts in self.queries.items()}
+        return ScoreCard(metrics, tables, queries, list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes)))
+
+    def _metrics(self, task: str, subset: str, part: pd.DataFrame, ungated: bool) -> list[tuple]:
+        chance = float(part["chance"].mean())
+        convention = "" if ungated else self.settings.p_convention
+        columns = {"mean_average_precision_ungated" if ungated else "mean_average_precision": "mean_average_precision"}
+        if not ungated:
+            columns["fraction_retrieved"] = "below_corrected_p"
+        rows = []
+        for metric, column in columns.items():
+            values = part[column].to_numpy(float)
+            low, high = self._interval(values, part["cluster"])
+            by_chance = chance if column == "mean_average_precision" else float("nan")
+            rows.append((task, subset, metric, values.mean(), low, high, len(values), by_chance, convention))
+        return rows
+
+    def _interval(self, values: np.ndarray, clusters: Sequence[str]) -> tuple[float, float]:
+        return cluster_interval(values, clusters, draws=self.settings.bootstrap, seed=self.settings.seed)
+
+
+def _groups_with_p(
+    questions: list[Question], rows: pd.DataFrame, sameby: list[str], settings: Settings
+) -> pd.DataFrame:
+    if settings.p_convention == "exact":
+        from morphoclip.evaluation.exchange import exchange_questions
+
+        return exchange_questions(questions, rows, settings)
+    return mean_average_precision(
+        rows,
+        sameby,
+        null_size=settings.null_size,
+        p_convention=settings.p_convention,
+        threshold=settings.threshold,
+        seed=settings.seed,
+    )
+
+
+def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.DataFrame:
+    """Chance, pair counts and cluster of each group.
+
+    Groups that rest on the same perturbations are one cluster; where compounds are among them, the same compounds.
+    """
+    grouped = rows.groupby(sameby, sort=True)
+    counts = grouped[["chance", "n_pos_pairs", "n_total_pairs"]].mean()
+    asking = rows
+    if question.task == COMPOUND_GENE:
+        for place, modalities in (("compound", ["compound"]), ("gene", ["crispr", "orf"])):
+            part = rows[rows[schema.MODALITY].isin(modalities)]
+            counts[f"mean_average_precision_from_{place}"] = part.groupby(sameby)["average_precision"].mean()
+            counts[f"n_queries_from_{place}"] = part.groupby(sameby)[schema.PERTURBATION].nunique()
+        asking = rows[rows[schema.MODALITY] == "compound"]
+    members = asking.groupby(sameby)[schema.PERTURBATION].agg(lambda names: "|".join(sorted(set(map(str, names)))))
+    counts["cluster"] = members.reindex(counts.index).fillna("")
+    return counts.reset_index()
+
+
+def _average_folds(rows: pd.DataFrame, sameby: list[str]) -> pd.DataFrame:
+    """A row a query: its AP, pair counts and chance averaged over the folds."""
+    keep = [c for c in (schema.PLATE, schema.WELL, schema.MODALITY, schema.PERTURBATION, schema.NAME) if c in rows]
+    by = list(dict.fromkeys([*sameby, *keep]))
+    numbers = ["average_precision", "n_pos_pairs", "n_total_pairs", "chance", "tie_share"]
+    return rows.groupby(by, sort=True, dropna=False)[numbers].mean().reset_index().rename(columns={LABEL: "label"})
