@@ -2,7 +2,6 @@
 
 from morphoclip.augment.color import Color
 from morphoclip.augment.compose import Compose, Transform
-from morphoclip.augment.flip import Flip
-from morphoclip.augment.rotate import Rot90
+from morphoclip.augment.symmetry import Flip, Rot90
 
 __all__ = ["Color", "Compose", "Flip", "Rot90", "Transform"]

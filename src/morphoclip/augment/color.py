@@ -26,6 +26,6 @@ class Color:
         return low + uniform * (high - low)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        shift, gamma = parameters.to(images.dtype)[..., None, None].unbind(1)  # (B, C, 1, 1) each
+        shift, gamma = parameters.to(images)[..., None, None].unbind(1)  # (B, C, 1, 1) each
         # The new tensor of the sum takes the rest in place; a power of values in [0, 1] stays there.
         return (images + shift).clamp_(0, 1).pow_(gamma)

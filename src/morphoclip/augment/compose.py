@@ -14,7 +14,8 @@ class Transform(Protocol):
     """A random transform of images in two halves, so that ranks can draw alike and each apply its own rows.
 
     `draw(count, channels, generator)` gives the parameters of `count` images on the CPU, one row an image.
-    `apply(images, parameters)` takes float images (B, C, H, W) in [0, 1] on any device, and leaves them unchanged.
+    `apply(images, parameters)` takes float images (B, C, H, W) in [0, 1] on any device, and leaves them unchanged. The
+    parameters may stay on the CPU, where looking at them makes no device wait.
     """
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor: ...
@@ -35,5 +36,5 @@ class Compose:
     def apply(self, images: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Transform images (B, C, H, W) by the rows of `parameters` that are theirs."""
         for transform, rows in zip(self.transforms, parameters, strict=True):
-            images = transform.apply(images, rows.to(images.device, non_blocking=True))
+            images = transform.apply(images, rows)
         return images

@@ -12,7 +12,7 @@ def as_crops(batch: Batch) -> Batch:
     """
     if batch.images.ndim == 4:
         return batch
-    bags, crops = batch.images.shape[:2]
+    crops = batch.images.shape[1]
     per_bag = {"perturbation", "condition", "is_control"}
     flat = {
         name: value.repeat_interleave(crops) if name in per_bag else value.flatten(0, 1)

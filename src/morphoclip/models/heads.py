@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -19,7 +20,7 @@ class ProjectionHead(nn.Sequential):
 
     def __init__(self, widths: Sequence[int], batch_norm: bool = False) -> None:
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:-1], strict=False):
+        for inputs, outputs in itertools.pairwise(widths[:-1]):
             layers += [nn.Linear(inputs, outputs, bias=not batch_norm)]
             layers += [BatchNorm(outputs)] * batch_norm + [nn.ReLU()]
         super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))

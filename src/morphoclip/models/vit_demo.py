@@ -28,7 +28,7 @@ class ConvolutionalStem(nn.Module):
         layers: list[nn.Module] = []
         previous = in_channels
         for width in widths:
-            layers += [nn.Conv2d(previous, width, 3, stride=2, padding=1), LayerNorm2d(width), nn.GELU()]
+            layers += [nn.Conv2d(previous, width, 3, stride=2, padding=1), LayerNorm2d(width), nn.ReLU()]
             previous = width
         self.layers = nn.Sequential(*layers, nn.Conv2d(previous, embed_dim, 3, stride=2, padding=1))
 
