@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from morphoclip.data.prepare import MODES, prepare_dataset
+from morphoclip.data.crops import MODES
+from morphoclip.data.prepare import prepare_dataset
 from morphoclip.data.sources import JUMP_CHANNELS, find_images, read_load_data
 
 EPILOG = """examples:

@@ -14,7 +14,11 @@ NUCLEUS_UM = 18.0
 
 
 class FieldError(ValueError):
-    """A field that cannot be used; the message names the file and the reason."""
+    """A field that cannot be used: the `path` at fault and the `reason`."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
 
 
 def percentile_column(percentile: float, channel: str) -> str:
@@ -35,18 +39,19 @@ def read_tiff(path: str) -> np.ndarray:
         with fsspec.open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise FieldError(f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error}") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise FieldError(path, reason) from error
     try:
         with tifffile.TiffFile(BytesIO(data)) as tiff:
             image = tiff.asarray()
     except Exception as error:  # damaged bytes make tifffile and imagecodecs raise nearly anything
-        raise FieldError(f"{path}: truncated or damaged TIFF ({error})") from error
+        raise FieldError(path, f"truncated or damaged TIFF ({error})") from error
     if image.size == 0:  # tifffile only logs when the directory at a truncated file's end is gone
-        raise FieldError(f"{path}: truncated or damaged TIFF (no image in {len(data)} bytes)")
+        raise FieldError(path, f"truncated or damaged TIFF (no image in {len(data)} bytes)")
     if image.ndim != 2:
-        raise FieldError(f"{path}: expected one (height, width) plane, found shape {image.shape}")
+        raise FieldError(path, f"expected one (height, width) plane, found shape {image.shape}")
     if image.dtype != np.uint16:
-        raise FieldError(f"{path}: expected uint16 pixels as acquired, found {image.dtype}")
+        raise FieldError(path, f"expected uint16 pixels as acquired, found {image.dtype}")
     return image
 
 
@@ -59,16 +64,21 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     image: np.ndarray | None = None
     for place, (channel, path) in enumerate(paths.items()):
         if not path:
-            raise FieldError(f"channel {channel} has no file")
+            raise FieldError(_folder(paths), f"channel {channel} has no file")
         plane = read_tiff(path)
         if image is None:
             image = np.empty((len(paths), *plane.shape), np.uint16)
         if plane.shape != image.shape[1:]:
-            raise FieldError(f"{path}: channel {channel} is {plane.shape}, its siblings are {image.shape[1:]}")
+            raise FieldError(path, f"channel {channel} is {plane.shape}, its siblings are {image.shape[1:]}")
         if not plane.any():
-            raise FieldError(f"{path}: channel {channel} is all zero")
+            raise FieldError(path, f"channel {channel} is all zero")
         image[place] = plane
     return image
+
+
+def _folder(paths: Mapping[str, str]) -> str:
+    """Where the field's other channels lie."""
+    return next((path.rpartition("/")[0] for path in paths.values() if path), "")
 
 
 def bin_field(field: np.ndarray, factor: int) -> np.ndarray:

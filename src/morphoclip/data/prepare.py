@@ -4,60 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from morphoclip.data import fields, schema
+from morphoclip.data.crops import MODES, CropSettings, PreparedField, prepare_field
 from morphoclip.data.manifest import MANIFEST, read_manifest
-from morphoclip.data.shards import EncodedCrop, ShardWriter, encode_crop
+from morphoclip.data.shards import ShardWriter
 from morphoclip.data.sources import PATH
 
-MODES = ("nuclei", "grid", "random")
-
-
-@dataclass(frozen=True)
-class CropSettings:
-    """How crops are cut from a field; see `prepare_dataset`."""
-
-    channels: tuple[str, ...]
-    crop_size: int
-    mode: str
-    crops_per_field: int | None
-    bin: int
-    pixel_size_um: float
-    otsu_factor: float
-    min_foreground: float
-    codec: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class PreparedCrop:
-    y: int
-    x: int
-    foreground: float
-    encoded: EncodedCrop
-
-
-@dataclass(frozen=True)
-class PreparedField:
-    """One field after reading: its row for fields.parquet, its crops, and its best place where no crop passed.
-
-    `reason` is why the field is quarantined; the rest is then empty.
-    """
-
-    row: dict
-    crops: tuple[PreparedCrop, ...] = ()
-    best: PreparedCrop | None = None
-    reason: str = ""
+WELL_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL)
 
 
 def prepare_dataset(
@@ -151,15 +116,15 @@ def prepare_dataset(
         quarantine.to_csv(writer.partial / "quarantine.csv", index=False)
         crops = len(writer)
     say(f"{len(sources) - len(quarantine)} fields, {crops} crops, {len(quarantine)} fields quarantined -> {out}")
-    for reason in quarantine["reason"][:5]:
-        say(f"  quarantined: {reason}")
+    for path, reason in quarantine[["path", "reason"]].head().itertuples(index=False):
+        say(f"  quarantined {path}: {reason}")
     return out
 
 
 def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFrame:
     """Append every field's crops, well by well; returns the quarantined fields."""
     quarantined = []
-    for _, well in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in _WELL)):
+    for _, well in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in WELL_KEY)):
         well = list(well)
         good = [field for field in well if not field.reason]
         quarantined += [field for field in well if field.reason]
@@ -175,57 +140,6 @@ def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFra
     return pd.DataFrame(columns | {"reason": [field.reason for field in quarantined]})
 
 
-_WELL = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL)
-
-
-def prepare_field(source: Mapping[str, str], settings: CropSettings) -> PreparedField:
-    """Read one field and encode its crops; runs in a worker."""
-    metadata = {name: value for name, value in source.items() if name.startswith(schema.PREFIX)}
-    paths = {channel: source[PATH + channel] for channel in settings.channels}
-    try:
-        field = fields.bin_field(fields.read_field(paths), settings.bin)
-        if min(field.shape[1:]) < settings.crop_size:
-            raise fields.FieldError(
-                f"{paths[settings.channels[0]]}: field of {field.shape[1:]} px is smaller than crop_size {settings.crop_size}"
-            )
-    except fields.FieldError as error:
-        folder = os.path.dirname(next((path for path in paths.values() if path), ""))
-        return PreparedField(metadata | {"path": folder}, reason=str(error))
-    description = fields.describe_field(field, settings.channels)
-    dna = field[settings.channels.index(fields.NUCLEUS_CHANNEL)]
-    centres = fields.find_nuclei(dna, settings.pixel_size_um * settings.bin)
-    row = metadata | {schema.CELL_COUNT: len(centres)} | description
-    # Otsu splits even noise in two, so a field without nuclei has no foreground at all.
-    threshold = settings.otsu_factor * description["otsu_DNA"] if len(centres) else np.inf
-    rng = np.random.default_rng([settings.seed, *hashlib.sha256("/".join(metadata.values()).encode()).digest()[:8]])
-
-    def crop(corner: np.ndarray) -> PreparedCrop:
-        y, x = map(int, corner)
-        pixels = field[:, y : y + settings.crop_size, x : x + settings.crop_size]
-        share = fields.foreground(dna, corner, settings.crop_size, threshold)
-        return PreparedCrop(y, x, share, encode_crop(pixels, row, settings.channels, settings.codec))
-
-    corners = _corners(dna, centres, threshold, settings, rng)
-    passing = [
-        c for c in corners if fields.foreground(dna, c, settings.crop_size, threshold) >= settings.min_foreground
-    ]
-    if settings.crops_per_field is not None and len(passing) > settings.crops_per_field:
-        chosen = np.sort(rng.choice(len(passing), settings.crops_per_field, replace=False))
-        passing = [passing[i] for i in chosen]
-    if passing:
-        return PreparedField(row, tuple(crop(corner) for corner in passing))
-    candidates = fields.random_crops(dna, threshold, settings.crop_size, 1, rng)
-    return PreparedField(row, best=crop(candidates[0]))
-
-
-def _corners(dna: np.ndarray, centres: np.ndarray, threshold: float, settings: CropSettings, rng) -> np.ndarray:
-    if settings.mode == "nuclei":
-        return fields.nucleus_crops(centres, dna.shape, settings.crop_size)
-    if settings.mode == "grid":
-        return fields.grid_crops(dna.shape, settings.crop_size)
-    return fields.random_crops(dna, threshold, settings.crop_size, settings.crops_per_field or 16, rng)
-
-
 def _map_ordered(sources: pd.DataFrame, settings: CropSettings, workers: int | None) -> Iterator[PreparedField]:
     """`prepare_field` over the rows in their order, with few results waiting at any time."""
     rows = (dict(zip(sources.columns, values, strict=True)) for values in sources.itertuples(index=False, name=None))
@@ -233,7 +147,9 @@ def _map_ordered(sources: pd.DataFrame, settings: CropSettings, workers: int | N
     if workers <= 1:
         yield from (prepare_field(row, settings) for row in rows)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Forked children start at once and need no importable main module; elsewhere than on Linux forking is unsafe.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting: deque = deque()
         for row in rows:
             waiting.append(pool.submit(prepare_field, row, settings))
@@ -263,10 +179,8 @@ def _check_same(out: Path, arguments: dict, sources: pd.DataFrame) -> None:
 
 def _check_any(sources: pd.DataFrame, quarantine: pd.DataFrame) -> None:
     if len(quarantine) == len(sources):
-        reasons = "\n  ".join(quarantine["reason"][:5])
-        raise ValueError(
-            f"none of the {len(sources)} fields could be used, nothing was written; the first:\n  {reasons}"
-        )
+        first = "\n  ".join((quarantine["path"] + ": " + quarantine["reason"]).head())
+        raise ValueError(f"none of the {len(sources)} fields could be used, nothing was written:\n  {first}")
 
 
 def _version() -> str:

@@ -19,7 +19,8 @@ import pandas as pd
 
 from morphoclip.data import schema
 from morphoclip.data.codecs import get_codec
-from morphoclip.data.fields import describe_field, percentile_column
+from morphoclip.data.field_table import FieldTable
+from morphoclip.data.fields import percentile_column
 from morphoclip.data.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
 
 # Columns of index.arrow, a row a crop: (name, array.array type code, numpy dtype).
@@ -33,7 +34,6 @@ INDEX_COLUMNS = (
     ("x", "i", np.int32),
     ("foreground", "f", np.float32),
 )
-FIELD_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL, schema.SITE)
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,12 @@ class ShardWriter:
         self.made_by = dict(made_by or {})
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise FileExistsError(f"{self.folder} exists and is never overwritten: remove it or name another folder")
-        self._lock = _claim(self.partial)
+        self._lock: int | None = _claim(self.partial)
         (self.partial / "shards").mkdir()
         self._tar: tarfile.TarFile | None = None
         self._shards: list[dict] = []
         self._index = {name: array(code) for name, code, _ in INDEX_COLUMNS}
-        self._fields: dict[str, list | array] = {}
-        self._field_rows: dict[tuple, int] = {}
-        self._last_field: tuple[Mapping | None, int, dict] = (None, -1, {})
+        self._fields = FieldTable(self.channels)
         self._sums = np.zeros((len(self.channels), 4))
 
     def __enter__(self) -> ShardWriter:
@@ -117,7 +115,7 @@ class ShardWriter:
     def __len__(self) -> int:
         return len(self._index["shard"])
 
-    def add(self, image: np.ndarray, field_row: Mapping, y: int, x: int, foreground: float = float("nan")) -> None:
+    def add(self, image: np.ndarray, field_row: Mapping, y: int, x: int, foreground: float = 1.0) -> None:
         """Add one crop.
 
         Args:
@@ -126,19 +124,19 @@ class ShardWriter:
                 `fields.describe_field`, its percentiles. Without percentiles those of the field's first crop are
                 taken, which is right where the crop is the whole field.
             y, x: the crop's top-left corner in the field, in stored pixels.
-            foreground: share of its DNA pixels above the field's threshold.
+            foreground: share of its DNA pixels above the field's threshold; 1 where nobody measured.
 
         Raises:
             ValueError: another shape, dtype or set of columns than before, no plate or well, or a field described
                 twice with different values.
         """
         self._check(image)
-        field, description = self._field_number(field_row, image)
+        field, description = self._fields.enter(field_row, image)
         self.append(encode_crop(image, description, self.channels, self.codec.name), field, y, x, foreground)
 
     def add_field(self, field_row: Mapping) -> int:
         """Enter a field (with its percentiles) and return its row in fields.parquet; for `append`."""
-        return self._field_number(field_row, None)[0]
+        return self._fields.enter(field_row)[0]
 
     def append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
         """Add one crop that `encode_crop` encoded elsewhere, of the field in row `field`."""
@@ -159,8 +157,7 @@ class ShardWriter:
         }
         for name, value in entry.items():
             self._index[name].append(value)
-        known = {name: values[field] for name, values in self._fields.items() if name.startswith(schema.PREFIX)}
-        label = {name: value for name, value in known.items() if value != ""} | {
+        label = self._fields.metadata(field) | {
             "field": field,
             "y": int(y),
             "x": int(x),
@@ -174,34 +171,40 @@ class ShardWriter:
             self._close_shard()
 
     def close(self) -> None:
-        """Write index, fields and manifest, then give the folder its name.
+        """Write index, fields and manifest, then give the folder its name. Closing again does nothing.
 
         Raises:
             ValueError: no crop was added.
         """
+        if self._lock is None:
+            return
         try:
             if len(self) == 0:
                 raise ValueError(f"no crops were written to {self.folder}: a dataset needs at least one")
             self._close_shard()
             _write_arrow(self.partial / "index.arrow", self._index)
-            fields = pd.DataFrame(
-                {name: np.asarray(v) if isinstance(v, array) else v for name, v in self._fields.items()}
-            )
+            fields = self._fields.frame()
             fields.to_parquet(self.partial / "fields.parquet", compression="zstd", index=False)
             (self.partial / MANIFEST).write_text(json.dumps(self._manifest(fields), indent=2) + "\n")
             os.rename(self.partial, self.folder)
         except BaseException:
             self.abort()
             raise
-        os.close(self._lock)
+        self._unlock()
 
     def abort(self) -> None:
         """Remove everything written so far."""
+        if self._lock is None:
+            return
         if self._tar is not None:
             self._tar.fileobj.close()
             self._tar = None
         shutil.rmtree(self.partial)
+        self._unlock()
+
+    def _unlock(self) -> None:
         os.close(self._lock)
+        self._lock = None
 
     def _check(self, image: np.ndarray) -> None:
         if self.crop_size is None and image.ndim == 3:
@@ -209,45 +212,6 @@ class ShardWriter:
         expected = (len(self.channels), self.crop_size, self.crop_size)
         if image.shape != expected or image.dtype != np.uint16:
             raise ValueError(f"crop is {image.shape} {image.dtype}, this dataset holds {expected} uint16")
-
-    def _field_number(self, field_row: Mapping, image: np.ndarray | None) -> tuple[int, dict]:
-        given, number, description = self._last_field
-        if field_row is given:
-            return number, description
-        description = _plain(field_row)
-        key = tuple(description[column] for column in FIELD_KEY)
-        number = self._field_rows.get(key, len(self._field_rows))
-        if percentile_column(LOW_PERCENTILE, self.channels[0]) not in description:
-            if number < len(self._field_rows):
-                description |= {c: v[number] for c, v in self._fields.items() if c not in description}
-            elif image is None:
-                raise ValueError(f"field {'/'.join(key)} has no percentiles: add **describe_field(field, channels)")
-            else:
-                description |= describe_field(image, self.channels)
-        self._enter(key, number, description)
-        self._last_field = (field_row, number, description)
-        return number, description
-
-    def _enter(self, key: tuple, number: int, description: dict) -> None:
-        if not self._fields:
-            self._fields = {
-                c: [] if isinstance(v, str) else array("q" if isinstance(v, int) else "d")
-                for c, v in description.items()
-            }
-        if self._fields.keys() != description.keys():
-            odd = sorted(self._fields.keys() ^ description.keys())
-            raise ValueError(f"field {'/'.join(key)} has other columns than the fields before it: {odd[:5]}")
-        if number == len(self._field_rows):
-            self._field_rows[key] = number
-            for column, value in description.items():
-                self._fields[column].append(value)
-            return
-        changed = [c for c, v in description.items() if self._fields[c][number] != v and v == v]
-        if changed:
-            raise ValueError(
-                f"field {'/'.join(key)} was described before with another {changed[0]}: "
-                "fields of one well need different Metadata_Site"
-            )
 
     def _close_shard(self) -> None:
         if self._tar is None:
@@ -303,22 +267,6 @@ def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     start = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, BytesIO(data))
     return start
-
-
-def _plain(field_row: Mapping) -> dict:
-    """The row with every text column of the schema, blank where missing; the cell count an int, the rest floats."""
-    row = {column: "" for column in schema.SPELLINGS if column != schema.CELL_COUNT}
-    for column, value in dict(field_row).items():
-        if column == schema.CELL_COUNT:
-            row[column] = int(value)
-        elif column.startswith(schema.PREFIX):
-            row[column] = "" if pd.isna(value) else str(value)
-        else:
-            row[column] = float(value)
-    for column in (schema.PLATE, schema.WELL):
-        if not row[column]:
-            raise ValueError(f"a field row has no {column}; it holds {sorted(dict(field_row))[:8]}")
-    return row
 
 
 def _write_arrow(path: Path, columns: Mapping[str, array]) -> None:

@@ -6,6 +6,7 @@ the channel has no file.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from morphoclip.data import schema
 from morphoclip.data.annotations import with_canonical_ids
-from morphoclip.data.shards import FIELD_KEY
+from morphoclip.data.field_table import FIELD_KEY
 
 JUMP_CHANNELS = {1: "Mito", 2: "AGP", 3: "RNA", 4: "ER", 5: "DNA"}  # ch6-8 are brightfield
 PATH = "Path_"
@@ -120,8 +121,6 @@ def read_load_data(
 
 def _as_given(pattern: str, file: str) -> str:
     """Relative where the pattern was, so that a dataset's manifest names no machine's folders."""
-    import os
-
     return file if os.path.isabs(pattern) else os.path.relpath(file)
 
 
