@@ -1,4 +1,4 @@
-"""Where the crops to profile come from, well by well: a dataset folder, or fields of view cut on the fly."""
+"""The crops to profile, well by well, and how a dataset folder gives them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.profiling.aggregation import enough_foreground
 
+SCALING = ("scale_by", "low_percentile", "high_percentile")
 WELL_KEY = [schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL]
 
 
@@ -50,20 +51,42 @@ def well_codes(table: pd.DataFrame) -> np.ndarray:
     return table.groupby([c for c in WELL_KEY if c in table], sort=True, dropna=False).ngroup().to_numpy(np.int64)
 
 
-class DatasetCrops(torch.utils.data.Dataset):
-    """Crops of a `ShardDataset` in `batch_size`s, those below `min_foreground` left out; item k is the k-th batch."""
+class DatasetCrops:
+    """The crops of a `ShardDataset`, those with too little foreground left out; iterates over `Crops` of batch_size.
 
-    def __init__(self, dataset: ShardDataset, batch_size: int, min_foreground: float) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
+    Args:
+        dataset: its split and intensity scaling are used as they are.
+        batch_size: crops read at a time.
+        min_foreground: None takes the rule the dataset was made with (where none is on record, all crops pass).
+        num_workers: processes that read ahead.
+    """
+
+    def __init__(
+        self, dataset: ShardDataset, batch_size: int, min_foreground: float | None = None, num_workers: int = 0
+    ) -> None:
+        self.reader = _Reader(dataset, batch_size, min_foreground)
+        self.num_workers = num_workers
         self.fields = dataset.fields
         self.channels = dataset.channels
         self.pixel_size_um = dataset.pixel_size_um
         self.scaling = dataset.scaling
+        self.total = len(self.reader.items)
+
+    def __iter__(self) -> Iterator[Crops]:
+        yield from torch.utils.data.DataLoader(self.reader, batch_size=None, num_workers=self.num_workers)
+
+
+class _Reader(torch.utils.data.Dataset):
+    """Item k is the k-th batch of crops."""
+
+    def __init__(self, dataset: ShardDataset, batch_size: int, min_foreground: float | None) -> None:
+        if min_foreground is None:
+            min_foreground = dataset.manifest["made_by"].get("arguments", {}).get("min_foreground", 0.0)
+        self.dataset = dataset
+        self.batch_size = batch_size
         field = dataset.fields_of(np.arange(len(dataset)))
         well = well_codes(dataset.fields)[field]
-        share = dataset.index["foreground"][dataset.rows]
-        kept, lacking = enough_foreground(share, well, min_foreground)
+        kept, lacking = enough_foreground(dataset.index["foreground"][dataset.rows], well, min_foreground)
         order = np.lexsort((field, well))
         self.items = order[kept[order]]
         self.lacking = lacking[self.items]
@@ -71,13 +94,7 @@ class DatasetCrops(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return -(-len(self.items) // self.batch_size)
 
-    @property
-    def crop_count(self) -> int:
-        return len(self.items)
-
     def __getitem__(self, k: int) -> Crops:
-        if not 0 <= k < len(self):
-            raise IndexError(k)
         part = slice(k * self.batch_size, (k + 1) * self.batch_size)
         items = self.items[part]
         low, high = self.dataset.intensities(items)

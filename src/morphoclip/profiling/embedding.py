@@ -13,10 +13,12 @@ from torch import nn
 from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
-from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
+from morphoclip.profiling.crops import SCALING, Crops, DatasetCrops, well_codes
+from morphoclip.profiling.field_crops import FieldCrops
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
 LEVELS = ("crop", "site", "well", "perturbation")
+CropSource = DatasetCrops | FieldCrops
 LACKING = "Metadata_low_foreground"
 
 
@@ -30,7 +32,7 @@ def embed(
     progress: bool = True,
     reduce: str = "mean",
     within: str = "all",
-    min_foreground: float = 0.01,
+    min_foreground: float | None = None,
     num_workers: int = 0,
     **crop_options: object,
 ) -> pd.DataFrame:
@@ -48,10 +50,10 @@ def embed(
         progress: show a bar.
         reduce: `mean` or `median`, at every step.
         within: for `perturbation`, one row per `batch`, per `source` or over `all`.
-        min_foreground: crops with a smaller share of nuclear pixels are left out, as in training; a well that has none
-            above it keeps its best one, with `Metadata_low_foreground` set.
+        min_foreground: crops with a smaller share of nuclear pixels are left out; a well that has none above it keeps
+            its best one, with `Metadata_low_foreground` set. None: the dataset's own rule, as in training.
         num_workers: processes that read and decode ahead.
-        crop_options: for a load_data.csv, what `FieldCrops` takes (`layout`, `crop_size`, `pixel_size_um`).
+        crop_options: for a load_data.csv, what `FieldCrops` takes (`crop_size`, `mode`, `metadata`, …).
 
     Returns:
         `Metadata_*` columns of the fields as strings, then float32 features `embedding_0000`, … `Metadata_cell_count`
@@ -63,28 +65,35 @@ def embed(
     if level not in LEVELS:
         raise ValueError(f"level {level!r} is none of {LEVELS}")
     reduction(reduce)
-    crops = _open(source, encoder, batch_size, min_foreground, crop_options)
+    crop_options |= {"min_foreground": min_foreground, "num_workers": num_workers}
+    crops = _open(source, encoder, batch_size, crop_options)
     check_match(encoder, crops)
-    encoded = _encode(encoder, crops, batch_size, torch.device(device), progress, num_workers)
+    encoded = _encode(encoder, crops, batch_size, torch.device(device), progress)
     if level == "crop":
         return _crop_table(encoded, crops.fields)
     lacking: set[int] = set()
     rows = reduce_runs(_by_field(encoded, lacking), reduce)
-    metadata, group = crops.fields, np.arange(len(crops.fields))
+    group = np.arange(len(crops.fields))
     if level != "site":
         group = well_codes(crops.fields)
         rows = reduce_runs(((group[field], row) for field, row in rows), reduce)
-        metadata = _well_metadata(crops.fields, group)
+    keys, features = _collect(rows)
+    metadata = crops.fields if level == "site" else _well_metadata(crops.fields, group)
+    table = _table(metadata.iloc[keys], features, np.isin(keys, group[sorted(lacking)]))
+    return consensus(table, within, reduce) if level == "perturbation" else table
+
+
+def _collect(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
     keys, features = [], []
     for key, row in rows:
         keys.append(key)
         features.append(row.astype(np.float32))
-    marked = np.isin(keys, group[sorted(lacking)])
-    table = _table(metadata.iloc[keys], np.concatenate(features), marked)
-    return consensus(table, within, reduce) if level == "perturbation" else table
+    if not keys:
+        raise ValueError("there is not one crop to embed: the split is empty or no field could be read")
+    return keys, np.concatenate(features)
 
 
-def check_match(encoder: nn.Module, crops: DatasetCrops) -> None:
+def check_match(encoder: nn.Module, crops: CropSource) -> None:
     """Raise ValueError where the data differ from what the encoder was made for; unknown facts are not compared."""
     if tuple(encoder.channels) != tuple(crops.channels):
         raise ValueError(
@@ -98,7 +107,7 @@ def check_match(encoder: nn.Module, crops: DatasetCrops) -> None:
             f"the encoder was trained at {size} µm a pixel and the data have {crops.pixel_size_um} µm: "
             "bin or prepare the data at the encoder's pixel size"
         )
-    scaling = tuple(known.get(key) for key in ("scale_by", "low_percentile", "high_percentile"))
+    scaling = tuple(known.get(key) for key in SCALING)
     if None not in scaling and scaling != tuple(crops.scaling):
         raise ValueError(
             f"the encoder was trained on intensities scaled by {scaling} and the data are scaled by {crops.scaling}: "
@@ -106,33 +115,31 @@ def check_match(encoder: nn.Module, crops: DatasetCrops) -> None:
         )
 
 
-def _open(source, encoder: nn.Module, batch_size: int, min_foreground: float, crop_options: dict):
+def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int, options: dict) -> CropSource:
     if isinstance(source, ShardDataset):
-        return DatasetCrops(source, batch_size, min_foreground)
+        return DatasetCrops(source, batch_size, **options)
     known = getattr(encoder, "trained_on", {})
-    scaling = {key: known[key] for key in ("scale_by", "low_percentile", "high_percentile") if key in known}
+    scaling = {key: known[key] for key in SCALING if key in known}
     if Path(source).is_dir():
-        return DatasetCrops(ShardDataset(source, **scaling), batch_size, min_foreground)
-    from morphoclip.profiling.field_crops import FieldCrops
-
-    if "crop_size" in known:
-        crop_options = {"crop_size": known["crop_size"], **crop_options}
-    return FieldCrops(source, encoder.channels, min_foreground=min_foreground, **scaling, **crop_options)
+        return DatasetCrops(ShardDataset(source, **scaling), batch_size, **options)
+    options = {key: known[key] for key in ("crop_size",) if key in known} | options
+    if "crop_size" not in options:
+        raise ValueError("this encoder does not record its crop size: say crop_size=<pixels> to cut fields with")
+    return FieldCrops(source, encoder.channels, **scaling, **options)
 
 
 @torch.inference_mode()
 def _encode(
-    encoder: nn.Module, crops: DatasetCrops, batch_size: int, device: torch.device, progress: bool, num_workers: int
+    encoder: nn.Module, crops: CropSource, batch_size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Crops, np.ndarray]]:
     """Crops and their features (n, D) float32, in order."""
     from tqdm import tqdm
 
     training = encoder.training
     encoder.to(device).eval()
-    loader = torch.utils.data.DataLoader(crops, batch_size=None, num_workers=num_workers)
     try:
-        with tqdm(total=crops.crop_count, unit="crop", desc="embed", disable=not progress) as bar:
-            for read in loader:
+        with tqdm(total=crops.total, unit="crop", desc="embed", disable=not progress) as bar:
+            for read in crops:
                 for part in read.split(batch_size):
                     images, low, high = (t.to(device, non_blocking=True) for t in (part.images, part.low, part.high))
                     features = encoder(encoder.preprocess(images, low, high)).float().cpu().numpy()

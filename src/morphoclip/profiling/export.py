@@ -15,11 +15,11 @@ from torch import nn
 
 import morphoclip
 from morphoclip.models import create_encoder
+from morphoclip.profiling.crops import SCALING
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
 FORMATS: tuple[str, ...] = ()
-SCALING = ("scale_by", "low_percentile", "high_percentile")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -250,7 +250,7 @@ def _run_step(
         for group, rows in groups.items():
             out[rows] = module.apply(x[rows], states[group], **step.options)
     if hasattr(module, "columns"):
-        names = module.columns(names, states["all"], **step.options)
+        names = module.columns(names, states[next(iter(groups))], **step.options)
     return out, names
 
 

@@ -1,0 +1,154 @@
+"""Crops cut from fields of view on the fly, by the rules a dataset is made with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphoclip.data import schema
+from morphoclip.data.annotations import annotate
+from morphoclip.data.codecs import get_codec
+from morphoclip.data.crops import CropSettings, PreparedCrop, PreparedField, prepare_field
+from morphoclip.data.fields import MIN_FOREGROUND, percentile_column
+from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+from morphoclip.data.sources import PATH, read_load_data
+from morphoclip.profiling.crops import Crops, well_codes
+
+
+class FieldCrops:
+    """The crops of the fields in a load_data.csv; iterates over `Crops`, a well at a time.
+
+    The same crops, in the same order, as a dataset prepared with the same settings. A field that cannot be read is left
+    out, kept in `quarantine` (field row -> reason), and warned of at the end.
+
+    Args:
+        load_data: path, glob or URL of load_data.csv files.
+        channels: names in the encoder's order.
+        crop_size: pixels, after binning.
+        mode: `grid`, `nuclei` or `random`, as in `prepare_dataset`.
+        metadata: folder with plate maps and annotation tables; without it wells are known by plate and well alone.
+        bin, pixel_size_um, otsu_factor, min_foreground, crops_per_field, seed: as in `prepare_dataset`.
+        scale_by, low_percentile, high_percentile: intensity scaling; only `field` is possible without a dataset.
+        num_workers: processes that read ahead.
+
+    Attributes:
+        fields: table of fields; `Metadata_cell_count` fills as they are read.
+        total: None, since the number of crops is not known beforehand.
+
+    Raises:
+        ValueError: another `scale_by` than `field`, or a load_data.csv without a channel.
+    """
+
+    total = None
+
+    def __init__(
+        self,
+        load_data: str | Path,
+        channels: tuple[str, ...],
+        *,
+        crop_size: int,
+        mode: str = "grid",
+        metadata: str | Path | None = None,
+        bin: int = 1,
+        pixel_size_um: float = 0.598,
+        otsu_factor: float = 1.0,
+        min_foreground: float | None = None,
+        crops_per_field: int | None = None,
+        seed: int = 0,
+        scale_by: str = "field",
+        low_percentile: float = LOW_PERCENTILE,
+        high_percentile: float = HIGH_PERCENTILE,
+        num_workers: int = 0,
+    ) -> None:
+        if scale_by != "field":
+            raise ValueError(
+                f"scale_by={scale_by} needs the percentiles of all fields of a plate: make a dataset first "
+                "(python -m data_prep.make_shards) and embed that"
+            )
+        table = read_load_data(str(load_data), channels=channels)
+        table = table if metadata is None else annotate(table, metadata)
+        self.sources = table.iloc[np.argsort(well_codes(table), kind="stable")].reset_index(drop=True)
+        self.fields = self.sources.drop(columns=[c for c in table if c.startswith(PATH)]).assign(
+            **{schema.CELL_COUNT: -1}
+        )
+        self.channels = tuple(channels)
+        self.pixel_size_um = pixel_size_um * bin
+        self.scaling = (scale_by, low_percentile, high_percentile)
+        self.num_workers = num_workers
+        self.quarantine: dict[int, str] = {}
+        self.settings = CropSettings(
+            channels=self.channels,
+            crop_size=crop_size,
+            mode=mode,
+            crops_per_field=crops_per_field,
+            bin=bin,
+            pixel_size_um=pixel_size_um,
+            otsu_factor=otsu_factor,
+            min_foreground=MIN_FOREGROUND if min_foreground is None else min_foreground,
+            codec="raw",
+            seed=seed,
+        )
+
+    def __iter__(self) -> Iterator[Crops]:
+        well = well_codes(self.fields)
+        reader = _Reader(self.sources.to_dict("records"), self.settings)
+        loader = torch.utils.data.DataLoader(reader, batch_size=None, num_workers=self.num_workers)
+        for _, numbered in groupby(enumerate(loader), key=lambda pair: well[pair[0]]):
+            if crops := self._well(list(numbered)):
+                yield crops
+        if self.quarantine:
+            first = next(iter(self.quarantine.values()))
+            warnings.warn(f"{len(self.quarantine)} fields left out, the first: {first}", stacklevel=2)
+
+    def _well(self, fields: list[tuple[int, PreparedField]]) -> Crops | None:
+        """A well's crops, or its best one where none passes; None where no field can be read."""
+        for number, field in fields:
+            if field.reason:
+                self.quarantine[number] = f"{field.row['path']}: {field.reason}"
+            else:
+                self.fields.loc[number, schema.CELL_COUNT] = field.row[schema.CELL_COUNT]
+        found = [(number, field, crop) for number, field in fields for crop in field.crops]
+        lacking = not found
+        if lacking:
+            candidates = [(number, field, field.best) for number, field in fields if field.best]
+            found = sorted(candidates, key=lambda candidate: -candidate[2].foreground)[:1]
+        if not found:
+            return None
+        _, low, high = self.scaling
+        return Crops(
+            images=torch.from_numpy(np.stack([self._decode(crop) for _, _, crop in found])),
+            low=self._limits(found, low),
+            high=self._limits(found, high),
+            field=np.array([number for number, _, _ in found]),
+            y=np.array([crop.y for _, _, crop in found]),
+            x=np.array([crop.x for _, _, crop in found]),
+            lacking=np.full(len(found), lacking),
+        )
+
+    def _decode(self, crop: PreparedCrop) -> np.ndarray:
+        out = np.empty((len(self.channels), self.settings.crop_size, self.settings.crop_size), np.uint16)
+        get_codec("raw").decode(crop.encoded.data, out)
+        return out
+
+    def _limits(self, found: list[tuple[int, PreparedField, PreparedCrop]], percentile: float) -> torch.Tensor:
+        columns = [percentile_column(percentile, channel) for channel in self.channels]
+        return torch.tensor([[field.row[column] for column in columns] for _, field, _ in found], dtype=torch.float32)
+
+
+class _Reader(torch.utils.data.Dataset):
+    """Item i is the i-th field, read and cut."""
+
+    def __init__(self, rows: list[dict], settings: CropSettings) -> None:
+        self.rows = rows
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> PreparedField:
+        return prepare_field(self.rows[i], self.settings)
