@@ -16,9 +16,9 @@ from morphoclip.data.simulation.texture import sample_noise
 
 MARGIN = 32  # px drawn around a field, so that cells reach in from outside
 MIN_DISTANCE = 20.0  # px between nuclear centres
-CLUSTERING = 1.1  # weight of the smooth density map against chance
-REACH = 25.0  # px, geometric mean radius of an uncrowded cell
-NUCLEUS = 8.3  # px, geometric mean radius of a nucleus
+CLUSTERING = 1.4  # weight of the smooth density map against chance
+REACH = 26.0  # px, geometric mean radius of an uncrowded cell
+NUCLEUS = 8.8  # px, geometric mean radius of a nucleus
 ANGLES = 128  # samples of a cell's outline
 
 
@@ -168,9 +168,10 @@ def _outlines(rng: np.random.Generator, trait: dict[str, np.ndarray], rounding: 
     size = REACH * np.exp(0.13 * rng.standard_normal(count)) * (1 - 0.42 * rounding)
     long, short = size * ratio**0.62, size * ratio**-0.38
     ellipse = 1 / np.sqrt((np.cos(phi) / long[:, None]) ** 2 + (np.sin(phi) / short[:, None]) ** 2)
-    wave = _harmonics(rng, count, phi, range(2, 6)) * 0.13
-    spikes = _harmonics(rng, count, phi, range(9, 17)) * (0.045 * np.exp(0.75 * trait["edge_spikes"]))[:, None]
-    wobble = np.clip(1 + (wave + spikes) * (1 - 0.8 * rounding)[:, None], 0.45, 1.9)
+    corners = np.exp(0.22 * _harmonics(rng, count, phi, range(3, 6)))  # stretched corners, hollow sides
+    rough = np.minimum(0.03 * np.exp(0.9 * trait["edge_spikes"]), 0.22)
+    spikes = rough[:, None] * _harmonics(rng, count, phi, range(9, 17))
+    wobble = np.clip(1 + (corners - 1 + spikes) * (1 - 0.8 * rounding)[:, None], 0.45, 1.9)
     return (ellipse * wobble).astype(np.float32)
 
 

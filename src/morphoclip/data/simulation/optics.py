@@ -10,7 +10,7 @@ import numpy as np
 OFFSET = 110.0  # counts of a dark pixel
 COUNTS_PER_PHOTON = 5.0
 READ_NOISE = 9.0  # counts
-PSF = np.array([0.85, 0.8, 0.8, 0.75, 0.75], np.float32)  # px, standard deviation of the sharp part
+PSF = np.array([0.85, 0.85, 0.85, 0.75, 0.85], np.float32)  # px, standard deviation of the sharp part
 BACKGROUND = np.array([440.0, 280.0, 470.0, 570.0, 870.0], np.float32)  # counts above the offset
 BLEED = ((1, 2, 0.10), (2, 1, 0.06), (2, 3, 0.05))  # from channel, to channel, share of signal
 

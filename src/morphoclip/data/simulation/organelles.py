@@ -11,10 +11,10 @@ import numpy as np
 from morphoclip.data.simulation.cells import Cells
 from morphoclip.data.simulation.texture import BANK, look_up
 
-CONTENT = np.array([1.9e6, 3.3e6, 5.6e6, 2.6e6, 1.25e6], np.float32)  # counts a cell in DNA, ER, RNA, AGP, Mito
+CONTENT = np.array([2.3e6, 3.3e6, 5.8e6, 3.0e6, 1.0e6], np.float32)  # counts a cell in DNA, ER, RNA, AGP, Mito
 AMPLITUDE_SD = 0.22  # log-spread of a cell's brightness, shared by its channels for the larger part
-GOLGI_POINTS = 60
-MITO_POINTS = 340
+GOLGI_POINTS = 110
+MITO_POINTS = 420
 MAX_NUCLEOLI = 7
 
 
@@ -42,17 +42,17 @@ def stain(rng: np.random.Generator, cells: Cells) -> list[np.ndarray]:
     reticulum = _reticulum(cells, place[0], er_side) * outside * height
     body = outside * height * np.exp(0.22 * _noise(cells, 2.2, place[1]))
 
-    dna = inside * _chromatin(cells, place[2], place[3]) * (1 - 0.55 * np.minimum(nucleoli, 1))
-    er = 0.93 * cells.share(reticulum) + 0.07 * cells.share(inside)
-    cytoplasm = body * (0.35 + np.exp(-np.maximum(cells.rim, 0) / 9))
-    rna = 0.70 * cells.share(cytoplasm) + 0.17 * cells.share(inside + 0.0) + 0.13 * cells.share(nucleoli + 1e-6)
+    dna = inside * _chromatin(cells, place[2], place[3]) * (1 - 0.45 * np.minimum(nucleoli, 1))
+    er = 0.90 * cells.share(reticulum) + 0.10 * cells.share(inside)
+    cytoplasm = body * (0.5 + np.exp(-np.maximum(cells.rim, 0) / 9))
+    rna = 0.75 * cells.share(cytoplasm) + 0.16 * cells.share(inside) + 0.09 * cells.share(nucleoli + 1e-6)
     agp = (
         0.17 * cells.share(_golgi(rng, cells, golgi))
-        + 0.30 * cells.share(_cortex(cells))
-        + 0.43 * cells.share(_fibres(cells, place[4]) * (outside * height + 0.45 * inside))
-        + 0.10 * cells.share(inside)
+        + 0.22 * cells.share(_cortex(cells))
+        + 0.50 * cells.share(_fibres(cells, place[4]) * (outside * height + 0.45 * inside))
+        + 0.11 * cells.share(inside)
     )
-    mito = 0.72 * cells.share(_mitochondria(rng, cells, mito_side)) + 0.28 * cells.share(body + 0.35 * inside)
+    mito = 0.54 * cells.share(_mitochondria(rng, cells, mito_side)) + 0.46 * cells.share(body + 0.35 * inside)
     return [cells.share(dna), er, rna, agp, mito]
 
 
@@ -75,7 +75,7 @@ def _noise(cells: Cells, sigma: float, place: np.ndarray) -> np.ndarray:
 
 def _chromatin(cells: Cells, fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     clumps = _sigmoid(1.5 * cells.trait("chromatin_clumping") - 0.3).astype(np.float32)[cells.cell]
-    texture = 0.28 * (1 - clumps) * _noise(cells, 0.9, fine) + (0.12 + 0.6 * clumps) * _noise(cells, 1.9, coarse)
+    texture = 0.28 * (1 - clumps) * _noise(cells, 0.9, fine) + (0.1 + 0.52 * clumps) * _noise(cells, 1.9, coarse)
     return np.exp(texture)
 
 
@@ -85,12 +85,12 @@ def _nucleoli(rng: np.random.Generator, cells: Cells) -> np.ndarray:
     number = np.clip(
         np.rint(2.8 * np.exp(0.42 * cells.trait("nucleoli_number")) + 0.5 * rng.standard_normal(count)), 1, 7
     )
-    distance = _sigmoid(0.15 + 1.1 * cells.trait("nucleoli_rim"))[:, None] * 0.74 + 0.06 * rng.standard_normal(
+    distance = _sigmoid(0.25 + 1.2 * cells.trait("nucleoli_rim"))[:, None] * 0.84 + 0.06 * rng.standard_normal(
         (count, MAX_NUCLEOLI)
     )
     turn = rng.uniform(0, 2 * np.pi, count)[:, None] + np.arange(MAX_NUCLEOLI) * (2 * np.pi / number)[:, None]
     turn = turn + 0.3 * rng.standard_normal(turn.shape)
-    width = 2.1 * np.sqrt(2.8 / number)
+    width = 1.75 * np.sqrt(2.8 / number)
     rows = np.flatnonzero(cells.depth < 1)
     cell, depth = cells.cell[rows], cells.depth[rows]
     # The nucleus is mapped to the unit disc: direction as seen, radius relative to the envelope.
@@ -109,10 +109,10 @@ def _nucleoli(rng: np.random.Generator, cells: Cells) -> np.ndarray:
 
 def _reticulum(cells: Cells, place: np.ndarray, side: np.ndarray) -> np.ndarray:
     """(P,) ER: bright around the nucleus, heavier on one side, smooth or a network of tubules."""
-    open_ = _sigmoid(1.3 * cells.trait("er_network") - 0.7).astype(np.float32)[cells.cell]
+    open_ = _sigmoid(1.4 * cells.trait("er_network") - 1.1).astype(np.float32)[cells.cell]
     network = 0.55 - np.abs(_noise(cells, 1.7, place))  # ridges along the zeros of the noise
     fall = 0.22 + np.exp(-np.maximum(cells.rim, 0) / 7)
-    return fall * np.exp((0.12 + 1.15 * open_) * network + 0.75 * cells.facing(side))
+    return fall * np.exp((0.12 + 1.15 * open_) * network + 0.85 * cells.facing(side))
 
 
 def _fibres(cells: Cells, place: np.ndarray) -> np.ndarray:
@@ -122,13 +122,13 @@ def _fibres(cells: Cells, place: np.ndarray) -> np.ndarray:
     stripes = look_up(1.2, across + place[0][cells.cell], 0.12 * along + place[1][cells.cell])
     weight = _sigmoid(1.4 * cells.trait("actin_alignment")).astype(np.float32)[cells.cell]
     mixed = weight * stripes + (1 - weight) * _noise(cells, 1.2, place[::-1])
-    return np.exp(0.42 * mixed / np.sqrt(weight**2 + (1 - weight) ** 2))
+    return np.exp(0.36 * mixed / np.sqrt(weight**2 + (1 - weight) ** 2))
 
 
 def _cortex(cells: Cells) -> np.ndarray:
     """(P,) actin under the border, divided between contacts and free edges."""
-    prefer = (0.9 * cells.trait("contact_actin")).astype(np.float32)[cells.cell]
-    band = np.exp(-((1 - cells.edge) / 0.07)) + 0.002
+    prefer = (1.0 * cells.trait("contact_actin")).astype(np.float32)[cells.cell]
+    band = np.exp(-((1 - cells.edge) / 0.08)) + 0.002
     return band * np.exp(np.where(cells.contact, prefer, -prefer))
 
 
@@ -141,15 +141,15 @@ def _golgi(rng: np.random.Generator, cells: Cells, side: np.ndarray) -> np.ndarr
     where = np.exp(-(((cells.rim - distance) / spread) ** 2) + focus * (cells.facing(side) - 1))
     where = np.where(cells.rim > 0, where, 0) + 1e-9
     rows = cells.draw(rng, where, GOLGI_POINTS)
-    weight = rng.gamma(1.2, size=rows.shape)
+    weight = rng.gamma(0.8, size=rows.shape)
     return np.bincount(rows.ravel(), weight.ravel(), len(cells.pixel)).astype(np.float32) + 1e-7
 
 
 def _mitochondria(rng: np.random.Generator, cells: Cells, side: np.ndarray) -> np.ndarray:
     """(P,) threads: random walks that start where mitochondria belong and break every `length` steps."""
     spread = cells.trait("mito_spread").astype(np.float32)[cells.cell]
-    slope = np.clip(0.075 - 0.085 * spread, -0.28, 0.3)
-    where = np.exp(-slope * cells.rim + 1.0 * cells.facing(side)) * (cells.rim > 0.8) * (cells.edge < 0.93) + 1e-9
+    slope = np.clip(0.09 - 0.12 * spread, -0.3, 0.4)
+    where = np.exp(-slope * cells.rim + 1.5 * cells.facing(side)) * (cells.rim > 0.8) * (cells.edge < 0.93) + 1e-9
     seeds = cells.draw(rng, where, MITO_POINTS)
     length = np.rint(np.clip(9 * np.exp(0.62 * cells.trait("mito_connectivity")), 1, 60)).astype(np.int64)[:, None]
     step = np.arange(MITO_POINTS)[None]

@@ -13,8 +13,7 @@ class Axis:
 
     Attributes:
         name: column name of the truth tables.
-        kind: shape, texture, localisation or relation. Relations say where one thing sits against another and leave
-            every channel on its own as it was.
+        kind: shape, texture, localisation, or relation: where one thing sits against another.
         meaning: what grows with the axis ◀ what shrinks.
     """
 

@@ -17,12 +17,12 @@ from morphoclip.data.simulation.streams import stable_hash, stream
 
 SILENT = ("PTGS2", "ADRB2")
 CORRELATED = {
-    "AURKB": ("AURKA", 0.75),
-    "PIK3CA": ("MTOR", 0.7),
-    "MAP2K1": ("EGFR", 0.5),
+    "AURKB": ("AURKA", 0.6),
+    "PIK3CA": ("MTOR", 0.6),
+    "MAP2K1": ("EGFR", 0.4),
 }  # gene: (like, cosine aimed at)
-GENE_NORM = 2.9  # axis units a fully responding cell moves along its gene's direction
-KIND_WEIGHT = {"shape": 0.75, "texture": 0.85, "localisation": 1.05, "relation": 1.35}
+GENE_NORM = 3.2  # axis units a fully responding cell moves along its gene's direction
+KIND_WEIGHT = {"shape": 0.75, "texture": 0.75, "localisation": 1.05, "relation": 1.5}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def compounds(config: ScreenConfig) -> list[Reagent]:
         acts_on = tuple(gene for gene in drug.targets if gene in config.genes)
         if i in wrong:
             acts_on = (str(rng.choice([gene for gene in active if gene not in drug.targets])),)
-        strength = float(np.clip(np.exp(-0.1 + 0.35 * rng.standard_normal()), 0.3, 1.6))
+        strength = float(np.clip(np.exp(0.05 + 0.3 * rng.standard_normal()), 0.4, 1.7))
         weights = (1.0,) if len(acts_on) == 1 else (0.8, 0.6)
         effect = sum(w * directions[gene] for w, gene in zip(weights, acts_on, strict=True))
         toxicity = float(rng.beta(1.5, 3.0)) if rng.random() < 0.3 else 0.0
@@ -100,7 +100,7 @@ def compounds(config: ScreenConfig) -> list[Reagent]:
                 gene=drug.targets[0],
                 effect=strength * effect + _off_target(rng),
                 toxicity=toxicity,
-                penetrance=float(rng.uniform(0.55, 0.95)),
+                penetrance=float(rng.uniform(0.6, 0.95)),
                 strength=strength,
                 acts_on=acts_on,
                 drug=drug,
@@ -110,9 +110,9 @@ def compounds(config: ScreenConfig) -> list[Reagent]:
 
 
 def _off_target(rng: np.random.Generator) -> np.ndarray:
-    """(axes,) a compound's own sparse effect, of norm about 0.8."""
+    """(axes,) a compound's own sparse effect, of norm about 0.5."""
     direction = np.zeros(len(AXES))
-    direction[rng.choice(len(AXES), 3, replace=False)] = 0.45 * rng.standard_normal(3)
+    direction[rng.choice(len(AXES), 3, replace=False)] = 0.3 * rng.standard_normal(3)
     return direction
 
 
