@@ -13,14 +13,15 @@ from morphoclip.evaluation.protocol import PlateSet
 from morphoclip.evaluation.tasks import LABEL, REPLICATE, Question
 
 
-def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int) -> np.ndarray:
-    """(shuffles,) mean AP over groups with the labels of what is asked shuffled; `questions` are the folds of one.
+def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int) -> pd.DataFrame:
+    """Mean AP of each group (rows) in each shuffle (columns) of the labels; `questions` are the folds of one.
 
     Replicate: perturbations of the treated wells of a plate change places. Other tasks: whole label sets change places
     among the profiles of a modality. A fold keeps the rows of the others but for negative controls, so all folds see
     one shuffle.
     """
-    return np.array([_one_shuffle(questions, ties, [seed, i]) for i in range(shuffles)])
+    columns = {i: _one_shuffle(questions, ties, [seed, i]) for i in range(shuffles)}
+    return pd.DataFrame(columns)
 
 
 def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | None:
@@ -42,18 +43,17 @@ def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | N
     return pd.concat(tables, ignore_index=True)
 
 
-def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> float:
+def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> pd.Series:
     by = (schema.PLATE, schema.PERTURBATION) if questions[0].task == REPLICATE else (schema.MODALITY, LABEL)
-    means = []
+    tables = []
     for question in questions:
         rng = np.random.default_rng(seed)
         meta = question.meta.copy()
         labels = meta[by[1]].to_numpy(copy=True)
-        movable = meta[schema.CONTROL_TYPE] != schema.NEGCON
-        for _, rows in meta[movable].groupby(by[0], sort=True).indices.items():
-            places = np.flatnonzero(movable)[rows]
-            labels[places] = labels[places][rng.permutation(len(places))]
+        movable = np.flatnonzero(meta[schema.CONTROL_TYPE] != schema.NEGCON)
+        for _, places in meta.iloc[movable].groupby(by[0], sort=True).indices.items():
+            rows = movable[places]
+            labels[rows] = labels[rows][rng.permutation(len(rows))]
         meta[by[1]] = pd.Series(list(labels), index=meta.index, dtype=object)
-        table = question.average_precision(ties, meta)
-        means.append(table.groupby(list(question.rules.sameby))["average_precision"].mean().mean())
-    return float(np.mean(means))
+        tables.append(question.average_precision(ties, meta))
+    return pd.concat(tables).groupby(list(questions[0].rules.sameby)[0])["average_precision"].mean()

@@ -218,7 +218,7 @@ class _Builder:
             groups = rows.groupby(sameby)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
             groups = groups.reset_index()
         groups = groups.merge(_counts(rows, sameby, first), on=sameby)
-        name = _GROUP_NAME.get(first.task, schema.PERTURBATION)
+        name = _name_column(first)
         groups = groups.rename(columns={LABEL: name})
         groups["n_queries"] //= len(questions)
         keys = {k if k.startswith(schema.PREFIX) else schema.PREFIX + k: v for k, v in first.key.items()}
@@ -236,8 +236,11 @@ class _Builder:
         settings, first = self.settings, questions[0]
         if not settings.shuffles:
             return
-        values = controls.shuffled(questions, settings.ties, settings.shuffles, settings.seed)
-        chance = float(self.tables[first.task][-1]["chance"].mean())
+        table = controls.shuffled(questions, settings.ties, settings.shuffles, settings.seed)
+        groups = self.tables[first.task][-1]
+        groups["shuffled_labels"] = groups[_name_column(first)].map(table.mean(axis=1))
+        values = table.mean().to_numpy()
+        chance = float(groups["chance"].mean())
         spread = 1.96 * values.std(ddof=1) if len(values) > 1 else float("nan")
         mean = float(values.mean())
         self.controls.append(
@@ -294,6 +297,10 @@ class _Builder:
         return cluster_interval(values, clusters, draws=self.settings.bootstrap, seed=self.settings.seed)
 
 
+def _name_column(question: Question) -> str:
+    return _GROUP_NAME.get(question.task, schema.PERTURBATION)
+
+
 def _groups_with_p(
     questions: list[Question], rows: pd.DataFrame, sameby: list[str], settings: Settings
 ) -> pd.DataFrame:
@@ -318,6 +325,8 @@ def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.Dat
     """
     grouped = rows.groupby(sameby, sort=True)
     counts = grouped[["chance", "n_pos_pairs", "n_total_pairs"]].mean()
+    if question.task == REPLICATE and schema.NAME in rows:
+        counts[schema.NAME] = grouped[schema.NAME].first()
     asking = rows
     if question.task == COMPOUND_GENE:
         for place, modalities in (("compound", ["compound"]), ("gene", ["crispr", "orf"])):
