@@ -12,7 +12,9 @@ def fold(seed: int, *parts: int | str) -> int:
 
     Names and numbers of the same spelling differ: fold(0, 1) != fold(0, "1").
     """
-    digest = hashlib.blake2b(repr((int(seed), *parts)).encode(), digest_size=8).digest()
+    # int() so that a numpy or torch integer counts as the number it is.
+    key = (int(seed), *(part if isinstance(part, str) else int(part) for part in parts))
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

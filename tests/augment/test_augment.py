@@ -1,0 +1,85 @@
+"""Transforms: each image its own parameters, the input untouched, closed forms, ranks drawing alike."""
+
+import pytest
+import torch
+
+from morphoclip.augment import Color, Compose, Flip, Rot90
+
+TRANSFORMS = [Flip(), Rot90(), Color()]
+
+
+def images(count=6, channels=5):
+    return torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def draws(transform, count=6, seed=1):
+    return transform.draw(count, 5, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+def test_input_is_unchanged_and_rows_are_independent(transform):
+    x = images()
+    before, parameters = x.clone(), draws(transform)
+    out = transform.apply(x, parameters)
+    assert torch.equal(x, before)
+    assert not torch.equal(out, before)
+    each = torch.cat([transform.apply(x[i : i + 1], parameters[i : i + 1]) for i in range(len(x))])
+    assert torch.equal(out, each)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+def test_rows_that_change_nothing_do_not_alias_the_input(transform):
+    x = images()
+    still = {Flip: torch.zeros(6, 2, dtype=torch.bool), Rot90: torch.zeros(6, dtype=torch.int64)}
+    identity = torch.stack([torch.zeros(6, 5), torch.ones(6, 5)], dim=1)
+    out = transform.apply(x, still.get(type(transform), identity))
+    assert torch.equal(out, x)
+    out.zero_()
+    assert x.count_nonzero() > 0
+
+
+def test_flip_mirrors_the_axes_drawn():
+    x = images(4)
+    out = Flip().apply(x, torch.tensor([[False, False], [True, False], [False, True], [True, True]]))
+    assert torch.equal(out[0], x[0])
+    assert torch.equal(out[1], x[1].flip(-1))
+    assert torch.equal(out[2], x[2].flip(-2))
+    assert torch.equal(out[3], x[3].flip(-1, -2))
+
+
+def test_flips_are_drawn_with_their_probability():
+    rate = draws(Flip(p=0.3), count=20_000).float().mean(0)
+    torch.testing.assert_close(rate, torch.full((2,), 0.3), atol=0.015, rtol=0)
+
+
+def test_rot90_turns_by_quarters():
+    x = images(4)
+    out = Rot90().apply(x, torch.arange(4))
+    for turns in range(4):
+        assert torch.equal(out[turns], x[turns].rot90(turns, (-2, -1)))
+
+
+def test_color_shifts_clips_and_raises_each_channel():
+    x, parameters = images(), draws(Color())
+    out = Color().apply(x, parameters)
+    for i in range(6):
+        for c in range(5):
+            shift, gamma = parameters[i, :, c]
+            torch.testing.assert_close(out[i, c], (x[i, c] + shift).clamp(0, 1) ** gamma)
+
+
+def test_color_draws_cover_their_ranges():
+    shift, gamma = draws(Color(shift=0.3, gamma=(0.5, 1.5)), count=5000).unbind(1)
+    for values, low, high in ((shift, -0.3, 0.3), (gamma, 0.5, 1.5)):
+        assert low <= values.min() < low + 0.01
+        assert high - 0.01 < values.max() <= high
+        torch.testing.assert_close(values.mean(), torch.tensor((low + high) / 2), atol=0.01, rtol=0)
+
+
+def test_ranks_that_slice_one_draw_see_what_a_single_process_sees():
+    compose = Compose(TRANSFORMS)
+    x = images(8)
+    parameters = compose.draw(8, 5, torch.Generator().manual_seed(3))
+    whole = compose.apply(x, parameters)
+    halves = [compose.apply(x[own], [p[own] for p in parameters]) for own in (slice(0, 4), slice(4, 8))]
+    assert torch.equal(whole, torch.cat(halves))

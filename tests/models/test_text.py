@@ -1,0 +1,97 @@
+"""Text towers: padding, order, the tokenizer's home, and any Hugging Face model by path."""
+
+import pytest
+import torch
+
+from morphoclip.models import HuggingFaceTextEncoder, SmallTextEncoder
+from morphoclip.models.text import train_tokenizer, trim
+
+PROMPTS = [
+    "U2OS cells treated with compound: paracetamol, SMILES: CC(=O)Nc1ccc(O)cc1",
+    "U2OS cells treated with compound: aspirin, SMILES: CC(=O)Oc1ccccc1C(=O)O",
+    "A549 cells, orf, targeting genes: AURKB",
+    "DMSO",
+]
+
+
+def small(**kw):
+    torch.manual_seed(0)
+    return SmallTextEncoder(PROMPTS, width=16, depth=1, heads=2, vocabulary_size=400, **kw).eval()
+
+
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory):
+    """A random BERT with a word tokenizer, as save_pretrained leaves one on disk."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = ["[PAD]", "[UNK]", "cells", "treated", "with", "DMSO", "compound"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["small", "mean", "first", "pooler"])
+def tower(request, hub_folder):
+    if request.param == "small":
+        return small()
+    return HuggingFaceTextEncoder(hub_folder, pooling=request.param).eval()
+
+
+def test_padding_and_company_do_not_change_an_embedding(tower):
+    tokens, mask = tower.tokenize(PROMPTS)
+    together = tower(tokens, mask)
+    assert together.shape == (4, tower.embed_dim)
+    alone = torch.cat([tower(*tower.tokenize([prompt])) for prompt in PROMPTS])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(tower(*trim(tokens[2:], mask[2:])), together[2:], atol=1e-6, rtol=1e-5)
+
+
+def test_every_trainable_parameter_gets_a_gradient(hub_folder):
+    full = [HuggingFaceTextEncoder(hub_folder, training="full", pooling=p) for p in ("mean", "first", "pooler")]
+    for tower in (small(), *full):
+        tower(*tower.tokenize(PROMPTS)).square().sum().backward()
+        assert all(p.grad is not None for p in tower.parameters())
+
+
+def test_a_frozen_tower_neither_trains_nor_drops_out(hub_folder):
+    tower = HuggingFaceTextEncoder(hub_folder, training="frozen").train()
+    tokens = tower.tokenize(PROMPTS)
+    first, second = tower(*tokens), tower(*tokens)
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert not any(p.requires_grad for p in tower.parameters())
+
+
+def test_tokenizer_depends_on_the_set_of_prompts_only_and_loses_nothing():
+    tokenizer = train_tokenizer(PROMPTS, 400)
+    assert tokenizer.to_str() == train_tokenizer(PROMPTS[::-1] + PROMPTS[:2], 400).to_str()
+    for text in (*PROMPTS, "never seen: 5 µM Ωmega"):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.get_vocab_size() <= 400
+
+
+def test_state_dict_carries_the_tokenizer():
+    tower = small()
+    twin = SmallTextEncoder(["other words"], width=16, depth=1, heads=2, vocabulary_size=400).eval()
+    twin.load_state_dict(tower.state_dict())
+    torch.testing.assert_close(twin(*twin.tokenize(PROMPTS)), tower(*tower.tokenize(PROMPTS)), rtol=0, atol=0)
+
+
+def test_long_prompts_are_cut():
+    whole, _ = small().tokenize(PROMPTS)
+    tokens, mask = small(max_length=5).tokenize(PROMPTS)
+    assert torch.equal(tokens, whole[:, :5])
+    assert torch.equal(mask, tokens != 0)
+
+
+def test_wrong_choices_are_named():
+    with pytest.raises(ValueError, match="no prompts"):
+        train_tokenizer([], 400)
+    with pytest.raises(ValueError, match="vocabulary_size 200"):
+        train_tokenizer(PROMPTS, 200)

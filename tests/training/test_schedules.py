@@ -1,0 +1,37 @@
+"""Schedules against torch's own and against their end points."""
+
+import pytest
+import torch
+
+from morphoclip.training.schedules import constant, cosine, linear, one_cycle, warmup_cosine
+
+
+@pytest.mark.parametrize("total", [10, 600])
+def test_one_cycle_is_torchs(total):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=total)
+    for step in range(total):
+        assert one_cycle(step, total) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        if step < total - 1:
+            scheduler.step()
+
+
+def test_warmup_is_linear_then_cosine():
+    assert [warmup_cosine(s, 100, warmup=10) for s in (0, 5, 10)] == pytest.approx([0, 0.5, 1])
+    assert warmup_cosine(55, 100, warmup=10, end=0.2) == pytest.approx(0.6)
+    assert warmup_cosine(100, 100, warmup=10, end=0.2) == pytest.approx(0.2)
+
+
+def test_a_float_warmup_is_a_share_of_the_run():
+    for step in range(100):
+        assert warmup_cosine(step, 100, warmup=0.1) == warmup_cosine(step, 100, warmup=10)
+
+
+def test_linear_cosine_and_constant_ends():
+    for schedule in (linear, cosine):
+        assert schedule(0, 10, start=0.2, end=0.8) == pytest.approx(0.2)
+        assert schedule(5, 10, start=0.2, end=0.8) == pytest.approx(0.5)
+        assert schedule(10, 10, start=0.2, end=0.8) == pytest.approx(0.8)
+        assert schedule(12, 10, start=0.2, end=0.8) == pytest.approx(0.8)
+    assert constant(7, 10, value=0.3) == 0.3
