@@ -74,7 +74,7 @@ def test_rows_limit_what_statistics_see(screen):
 def test_a_plate_with_one_negcon_position_is_named(screen):
     alone = screen[(screen["Metadata_Plate"] != "P1") | (screen["Metadata_Well"] != "A01")]
     alone = alone[(alone["Metadata_Plate"] != "P1") | (~alone["Metadata_Well"].isin([f"A0{i}" for i in range(3, 9)]))]
-    with pytest.raises(ValueError, match="plate P1 .*crossfit=false"):
+    with pytest.raises(ValueError, match=r"plate P1 .*crossfit=false"):
         crossfit(CENTER, alone)
     with pytest.raises(ValueError, match="Metadata_Well"):
         crossfit(CENTER, screen.drop(columns="Metadata_Well"))

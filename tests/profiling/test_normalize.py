@@ -90,7 +90,7 @@ def test_row_order_plate_names_and_column_order_change_nothing(screen):
 
 def test_float32_stays_float32_and_agrees(screen):
     names = split_columns(screen)[1]
-    single = screen.astype({name: np.float32 for name in names})
+    single = screen.astype(dict.fromkeys(names, np.float32))
     ours = Normalizer(MIXED).fit_transform(single)
     assert (ours[names].dtypes == np.float32).all()
     np.testing.assert_allclose(ours[names], Normalizer(MIXED).fit_transform(screen)[names], atol=1e-4)
@@ -101,7 +101,9 @@ def test_a_plate_id_may_look_like_a_number(screen, tmp_path):
     normalizer = Normalizer([CENTER]).fit(numeric)
     normalizer.save(tmp_path / "n")
     text = numeric.assign(Metadata_Plate=numeric["Metadata_Plate"].astype(str))
-    np.testing.assert_array_equal(Normalizer.load(tmp_path / "n").transform(text)["f0"], normalizer.transform(numeric)["f0"])
+    np.testing.assert_array_equal(
+        Normalizer.load(tmp_path / "n").transform(text)["f0"], normalizer.transform(numeric)["f0"]
+    )
 
 
 def test_a_users_own_module_is_a_step(screen, monkeypatch):
@@ -123,7 +125,9 @@ def test_no_steps_warn_on_encoder_profiles_only(screen):
         warnings.simplefilter("error")
         pd.testing.assert_frame_equal(Normalizer([]).fit_transform(screen), screen)
     with pytest.warns(UserWarning, match="center"):
-        Normalizer([]).fit_transform(screen.rename(columns={"f0": "embedding_0000"})[["Metadata_Plate", "embedding_0000"]])
+        Normalizer([]).fit_transform(
+            screen.rename(columns={"f0": "embedding_0000"})[["Metadata_Plate", "embedding_0000"]]
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,13 +153,19 @@ def test_nan_and_inf_name_feature_plate_and_well(screen, value):
     screen.loc[30, "f2"] = value
     with pytest.raises(ValueError, match=r"'f2' is NaN or infinite on plate P1 well A07.*drop"):
         Normalizer([CENTER]).fit(screen)
-    remedy = {"step": "feature_select", "fit_on": "all", "by": "all", "operations": ["drop_missing"], "missing_cutoff": 0}
+    remedy = {
+        "step": "feature_select",
+        "fit_on": "all",
+        "by": "all",
+        "operations": ["drop_missing"],
+        "missing_cutoff": 0,
+    }
     assert "f2" not in Normalizer([remedy, CENTER]).fit_transform(screen)
 
 
 def test_a_plate_without_negcon_is_named(screen):
     screen.loc[screen["Metadata_Plate"] == "P2", "Metadata_control_type"] = ""
-    with pytest.raises(ValueError, match="plate P2 has no negcon wells.*fit_on: all"):
+    with pytest.raises(ValueError, match=r"plate P2 has no negcon wells.*fit_on: all"):
         Normalizer([CENTER]).fit(screen)
     fitted = Normalizer([CENTER]).fit(screen[screen["Metadata_Plate"] != "P2"])
     with pytest.raises(ValueError, match="plate P2 has no negcon wells"):
@@ -174,7 +184,10 @@ def test_a_constant_feature_is_named(screen):
     [
         (lambda t: t.drop(columns="Metadata_control_type"), "no Metadata_control_type"),
         (lambda t: t.drop(columns="Metadata_Plate"), "Metadata_Plate is missing"),
-        (lambda t: t.assign(Metadata_Plate=t["Metadata_Plate"].replace("P1", "")), "Metadata_Plate is missing or blank"),
+        (
+            lambda t: t.assign(Metadata_Plate=t["Metadata_Plate"].replace("P1", "")),
+            "Metadata_Plate is missing or blank",
+        ),
         (lambda t: t.assign(f0="high"), "f0.*neither numeric"),
         (lambda t: t.iloc[:0], "without rows"),
     ],

@@ -70,7 +70,7 @@ def embed(
     check_match(encoder, crops)
     encoded = _encode(encoder, crops, batch_size, torch.device(device), progress)
     if level == "crop":
-        return _crop_table(encoded, crops.fields)
+        return _crop_table(encoded, crops)
     lacking: set[int] = set()
     rows = reduce_runs(_by_field(encoded, lacking), reduce)
     group = np.arange(len(crops.fields))
@@ -88,9 +88,13 @@ def _collect(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndar
     for key, row in rows:
         keys.append(key)
         features.append(row.astype(np.float32))
-    if not keys:
-        raise ValueError("there is not one crop to embed: the split is empty or no field could be read")
+    _check_any(features)
     return keys, np.concatenate(features)
+
+
+def _check_any(features: list[np.ndarray]) -> None:
+    if not features:
+        raise ValueError("there is not one crop to embed: the split is empty or no field could be read")
 
 
 def check_match(encoder: nn.Module, crops: CropSource) -> None:
@@ -168,13 +172,16 @@ def _by_field(encoded: Iterable[tuple[Crops, np.ndarray]], lacking: set[int]) ->
             yield int(part.field[rows[0]]), features[rows]
 
 
-def _crop_table(encoded: Iterable[tuple[Crops, np.ndarray]], fields: pd.DataFrame) -> pd.DataFrame:
-    parts, features = zip(*((p, f) for p, f in encoded), strict=True)
-    field, y, x, lacking = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("field", "y", "x", "lacking")
-    )
-    place = {"Metadata_crop_y": y.astype(str), "Metadata_crop_x": x.astype(str)}
-    return _table(fields.iloc[field].assign(**place), np.concatenate(features), lacking)
+def _crop_table(encoded: Iterable[tuple[Crops, np.ndarray]], crops: CropSource) -> pd.DataFrame:
+    places, features = [], []
+    for part, rows in encoded:
+        places.append(pd.DataFrame({"field": part.field, "y": part.y, "x": part.x, "lacking": part.lacking}))
+        features.append(rows)
+    _check_any(features)
+    place = pd.concat(places, ignore_index=True)
+    corner = {"Metadata_crop_y": place["y"].to_numpy(), "Metadata_crop_x": place["x"].to_numpy()}
+    metadata = crops.fields.iloc[place["field"]].assign(**corner)
+    return _table(metadata, np.concatenate(features), place["lacking"].to_numpy())
 
 
 def _well_metadata(fields: pd.DataFrame, well: np.ndarray) -> pd.DataFrame:

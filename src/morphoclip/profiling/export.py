@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -171,7 +172,7 @@ def _from_folder(folder: Path) -> nn.Module:
 def _from_checkpoint(path: Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint ({error}): it is damaged or no checkpoint") from error
     if not isinstance(checkpoint, dict) or "encoder_config" not in checkpoint:
         raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
