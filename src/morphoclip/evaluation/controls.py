@@ -56,4 +56,4 @@ def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> p
             labels[rows] = labels[rows][rng.permutation(len(rows))]
         meta[by[1]] = pd.Series(list(labels), index=meta.index, dtype=object)
         tables.append(question.average_precision(ties, meta))
-    return pd.concat(tables).groupby(list(questions[0].rules.sameby)[0])["average_precision"].mean()
+    return pd.concat(tables).groupby(questions[0].rules.sameby[0])["average_precision"].mean()

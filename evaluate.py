@@ -1,0 +1,124 @@
+"""Score profiles: `uv run evaluate.py profiles='plates/*.csv.gz' metadata=folder/ protocol=cpjump1 [key=value …]`.
+
+Scores an encoder folder or a checkpoint too, with `dataset=`. Writes metrics.csv, a csv a task and report.html to
+`output_dir`. Every key is in configs/evaluate.yaml.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import configs_dir, profiling
+from morphoclip.data import schema
+from morphoclip.data.annotations import annotate, read_annotations, with_canonical_ids
+from morphoclip.evaluation import Protocol, ScoreCard, compare, score, write_report
+from morphoclip.evaluation.protocol import absent_sets
+from morphoclip.evaluation.provenance import environment, file_hashes
+from morphoclip.evaluation.report import umap_coordinates
+from morphoclip.evaluation.tables import join_profiles, normalized_folds, profile_paths
+
+EMBEDDING = "embedding_"
+
+
+@hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="evaluate")
+def main(config: DictConfig) -> None:
+    output = Path(config.output_dir)
+    protocol: Protocol = hydra.utils.instantiate(config.protocol)
+    print(f"writes metrics.csv, a csv a task and report.html to {output}")
+    table = annotated(read(config), config.metadata, protocol)
+    card, folds = scored(table, config, protocol)
+    cards, lines = {"profiles": card}, []
+    if config.metadata is not None:
+        absent = absent_sets(read_annotations(config.metadata), table, protocol)
+        card.notes += [
+            f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in absent.itertuples()
+        ]
+    if config.baseline is not None:
+        baseline = annotated(read_tables(config.baseline), config.metadata, protocol)
+        cards = {"baseline": scored(baseline, config, protocol)[0], **cards}
+        lines = [f"{task}: {compare([card], [cards['baseline']], [task])}" for task in card.queries]
+        card.notes += [f"profiles against baseline, {line}" for line in lines]
+    card.write(output)
+    report = write_report(
+        output / "report.html",
+        cards,
+        title=config.title or f"Scores by protocol {protocol.name}",
+        umap=umap_coordinates(folds[0], config.seed) if config.umap else None,
+        provenance=provenance(config),
+    )
+    print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
+    for line in [*lines, *card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
+        print(line)
+    print(f"report: {report}")
+
+
+def read(config: DictConfig) -> pd.DataFrame:
+    """The profiles the config names: read from disk, or embedded now."""
+    sources = [key for key in ("profiles", "encoder", "checkpoint") if config[key] is not None]
+    if len(sources) != 1:
+        raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
+    if sources == ["profiles"]:
+        table = read_tables(config.profiles)
+    else:
+        if config.dataset is None:
+            raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
+        encoder = profiling.load_encoder(config[sources[0]])
+        table = profiling.embed(encoder, config.dataset, level="well")
+    if config.aggregate is not None:
+        by = [c for c in (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL) if c in table]
+        table = profiling.aggregate(table, by, config.aggregate)
+    return table
+
+
+def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:
+    patterns = patterns if isinstance(patterns, str) else list(patterns)
+    return join_profiles({str(path): profiling.read_profiles(path) for path in profile_paths(patterns)})
+
+
+def annotated(table: pd.DataFrame, metadata: str | None, protocol: Protocol) -> pd.DataFrame:
+    table = with_canonical_ids(table.rename(columns=dict(protocol.columns)))
+    return table if metadata is None else annotate(table, metadata)
+
+
+def scored(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> tuple[ScoreCard, list[pd.DataFrame]]:
+    """Normalise within each set of plates, cross-fitting where controls are fitted on, and score."""
+    normalizer = chosen_normalizer(config, table)
+
+    def normalize(part: pd.DataFrame) -> list[pd.DataFrame]:
+        if config.crossfit:
+            return profiling.crossfit(normalizer, part, seed=config.seed)
+        return [normalizer.fit_transform(part)]
+
+    folds, notes = normalized_folds(table, protocol, normalize)
+    keys = ("p_convention", "ties", "null_size", "seed", "strict")
+    card = score(folds, tasks=list(config.tasks), protocol=protocol, **{key: config[key] for key in keys})
+    card.notes[:0] = notes
+    return card, folds
+
+
+def chosen_normalizer(config: DictConfig, table: pd.DataFrame) -> profiling.Normalizer:
+    if config.normalize is not None:
+        return hydra.utils.instantiate(config.normalize)
+    encoder_made = all(feature.startswith(EMBEDDING) for feature in schema.split_columns(table)[1])
+    preset = configs_dir() / "normalize" / ("center.yaml" if encoder_made else "none.yaml")
+    return hydra.utils.instantiate(OmegaConf.load(preset))
+
+
+def provenance(config: DictConfig) -> dict[str, str]:
+    inputs = [] if config.profiles is None else profile_paths(OmegaConf.to_object(config).get("profiles"))
+    return {
+        "command": " ".join(["evaluate.py", *sys.argv[1:]]),
+        **environment(),
+        **file_hashes(inputs),
+        "configuration": OmegaConf.to_yaml(config, resolve=True),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What a reader needs to get the same numbers again: versions, commit, hashes of the input."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computes the scores, and the commit of the checkout ('+' where it has uncommitted changes)."""
+    packages = ("morphoclip", "numpy", "pandas", "scipy", "statsmodels")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return {"versions": f"python {platform.python_version()}, {versions}", "commit": commit()}
+
+
+def commit() -> str:
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        run = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    try:
+        head = git("rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "unknown: no git here"
+    if head is None:
+        return "unknown: not run from a checkout"
+    return head[:12] + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """'name' -> 'sha256 …' of up to 60 input files; more are counted."""
+    hashes = {path.name: f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in paths[:60]}
+    if len(paths) > 60:
+        hashes["further files"] = str(len(paths) - 60)
+    return hashes
