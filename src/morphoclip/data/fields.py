@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from io import BytesIO
 
@@ -61,19 +62,18 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     Raises:
         FieldError: a channel has no file, cannot be read, differs in size from its siblings, or is all zero.
     """
-    image: np.ndarray | None = None
-    for place, (channel, path) in enumerate(paths.items()):
+    planes = []
+    for channel, path in paths.items():
         if not path:
             raise FieldError(_folder(paths), f"channel {channel} has no file")
-        plane = read_tiff(path)
-        if image is None:
-            image = np.empty((len(paths), *plane.shape), np.uint16)
-        if plane.shape != image.shape[1:]:
-            raise FieldError(path, f"channel {channel} is {plane.shape}, its siblings are {image.shape[1:]}")
-        if not plane.any():
+        planes.append(read_tiff(path))
+        if not planes[-1].any():
             raise FieldError(path, f"channel {channel} is all zero")
-        image[place] = plane
-    return image
+    (usual, _), *_ = Counter(plane.shape for plane in planes).most_common()
+    for (channel, path), plane in zip(paths.items(), planes, strict=True):
+        if plane.shape != usual:
+            raise FieldError(path, f"channel {channel} is {plane.shape}, its siblings are {usual}")
+    return np.stack(planes)
 
 
 def _folder(paths: Mapping[str, str]) -> str:
