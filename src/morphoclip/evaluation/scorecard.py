@@ -307,7 +307,7 @@ def _groups_with_p(
     if settings.p_convention == "exact":
         from morphoclip.evaluation.exchange import exchange_questions
 
-        return exchange_questions(questions, rows, settings)
+        return exchange_questions(questions, rows, settings.null_size, settings.threshold, settings.seed)
     return mean_average_precision(
         rows,
         sameby,

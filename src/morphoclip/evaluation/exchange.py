@@ -1,0 +1,336 @@
+"""p-values that hold under noise: pseudo-groups drawn by exchange, similarities computed once (EVALUATION §2).
+
+Members of a group share pair scores, so their average precisions are dependent and no null of independent rankings is
+valid. Here the null repeats the whole computation on rows that, without signal, could as well have been the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.evaluation.average_precision import average_precision, row_codes
+from morphoclip.evaluation.multilabel import label_incidence
+from morphoclip.evaluation.significance import with_q
+from morphoclip.evaluation.similarity import Similarity, checked_features, similarity, tie_tolerance
+
+NEGATIVES, LABELS = "negatives", "labels"
+_CHUNK = 2**22
+_EQUAL = 1e-9
+
+
+def exchange_test(
+    meta: pd.DataFrame,
+    feats: np.ndarray,
+    pos_sameby: Sequence[str],
+    pos_diffby: Sequence[str],
+    neg_sameby: Sequence[str],
+    neg_diffby: Sequence[str],
+    sameby: Sequence[str],
+    *,
+    exchange_with: str,
+    draws: int = 10_000,
+    distance: str = "cosine",
+    seed: int = 0,
+    queries: np.ndarray | None = None,
+    threshold: float = 0.05,
+) -> pd.DataFrame:
+    """Mean average precision of each group with a p-value valid under noise; rules as in `average_precision`.
+
+    p = (1 + #{null >= score}) / (1 + draws), where the null recomputes the group's score on pseudo-groups:
+
+    Args:
+        sameby: what a group shares; the same columns as `pos_sameby`.
+        exchange_with: 'negatives' draws, in each `neg_sameby` stratum (plate), as many rows as the group has there from
+            the group's rows and the rows it is ranked against; the rest are the negatives. 'labels' permutes whole
+            label sets over the rows, within each value of `pos_diffby`; `sameby` then holds lists of labels.
+        draws: pseudo-groups a group.
+        queries: bool (N,), rows that form the groups; default all.
+
+    Returns:
+        A row a group: `sameby`, mean_average_precision, null_mean, p_value, corrected_p_value (Benjamini-Hochberg),
+        below_p, below_corrected_p. `.attrs` holds p_convention and smallest_p. Neither row order nor the names of
+        plates change it: what is drawn depends on seed and data only.
+
+    Raises:
+        ValueError: as `average_precision`, or rules the chosen exchange does not fit.
+    """
+    rules = (list(pos_sameby), list(pos_diffby), list(neg_sameby), list(neg_diffby))
+    multilabel = rules[0][0] if exchange_with == LABELS else None
+    ap = average_precision(meta, feats, *rules, distance=distance, multilabel_col=multilabel, queries=queries)
+    ap = ap[ap["average_precision"].notna()]
+    nulls = exchange_nulls(
+        meta, feats, *rules, exchange_with=exchange_with, draws=draws, distance=distance, seed=seed, queries=queries
+    )
+    return exchange_table(ap, [nulls], list(sameby), threshold)
+
+
+Nulls = dict[object, tuple[float, np.ndarray]]
+
+
+def exchange_nulls(
+    meta: pd.DataFrame,
+    feats: np.ndarray,
+    pos_sameby: Sequence[str],
+    pos_diffby: Sequence[str],
+    neg_sameby: Sequence[str],
+    neg_diffby: Sequence[str],
+    *,
+    exchange_with: str,
+    draws: int,
+    distance: str = "cosine",
+    seed: int = 0,
+    queries: np.ndarray | None = None,
+) -> Nulls:
+    """Group -> (its score, float32 (draws,) scores of its pseudo-groups). Arguments as `exchange_test`."""
+    measure = similarity(distance)
+    features = measure.prepare(checked_features(feats))
+    if exchange_with == LABELS:
+        if list(neg_sameby) or list(neg_diffby) != [*pos_sameby, *pos_diffby] or len(pos_sameby) != 1:
+            raise ValueError(
+                "exchange_with='labels' needs pos_sameby=[labels], no neg_sameby and neg_diffby=[labels, *pos_diffby]"
+            )
+        return _label_nulls(meta[pos_sameby[0]], row_codes(meta, pos_diffby), features, measure, draws, seed)
+    if exchange_with != NEGATIVES:
+        raise ValueError(f"exchange_with={exchange_with!r}: choose {NEGATIVES!r} or {LABELS!r}")
+    wanted = np.ones(len(meta), bool) if queries is None else np.asarray(queries, bool)
+    stratum = row_codes(meta, neg_sameby)
+    different = [row_codes(meta, [column]) for column in neg_diffby]
+    apart = [row_codes(meta, [column]) for column in pos_diffby]
+    nulls: Nulls = {}
+    keys = list(pos_sameby) if len(pos_sameby) > 1 else pos_sameby[0]
+    for name, group in meta.reset_index(drop=True)[wanted].groupby(keys, sort=True):
+        members = group.index.to_numpy()
+        if any(len(np.unique(codes[members])) > 1 for codes in different):
+            raise ValueError(f"group {name}: its rows differ in {list(neg_diffby)}, so they have different negatives")
+        negative = np.isin(stratum, stratum[members])
+        for codes in different:
+            negative &= codes != codes[members[0]]
+        pool = np.concatenate([members, np.flatnonzero(negative)])
+        found = _pool_null(
+            measure.block(features[pool], features[pool]),
+            stratum[pool],
+            len(members),
+            [codes[pool] for codes in apart],
+            draws,
+            seed,
+        )
+        if found is not None:
+            nulls[name] = found
+    return nulls
+
+
+def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], threshold: float) -> pd.DataFrame:
+    """Groups with p and q from their AP rows and nulls.
+
+    Over the folds of a cross-fit scores are averaged, and nulls after sorting each: as if the folds agreed on which
+    draws are high, which makes the null as wide as their dependence could.
+    """
+    grouped = ap.groupby(sameby, sort=True)["average_precision"]
+    table = grouped.agg(mean_average_precision="mean", n_queries="size").reset_index()
+    names = [
+        key[0] if isinstance(key, tuple) and len(key) == 1 else key for key in table[sameby].itertuples(False, None)
+    ]
+    p, means = [], []
+    for name in names:
+        observed = np.mean([fold[name][0] for fold in folds])
+        null = np.mean([np.sort(fold[name][1]) for fold in folds], axis=0)
+        p.append((1 + int((null >= observed - _EQUAL).sum())) / (1 + len(null)))
+        means.append(float(null.mean()))
+    table = with_q(table.assign(null_mean=means, p_value=p), threshold)
+    table.attrs = {"p_convention": "exact", "smallest_p": 1 / (1 + len(null))}
+    return table
+
+
+def _pool_null(
+    similarities: np.ndarray, stratum: np.ndarray, size: int, apart: list[np.ndarray], draws: int, seed: int
+) -> tuple[float, np.ndarray] | None:
+    """Score of the first `size` rows of a pool (M, M) as a group, and of pseudo-groups with its composition.
+
+    None where no member has both a positive and a negative.
+    """
+    canonical = _canonical_strata(similarities, stratum, size)
+    order = np.concatenate(canonical)  # pool rows, stratum by stratum
+    bounds = np.cumsum([0] + [len(rows) for rows in canonical])
+    similarities = similarities[np.ix_(order, order)]
+    group = np.flatnonzero(order < size)
+    same = [codes[order] for codes in apart]
+    counts = [int(((group >= low) & (group < high)).sum()) for low, high in pairwise(bounds)]
+    sizes = np.diff(bounds)
+    rng = np.random.default_rng([seed, size, *sizes, *counts])
+    drawn = np.concatenate(
+        [low + _subsets(rng, draws, k, n) for low, n, k in zip(bounds, sizes, counts, strict=False)], axis=1
+    )  # (draws, size), strata side by side as in `group`
+    home = np.repeat(np.arange(len(counts)), counts)  # stratum of each member
+    if size < 2 or all(n == k for n, k in zip(sizes, counts, strict=True)):
+        return None
+    ranks = np.empty(similarities.shape, np.float32)
+    for low, high in pairwise(bounds):
+        ranks[low:high] = _ranks_among(similarities[low:high], similarities[low:high, low:high])
+    score = _group_scores(group[None], ranks, similarities, home, same)
+    parts = np.array_split(drawn, 1 + drawn.size * size // _CHUNK)
+    null = np.concatenate([_group_scores(part, ranks, similarities, home, same) for part in parts])
+    return (float(score[0]), null.astype(np.float32)) if np.isfinite(score[0]) else None
+
+
+def _group_scores(
+    members: np.ndarray, ranks: np.ndarray, similarities: np.ndarray, home: np.ndarray, same: list[np.ndarray]
+) -> np.ndarray:
+    """Mean AP (draws,) of pseudo-groups, `members` (draws, k) rows of the pool.
+
+    `ranks[u, v]` counts the rows of u's stratum above v as u sees it; what is drawn with u in that stratum is no
+    negative and is taken off again. Ties count half.
+    """
+    k = members.shape[1]
+    total, number = np.zeros(len(members)), np.zeros(len(members))
+    for i in range(k):
+        others = np.delete(np.arange(k), i)
+        u, v = members[:, i], members[:, others]  # (draws,), (draws, k - 1)
+        above = ranks[u[:, None], v]
+        mates = others[home[others] == home[i]]
+        if len(mates):
+            seen = similarities[u[:, None], v]
+            tolerance = tie_tolerance(similarities.dtype)
+            for mate in mates:
+                ahead = similarities[u, members[:, mate]][:, None] - seen
+                above = above - (ahead > tolerance) - 0.5 * (np.abs(ahead) <= tolerance)
+        forbidden = np.zeros(v.shape, bool)
+        for codes in same:
+            forbidden |= codes[u][:, None] == codes[v]
+        above = np.sort(np.where(forbidden, np.inf, np.maximum(above, 0)), axis=1)
+        order = np.arange(1, k)
+        n_pos = (~forbidden).sum(axis=1)
+        precision = (order / (order + above)).sum(axis=1)
+        total += np.divide(precision, n_pos, out=np.zeros(len(u)), where=n_pos > 0)
+        number += n_pos > 0
+    return np.divide(total, number, out=np.full(len(members), np.nan), where=number > 0)
+
+
+def _ranks_among(seen: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """float32 (A, M): of the other rows of the stratum (A, A), how many each query (row) places above each of `seen`.
+
+    A column that is itself in the stratum counts as half tied with itself; that half is removed by `_group_scores`,
+    where every positive of the same stratum is a mate. The query's own place is left out.
+    """
+    tolerance = stratum.dtype.type(tie_tolerance(stratum.dtype))
+    ranks = np.empty(seen.shape, np.float32)
+    width = len(stratum) - 1
+    for i, row in enumerate(stratum):
+        values = np.sort(np.delete(row, i))
+        above = width - values.searchsorted(seen[i] + tolerance, "right")
+        from_here = width - values.searchsorted(seen[i] - tolerance)
+        ranks[i] = (above + from_here) / 2
+    return ranks
+
+
+def _canonical_strata(similarities: np.ndarray, stratum: np.ndarray, size: int) -> list[np.ndarray]:
+    """Rows of each stratum in an order that depends on neither row order nor names: by how alike a row is to the pool."""
+    key = similarities.sum(axis=1)
+    in_group = np.arange(len(stratum)) < size
+    strata = []
+    for code in np.unique(stratum):
+        rows = np.flatnonzero(stratum == code)
+        strata.append(rows[np.argsort(key[rows], kind="stable")])
+    return sorted(strata, key=lambda rows: (int(in_group[rows].sum()), len(rows), float(key[rows].sum())))
+
+
+def _subsets(rng: np.random.Generator, draws: int, k: int, n: int) -> np.ndarray:
+    """int64 (draws, k): random k-subsets of range(n), sorted."""
+    if k == 0:
+        return np.empty((draws, 0), np.int64)
+    if k == 1:
+        return rng.integers(0, n, (draws, 1))
+    return np.sort(np.argsort(rng.random((draws, n)), axis=1)[:, :k], axis=1)
+
+
+def _label_nulls(
+    lists: pd.Series, side: np.ndarray, features: np.ndarray, measure: Similarity, draws: int, seed: int
+) -> Nulls:
+    """Label -> (score, null) under permutations of whole label sets over profiles, within each side (modality).
+
+    Candidates of a query are the rows of the other side, or, with one side only, all other rows. Of a slot's sharers
+    (candidates with a label in common) only the ranks among all candidates are needed: a positive's negatives above are
+    its rank less the sharers above it.
+    """
+    similarities = measure.block(features, features)
+    key = similarities.sum(axis=1)
+    order = np.lexsort([key, side])
+    similarities, side = similarities[np.ix_(order, order)], side[order]
+    incidence, labels = label_incidence(lists.iloc[order])
+    rng = np.random.default_rng([seed, len(side), len(labels)])
+    places = np.arange(len(side))
+    permuted = np.tile(places, (draws + 1, 1))  # row 0 is the observed placing
+    for code in np.unique(side):
+        columns = np.flatnonzero(side == code)
+        permuted[1:, columns] = rng.permuted(permuted[1:, columns], axis=1)
+    one_side = len(np.unique(side)) == 1
+    allowed = places[:, None] != places if one_side else side[:, None] != side
+    ranks = _candidate_ranks(similarities, allowed)
+    sharing = ((incidence @ incidence.T).toarray() > 0) & allowed
+    has = incidence.toarray().astype(bool)
+    totals = {}
+    for slot in places:
+        sharers = np.flatnonzero(sharing[slot])
+        n_negatives = int(allowed[slot].sum()) - len(sharers)
+        mine = np.flatnonzero(has[slot])
+        mine = mine[has[np.ix_(sharers, mine)].any(axis=0)] if len(sharers) else mine[:0]
+        if n_negatives == 0 or not len(mine):
+            continue
+        for start in range(0, draws + 1, step := max(1, _CHUNK // len(sharers))):
+            part = permuted[start : start + step]
+            seen = ranks[part[:, slot][:, None], part[:, sharers]]  # (draws, sharers)
+            best_first = np.argsort(seen, axis=1, kind="stable")
+            above = np.take_along_axis(seen, best_first, axis=1) - np.arange(len(sharers))
+            np.maximum(above, 0, out=above)
+            for label in mine:
+                positive = has[sharers, label][best_first]
+                found = np.cumsum(positive, axis=1)
+                precision = np.where(positive, found / np.maximum(found + above, 1), 0).sum(axis=1) / found[:, -1]
+                total, number = totals.setdefault(label, (np.zeros(draws + 1), [0]))
+                total[start : start + step] += precision
+                number[0] += start == 0
+    return {
+        labels[label]: (float(total[0] / number[0]), (total[1:] / number[0]).astype(np.float32))
+        for label, (total, number) in totals.items()
+    }
+
+
+def _candidate_ranks(similarities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """float32 (N, N): of a query's (row's) candidates other than the column, how many it places above it; ties half."""
+    tolerance = similarities.dtype.type(tie_tolerance(similarities.dtype))
+    ranks = np.zeros(similarities.shape, np.float32)
+    for i, row in enumerate(similarities):
+        values = np.sort(row[allowed[i]])
+        above = len(values) - values.searchsorted(row + tolerance, "right")
+        from_here = len(values) - values.searchsorted(row - tolerance)
+        ranks[i] = (above + from_here - 1) / 2  # the column is tied with itself
+    return ranks
+
+
+def exchange_questions(
+    questions: Sequence, rows: pd.DataFrame, draws: int, threshold: float, seed: int
+) -> pd.DataFrame:
+    """`exchange_table` for the folds of one question of a task; `rows` are the AP rows of all folds."""
+    folds = []
+    for question in questions:
+        rules = question.rules
+        with_labels = rules.multilabel_col is not None
+        folds.append(
+            exchange_nulls(
+                question.meta,
+                question.feats,
+                rules.pos_sameby,
+                rules.pos_diffby,
+                rules.neg_sameby,
+                rules.neg_diffby,
+                exchange_with=LABELS if with_labels else NEGATIVES,
+                draws=draws,
+                distance=rules.distance,
+                seed=seed,
+                queries=question.queries,
+            )
+        )
+    return exchange_table(rows, folds, list(questions[0].rules.sameby), threshold)
