@@ -21,7 +21,6 @@ class FieldTable:
         self.channels = tuple(channels)
         self._columns: dict[str, list | array] = {}
         self._numbers: dict[tuple, int] = {}
-        self._last: tuple[Mapping | None, int, dict] = (None, -1, {})
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -34,8 +33,6 @@ class FieldTable:
         Raises:
             ValueError: no plate, well or percentiles; other columns than before; or a known field with other values.
         """
-        if field_row is self._last[0]:
-            return self._last[1:]
         row = _plain(field_row)
         key = tuple(row[column] for column in FIELD_KEY)
         number = self._numbers.get(key)
@@ -56,7 +53,6 @@ class FieldTable:
                 f"field {'/'.join(key)} was described before with another {changed[0]}: "
                 "fields of one well need different Metadata_Site"
             )
-        self._last = (field_row, number, row)
         return number, row
 
     def _append(self, key: tuple, row: dict) -> int:
