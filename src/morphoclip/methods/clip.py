@@ -23,8 +23,8 @@ class CLIP(Method):
     Each distinct prompt is encoded once a step. To the cross-modal loss comes `image_loss_weight` times an
     image-image loss between the sub-bags of each plate (SupCon across plates: cross-well alignment).
 
-    Build it as `instantiate(cfg.method, encoder=cfg.encoder, optimizer=cfg.optimizer, augment=cfg.augment,
-    prompts=prompts)` with `_recursive_: false` and `_convert_: all`, as configs/method/clip.yaml does.
+    Build it from configs as `hydra.utils.instantiate(config.method, prompts=prompts)`: configs/method/clip.yaml refers
+    to the encoder, optimizer and augment groups and hands all of them over as plain dicts.
 
     Args:
         prompts: one a row of the `PerturbationTable`, i.e. `prompts[batch.condition[i]]` is the prompt of item i;

@@ -16,8 +16,8 @@ from morphoclip.models import ProjectionHead
 class SimCLR(Method):
     """Chen et al. 2020 with Kim et al.'s head (D-512-128, ReLU, no batch norm).
 
-    Build it as `instantiate(cfg.method, encoder=cfg.encoder, optimizer=cfg.optimizer, augment=cfg.augment)` with
-    `_recursive_: false` and `_convert_: all`, as configs/method/simclr.yaml does.
+    Build it from configs as `hydra.utils.instantiate(config.method)`: configs/method/simclr.yaml refers to the encoder,
+    optimizer and augment groups and hands all of them over as plain dicts.
 
     Args:
         head: widths of the projection head after the encoder's own.

@@ -1,0 +1,187 @@
+"""What two ranks compute in tests/test_distributed.py, and one process on the joined batch.
+
+A case takes (rank, world) and returns tensors whose mean over ranks must be the single process's: losses, gradients of
+weights that all ranks share (DDP averages them) and values that are alike on all ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+CASES: dict[str, Callable[[int, int], list[Tensor]]] = {}
+
+
+def case(function: Callable[[int, int], list[Tensor]]):
+    CASES[function.__name__] = function
+    return function
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def own_rows(rank: int, world: int, first_share: int) -> slice:
+    """Rank 0 has the first `first_share` rows, rank 1 the rest; one process all."""
+    return slice(0, None) if world == 1 else (slice(0, first_share), slice(first_share, None))[rank]
+
+
+def weights(seed: int = 9) -> Tensor:
+    """A layer shared by all ranks: its gradient is what DDP averages."""
+    return randn(6, 4, seed=seed).requires_grad_()
+
+
+@case
+def gather(rank, world):
+    from morphoclip.distributed import gather_rows, row_counts
+
+    w, own = weights(), own_rows(rank, world, 3)
+    rows = randn(8, 6)[own] @ w
+    everyone = gather_rows(rows, row_counts(rows))
+    loss = (everyone @ everyone.T).sin().sum() + (everyone**3).mean()
+    return [everyone, *torch.autograd.grad(loss, [w])]
+
+
+@case
+def mean_with_identity_backward(rank, world):
+    from morphoclip.distributed import all_reduced_mean
+
+    w, own = weights(), own_rows(rank, world, 4)
+    mean = all_reduced_mean((randn(8, 6)[own] @ w).softmax(1).mean(0))
+    return [mean, *torch.autograd.grad((mean * mean.log()).sum(), [w])]
+
+
+@case
+def sum_with_sum_backward(rank, world):
+    from morphoclip.distributed import all_reduced_sum
+
+    w, own = weights(), own_rows(rank, world, 3)
+    rows = randn(8, 6)[own] @ w
+    centred = rows - all_reduced_sum(rows.sum(0)) / 8
+    return list(torch.autograd.grad(world * (centred.abs() ** 3).sum(), [w]))
+
+
+@case
+def batch_norm(rank, world):
+    from morphoclip.models import BatchNorm
+
+    w, own = weights(), own_rows(rank, world, 3)
+    norm = BatchNorm(4).double()
+    out = norm(randn(8, 6)[own] @ w)
+    loss = world * (out * randn(8, 4, seed=1)[own]).sin().sum()
+    return [norm.running_mean, norm.running_var, *torch.autograd.grad(loss, [w, norm.weight, norm.bias])]
+
+
+@case
+def nt_xent(rank, world):
+    from morphoclip.losses import NTXentLoss
+
+    w, own = weights(), own_rows(rank, world, 4)
+    loss = NTXentLoss(0.3)(randn(8, 6)[own] @ w, randn(8, 6, seed=1)[own] @ w)
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+# Eight images, split 3 and 5. Prompts 3 and 7 are needed on both ranks; rank 0 holds three prompts, rank 1 four, of
+# which prompt 9 belongs to no image.
+IMAGE_ID = torch.tensor([3, 7, 5, 7, 3, 3, 1, 1])
+HELD = ([3, 5, 7], [1, 3, 7, 9])
+PERTURBATION = torch.tensor([0, 2, 0, 2, 0, 0, 1, 1])
+PLATE = torch.tensor([0, 0, 1, 1, 1, 0, 0, 2])
+
+
+def cross_modal(rank, world, loss_function, first_share=3):
+    from morphoclip.losses import LossContext
+
+    w, v, own = weights(), weights(seed=8), own_rows(rank, world, first_share)
+    other_id = torch.tensor(sorted({*HELD[0], *HELD[1]}) if world == 1 else HELD[rank])
+    scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
+    context = LossContext(image_id=IMAGE_ID[own], other_id=other_id, perturbation=PERTURBATION[own], plate=PLATE[own])
+    prompts = randn(10, 6, seed=1)[other_id]
+    loss = loss_function(randn(8, 6)[own] @ w, prompts @ v, scale, context=context)
+    return [loss, *torch.autograd.grad(loss, [w, v, scale], materialize_grads=True)]
+
+
+@case
+def infonce(rank, world):
+    from morphoclip.losses import InfoNCELoss
+
+    return cross_modal(rank, world, InfoNCELoss())
+
+
+@case
+def infonce_multi_positive_in_chunks(rank, world):
+    from morphoclip.losses import InfoNCELoss
+
+    return cross_modal(rank, world, InfoNCELoss(multi_positive=True, chunk_size=2))
+
+
+@case
+def infonce_without_context(rank, world):
+    from morphoclip.losses import InfoNCELoss
+
+    w, own = weights(), own_rows(rank, world, 3)
+    loss = InfoNCELoss()(randn(8, 6)[own] @ w, randn(8, 6, seed=1)[own] @ w, 5.0)
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+@case
+def supcon(rank, world):
+    from morphoclip.losses import SupConLoss
+
+    return cross_modal(rank, world, SupConLoss(chunk_size=2))
+
+
+@case
+def supcon_with_all_anchors_on_one_rank(rank, world):
+    """The images from the third on have no positive: rank 1 adds only negatives, and must not divide by its count."""
+    from morphoclip.losses import LossContext, SupConLoss
+
+    w, own = weights(), own_rows(rank, world, 2)
+    perturbation = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6])[own]
+    loss = SupConLoss()(
+        randn(8, 6)[own] @ w,
+        None,
+        5.0,
+        context=LossContext(perturbation=perturbation, plate=PLATE[own] * 0 + torch.arange(8)[own]),
+    )
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+def trained(rank: int, world: int, make, first_share: int) -> list[Tensor]:
+    """Loss and weights after two Trainer steps in float64 under DDP, each rank with its own bags."""
+    from tests.methods.tiny import bags, loader, trainer
+
+    method = make().double()
+    run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
+    run.fit(method, loader(bags(own_rows(rank, world, first_share))))
+    return [method.last_loss, *method.parameters()]
+
+
+@case
+def simclr_training(rank, world):
+    from tests.methods.tiny import simclr
+
+    return trained(rank, world, simclr, 3)
+
+
+@case
+def clip_training(rank, world):
+    from tests.methods.tiny import clip
+
+    return trained(rank, world, clip, 3)
+
+
+def run_rank(rank: int, world: int, folder: str) -> None:
+    """Entry of a spawned process: all cases, results to `folder`/rank<k>.pt."""
+    torch.set_num_threads(1)
+    # As a launcher would say it, so that Lightning starts no processes of its own.
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    results = {name: [t.detach() for t in function(rank, world)] for name, function in CASES.items()}
+    torch.save(results, Path(folder) / f"rank{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,75 @@
+"""CLIP's own rules: prompts once a step, held-out conditions never, bags as sets, one space for crops and bags."""
+
+import math
+
+import pytest
+import torch
+
+from tests.methods.tiny import PROMPTS, bags, clip, loader, trainer
+
+
+def test_each_distinct_prompt_is_encoded_once_a_step():
+    method = clip()
+    rows = []
+    method.text.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    trainer(2).fit(method, loader(bags()))
+    assert rows == [3, 3]  # six bags, four conditions, three texts
+
+
+def test_a_condition_without_a_prompt_never_enters_training():
+    batch = bags()
+    batch.condition[2] = PROMPTS.index(None)
+    with pytest.raises(ValueError, match="without a prompt"):
+        trainer(1).fit(clip(), loader(batch))
+
+
+def test_the_tokenizer_knows_training_prompts_only():
+    vocabulary = clip(prompts=[*PROMPTS[:4], None]).text.tokenizer.get_vocab()
+    assert clip(prompts=PROMPTS).text.tokenizer.get_vocab() == vocabulary
+    assert clip(prompts=[*PROMPTS[:4], "zzzz zzzz zzzz"]).text.tokenizer.get_vocab() != vocabulary
+
+
+def embed(method, batch):
+    method.trainer = trainer(1)
+    return method.pool(method.embed_crops(batch, 0), batch.mask)
+
+
+def test_order_and_padding_of_a_bag_do_not_change_its_embedding():
+    method, batch = clip().eval(), bags()
+    method.augmentation = type(method.augmentation)()
+    expected = embed(method, batch)
+    order = torch.tensor([2, 3, 0, 1])
+    per_crop = {"images", "mask", "low", "high", "plate"}
+    shuffled = type(batch)(**{k: v[:, order] if k in per_crop else v for k, v in vars(batch).items() if v is not None})
+    torch.testing.assert_close(embed(method, shuffled), expected)
+    batch.images[1, 3] = 999
+    torch.testing.assert_close(embed(method, batch), expected)
+
+
+def test_joint_export_puts_crops_where_bags_are_and_backbone_export_before_it():
+    x = torch.rand(3, 5, 16, 16)
+    joint, backbone = clip(export="joint"), clip(export="backbone")
+    assert joint.export_encoder()(x).shape == (3, 8)
+    assert backbone.export_encoder()(x).shape == (3, 16)
+    assert backbone.export_encoder().config["name"] == "vit_demo"
+    # A linear projection commutes with pooling: both train the same function.
+    assert sum(p.numel() for p in joint.parameters()) == sum(p.numel() for p in backbone.parameters())
+
+
+def test_the_image_term_sees_one_sub_bag_a_plate():
+    method = clip()
+    seen = []
+    method.image_loss.register_forward_pre_hook(lambda m, args, kw: seen.append(kw["context"]), with_kwargs=True)
+    trainer(1).fit(method, loader(bags()))
+    kept = seen[0].perturbation >= 0
+    pairs = list(zip(seen[0].perturbation[kept].tolist(), seen[0].plate[kept].tolist(), strict=True))
+    assert pairs == [(p, plate) for p in (0, 1, 2, 0, 0, 2) for plate in (0, 1)]
+
+
+def test_the_logit_scale_starts_at_its_temperature_and_stays_within_bounds():
+    method = clip(temperature=0.07)
+    assert method.logit_scale.exp().item() == pytest.approx(1 / 0.07)
+    with torch.no_grad():
+        method.logit_scale.fill_(9.0)
+    trainer(1).fit(method, loader(bags()))
+    assert method.logit_scale.item() == pytest.approx(math.log(100))

@@ -1,0 +1,119 @@
+"""What every method must do: train all its parameters, resume exactly, stop when not finite, save its encoder."""
+
+import hydra
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from morphoclip.models import create_encoder
+from tests.methods.tiny import METHODS, bags, loader, trainer
+
+
+@pytest.fixture(params=METHODS)
+def make(request):
+    return METHODS[request.param]
+
+
+class Gradients(pl.Callback):
+    """Keeps the names of parameters whose gradient was never there or always zero."""
+
+    def __init__(self):
+        self.silent = None
+        self.losses = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        assert all(p.grad is not None for p in trainable.values())
+        zero = {n for n, p in trainable.items() if not p.grad.any()}
+        self.losses.append(module.last_loss.item())
+        self.silent = zero if self.silent is None else self.silent & zero
+
+
+def test_every_trainable_parameter_gets_a_gradient_and_the_loss_falls(make):
+    gradients, method = Gradients(), make()
+    trainer(12, callbacks=[gradients]).fit(method, loader(bags()))
+    assert not gradients.silent
+    assert sum(gradients.losses[-3:]) < sum(gradients.losses[:3])
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does_bit_for_bit(make, tmp_path):
+    whole = make()
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    trainer(4, callbacks=[saving], enable_checkpointing=True).fit(whole, loader(bags()))
+    torch.manual_seed(999)  # nothing may depend on the global generator
+    resumed = make()
+    trainer(4).fit(resumed, loader(bags()), ckpt_path=tmp_path / "step=2.ckpt")
+    for (name, expected), parameter in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, parameter), name
+
+
+def test_checkpoint_rebuilds_encoder_and_method_from_plain_data(make, tmp_path):
+    method = make()
+    run = trainer(1)
+    run.fit(method, loader(bags()))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    prefix = checkpoint["encoder_prefix"]
+    encoder = create_encoder(**checkpoint["encoder_config"])
+    state = checkpoint["state_dict"]
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    x = torch.rand(2, 5, 16, 16)
+    expected = method.eval().export_encoder()(x)
+    assert torch.equal(encoder.eval()(x), expected)
+    again = type(method).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
+    assert torch.equal(again.export_encoder()(x), expected)
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_is_never_saved(make, tmp_path):
+    broken = bags()
+    broken.low[0] = float("nan")
+    saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    run = trainer(5, callbacks=[saving], enable_checkpointing=True)
+    with pytest.raises(FloatingPointError, match="loss and gradient norm at step 1"):
+        run.fit(make(), loader(bags(), broken, bags()))
+    assert [path.name for path in tmp_path.iterdir()] == ["step=1.ckpt"]
+
+
+def test_clipping_bounds_the_global_norm(make):
+    norms = []
+
+    class Norm(pl.Callback):
+        def on_before_zero_grad(self, trainer, module, optimizer):
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            if grads:
+                norms.append(torch.nn.utils.get_total_norm(grads).item())
+
+    trainer(2, gradient_clip_val=0.01, callbacks=[Norm()]).fit(make(), loader(bags()))
+    assert norms
+    assert max(norms) <= 0.01 + 1e-6
+
+
+def test_views_depend_on_seed_step_and_purpose_only(make):
+    method = make()
+    method.trainer = trainer(1)
+    from morphoclip.methods.crops import as_crops
+
+    crops = as_crops(bags())
+    one, two = method.views(crops, 0, "view 1", "view 2")
+    torch.rand(3)  # the global generator's state is no part of it
+    assert torch.equal(method.views(crops, 0, "view 1")[0], one)
+    assert not torch.equal(one, two)
+    other = make(seed=1)
+    other.trainer = method.trainer
+    assert not torch.equal(other.views(crops, 0, "view 1")[0], one)
+
+
+@pytest.mark.parametrize("group", ["encoder", "augment", "optimizer", "method"])
+def test_every_config_instantiates(group):
+    from morphoclip import configs_dir
+
+    for path in sorted((configs_dir() / group).glob("*.yaml")):
+        method = path.stem if group == "method" else "simclr"
+        overrides = [f"+{group}={path.stem}"] if group != "method" else []
+        defaults = {"encoder": "vit_demo", "augment": "flip_color", "optimizer": "adamw", "method": method}
+        overrides += [f"+{name}={choice}" for name, choice in defaults.items() if name != group or group == "method"]
+        with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
+            config = hydra.compose(overrides=[*overrides, "+seed=0"])
+        extra = {"prompts": ["aspirin"]} if method == "clip" else {}
+        built = hydra.utils.instantiate(config.method, **extra)
+        assert built.encoder.config["name"] == config.encoder.name

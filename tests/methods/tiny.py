@@ -1,0 +1,84 @@
+"""Batches and methods small enough to train in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from morphoclip.batch import Batch
+from morphoclip.methods.clip import CLIP
+from morphoclip.methods.simclr import SimCLR
+
+ENCODER = {"name": "vit_demo", "image_size": 16, "embed_dim": 16, "depth": 1, "heads": 2, "stem_widths": [4]}
+OPTIMIZER = {
+    "_target_": "morphoclip.training.optimizers.AdamW",
+    "lr": 1e-2,
+    "lr_schedule": {"_target_": "morphoclip.training.schedules.one_cycle", "_partial_": True},
+}
+AUGMENT = {
+    "_target_": "morphoclip.augment.Compose",
+    "transforms": [{"_target_": "morphoclip.augment.Flip"}, {"_target_": "morphoclip.augment.Color"}],
+}
+# Conditions 0 and 1 are two doses whose prompt says the same; condition 4 is held out.
+PROMPTS = ["paracetamol in U2OS", "paracetamol in U2OS", "aspirin in U2OS", "DMSO", None]
+CONDITION = torch.tensor([0, 2, 3, 1, 0, 3])
+PERTURBATION = torch.tensor([0, 1, 2, 0, 0, 2])
+
+
+def simclr(**kw: Any) -> SimCLR:
+    torch.manual_seed(0)
+    loss = {"_target_": "morphoclip.losses.NTXentLoss"}
+    return SimCLR(ENCODER, OPTIMIZER, AUGMENT, **{"loss": loss, "head": [16, 8], **kw})
+
+
+def clip(**kw: Any) -> CLIP:
+    torch.manual_seed(0)
+    text = {
+        "_target_": "morphoclip.models.SmallTextEncoder",
+        **{"width": 8, "depth": 1, "heads": 2, "vocabulary_size": 300, "dropout": 0.0},
+    }
+    settings = {
+        "prompts": PROMPTS,
+        "text": text,
+        "loss": {"_target_": "morphoclip.losses.InfoNCELoss"},
+        "image_loss": {"_target_": "morphoclip.losses.SupConLoss"},
+        "image_loss_weight": 0.5,
+        "embed_dim": 8,
+        "pool_hidden": 4,
+    }
+    return CLIP(ENCODER, OPTIMIZER, AUGMENT, **(settings | kw))
+
+
+METHODS = {"simclr": simclr, "clip": clip}
+
+
+def bags(own: slice = slice(None)) -> Batch:
+    """Six bags of four crops on two plates, the last crop of bag 1 padding."""
+    draws = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 1000, (6, 4, 5, 16, 16), generator=draws).to(torch.uint16)
+    mask = torch.ones(6, 4, dtype=torch.bool)
+    mask[1, 3] = False
+    batch = Batch(
+        perturbation=PERTURBATION,
+        condition=CONDITION,
+        is_control=CONDITION == 3,
+        images=images,
+        mask=mask,
+        low=torch.zeros(6, 4, 5),
+        high=torch.full((6, 4, 5), 1000.0),
+        plate=torch.tensor([0, 1, 0, 1]).repeat(6, 1),
+    )
+    return batch.map(lambda tensor: tensor[own].clone())
+
+
+def trainer(max_steps: int, **kw: Any) -> pl.Trainer:
+    settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(max_steps=max_steps, **(settings | quiet | {"use_distributed_sampler": False} | kw))
+
+
+def loader(*batches: Batch) -> DataLoader:
+    return DataLoader(list(batches), batch_size=None)

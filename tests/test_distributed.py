@@ -1,0 +1,23 @@
+"""Two gloo ranks equal one process on the joined batch, after DDP's averaging, to 1e-6 in float64 (METHODS §0)."""
+
+import pytest
+import torch
+
+from tests.distributed_cases import CASES, run_rank
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """Results of all cases on two ranks; one spawn for all, as starting a process takes seconds."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(run_rank, args=(2, str(folder)), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_equal_one_process(name, two_ranks):
+    expected = CASES[name](0, 1)
+    for number, single in enumerate(expected):
+        mean = (two_ranks[0][name][number] + two_ranks[1][name][number]) / 2
+        torch.testing.assert_close(mean, single, rtol=1e-6, atol=1e-9, msg=lambda m, n=number: f"output {n}: {m}")
+    assert any(t.abs().sum() > 0 for t in expected)
