@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from morphoclip.data.simulation import ScreenConfig, simulate_screen
-from morphoclip.data.simulation.screen import plan
+from morphoclip.data.simulation.layout import plan
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -30,11 +30,12 @@ def main(arguments: list[str] | None = None) -> Path:
     config = ScreenConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     plates = plan(config)
     count = sum(len(plate.wells) for plate in plates) * config.sites
+    kept = out.exists()
     print(f"{len(plates)} plates, {count} fields of {config.field_size} x {config.field_size} px to {out}")
     start = time.perf_counter()
     folder = simulate_screen(out, config, workers)
     seconds = time.perf_counter() - start
-    print(f"{folder}: {count / seconds:.1f} fields/s in {seconds:.0f} s")
+    print(f"{folder} was complete already" if kept else f"{folder}: {count / seconds:.1f} fields/s in {seconds:.0f} s")
     return folder
 
 

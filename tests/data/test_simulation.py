@@ -17,8 +17,8 @@ from data_prep.simulate import main
 from morphoclip.data.schema import CHANNELS
 from morphoclip.data.simulation import SIMULATOR_VERSION, ScreenConfig, simulate_screen, writing
 from morphoclip.data.simulation.field import render_field
+from morphoclip.data.simulation.layout import plan
 from morphoclip.data.simulation.phenotype import CELL_SD, NAMES
-from morphoclip.data.simulation.screen import plan
 
 REAL_METADATA = Path(__file__).parents[3] / "shared/data/cpjump1/metadata"
 SMALL = ScreenConfig(

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from morphoclip.data.simulation.confounders import conditions
+from morphoclip.data.simulation.layout import plan
 from morphoclip.data.simulation.optics import (
     BACKGROUND,
     COUNTS_PER_PHOTON,
@@ -17,8 +19,7 @@ from morphoclip.data.simulation.optics import (
     photograph,
 )
 from morphoclip.data.simulation.phenotype import AXES
-from morphoclip.data.simulation.plates import conditions
-from morphoclip.data.simulation.screen import ScreenConfig, plan
+from morphoclip.data.simulation.screen import ScreenConfig
 from morphoclip.data.simulation.streams import stream
 
 CLEAN = Conditions(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from morphoclip.data.simulation.compounds import DRUGS, GENES, drugs_of
+from morphoclip.data.simulation.layout import plan
 from morphoclip.data.simulation.phenotype import AXES, KINDS
 from morphoclip.data.simulation.reagents import (
     CORRELATED,
@@ -19,7 +20,7 @@ from morphoclip.data.simulation.reagents import (
     nontargeting,
     orfs,
 )
-from morphoclip.data.simulation.screen import ScreenConfig, plan
+from morphoclip.data.simulation.screen import ScreenConfig
 
 CONFIG = ScreenConfig(seed=4)
 

@@ -186,7 +186,7 @@ def _nuclei(rng: np.random.Generator, trait: dict[str, np.ndarray], rounding: np
     """Long and short radius in px and direction of each nucleus, (K,) float32 each."""
     count = len(axis)
     size = NUCLEUS * np.exp(0.12 * np.clip(trait["nucleus_size"], -2.8, 2.8)) * (1 - 0.3 * rounding)
-    ratio = 1 + np.exp(-1.15 + 0.62 * np.minimum(trait["nucleus_elongation"], 2.2)) * (1 - 0.5 * rounding)
+    ratio = 1 + np.exp(-1.15 + 0.7 * np.minimum(trait["nucleus_elongation"], 2.2)) * (1 - 0.5 * rounding)
     tilt = axis + 0.35 * rng.standard_normal(count)
     return [v.astype(np.float32) for v in (size * np.sqrt(ratio), size / np.sqrt(ratio), tilt)]
 

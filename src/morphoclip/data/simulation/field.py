@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from morphoclip.data.simulation.cells import MARGIN, lay_out, place
+from morphoclip.data.simulation.confounders import conditions
+from morphoclip.data.simulation.layout import Plate
 from morphoclip.data.simulation.optics import photograph
 from morphoclip.data.simulation.organelles import paint
 from morphoclip.data.simulation.phenotype import draw_cells
-from morphoclip.data.simulation.plates import conditions
-from morphoclip.data.simulation.screen import Plate, ScreenConfig
+from morphoclip.data.simulation.screen import ScreenConfig
 from morphoclip.data.simulation.streams import stream
 
 DEAD_CELLS = 0.5  # mean number of dead cells in an untreated field of 256 x 256 px

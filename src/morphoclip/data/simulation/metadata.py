@@ -9,8 +9,9 @@ import pandas as pd
 
 from morphoclip.data.schema import CHANNELS, well_position
 from morphoclip.data.simulation import SIMULATOR_VERSION, reagents
+from morphoclip.data.simulation.layout import Plate
 from morphoclip.data.simulation.phenotype import AXES, NAMES
-from morphoclip.data.simulation.screen import Plate, ScreenConfig
+from morphoclip.data.simulation.screen import ScreenConfig
 
 CHANNEL_NUMBER = {"Mito": 1, "AGP": 2, "RNA": 3, "ER": 4, "DNA": 5}  # as CPJUMP1's microscope counts them
 HOURS = {"compound": 48, "crispr": 144, "orf": 96}

@@ -75,7 +75,7 @@ def _noise(cells: Cells, sigma: float, place: np.ndarray) -> np.ndarray:
 
 def _chromatin(cells: Cells, fine: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     clumps = _sigmoid(1.5 * cells.trait("chromatin_clumping") - 0.3).astype(np.float32)[cells.cell]
-    texture = 0.28 * (1 - clumps) * _noise(cells, 0.9, fine) + (0.1 + 0.52 * clumps) * _noise(cells, 1.9, coarse)
+    texture = 0.28 * (1 - clumps) * _noise(cells, 0.9, fine) + (0.1 + 0.52 * clumps) * _noise(cells, 2.2, coarse)
     return np.exp(texture)
 
 
@@ -122,12 +122,12 @@ def _fibres(cells: Cells, place: np.ndarray) -> np.ndarray:
     stripes = look_up(1.2, across + place[0][cells.cell], 0.12 * along + place[1][cells.cell])
     weight = _sigmoid(1.4 * cells.trait("actin_alignment")).astype(np.float32)[cells.cell]
     mixed = weight * stripes + (1 - weight) * _noise(cells, 1.2, place[::-1])
-    return np.exp(0.36 * mixed / np.sqrt(weight**2 + (1 - weight) ** 2))
+    return np.exp(0.42 * mixed / np.sqrt(weight**2 + (1 - weight) ** 2))
 
 
 def _cortex(cells: Cells) -> np.ndarray:
     """(P,) actin under the border, divided between contacts and free edges."""
-    prefer = (1.0 * cells.trait("contact_actin")).astype(np.float32)[cells.cell]
+    prefer = (1.2 * cells.trait("contact_actin")).astype(np.float32)[cells.cell]
     band = np.exp(-((1 - cells.edge) / 0.08)) + 0.002
     return band * np.exp(np.where(cells.contact, prefer, -prefer))
 
@@ -151,7 +151,7 @@ def _mitochondria(rng: np.random.Generator, cells: Cells, side: np.ndarray) -> n
     slope = np.clip(0.09 - 0.12 * spread, -0.3, 0.4)
     where = np.exp(-slope * cells.rim + 1.5 * cells.facing(side)) * (cells.rim > 0.8) * (cells.edge < 0.93) + 1e-9
     seeds = cells.draw(rng, where, MITO_POINTS)
-    length = np.rint(np.clip(9 * np.exp(0.62 * cells.trait("mito_connectivity")), 1, 60)).astype(np.int64)[:, None]
+    length = np.rint(np.clip(9 * np.exp(0.75 * cells.trait("mito_connectivity")), 1, 60)).astype(np.int64)[:, None]
     step = np.arange(MITO_POINTS)[None]
     begin = step - step % length
     turn = np.cumsum(0.33 * rng.standard_normal((len(cells), MITO_POINTS), dtype=np.float32), axis=1)

@@ -16,9 +16,10 @@ import pandas as pd
 
 from morphoclip.data.schema import CHANNELS
 from morphoclip.data.simulation.field import render_field
+from morphoclip.data.simulation.layout import Plate, plan
 from morphoclip.data.simulation.metadata import image_folder, image_name, stamp, write_metadata, write_truth
 from morphoclip.data.simulation.phenotype import NAMES
-from morphoclip.data.simulation.screen import Plate, ScreenConfig, plan
+from morphoclip.data.simulation.screen import ScreenConfig
 
 CHUNK = 12  # wells a task
 
@@ -48,7 +49,8 @@ def simulate_screen(
         return out
     plates = plan(config)
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if partial.exists():
+        shutil.rmtree(partial)
     for plate in plates:
         (partial / image_folder(plate)).mkdir(parents=True)
     write_metadata(partial, config, plates)
@@ -91,7 +93,8 @@ def _render(root: Path, config: ScreenConfig, plates: list[Plate], workers: int 
 
 def _map(function, tasks: list, workers: int | None) -> Iterator:
     """`map` over processes, in order."""
-    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers or 1
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers <= 1:
         yield from map(function, tasks)
         return

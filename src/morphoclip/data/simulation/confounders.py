@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from morphoclip.data.schema import well_position
+from morphoclip.data.simulation.layout import COLUMNS, ROWS, Plate
 from morphoclip.data.simulation.optics import Conditions
 from morphoclip.data.simulation.phenotype import AXES
-from morphoclip.data.simulation.screen import COLUMNS, ROWS, Plate
 from morphoclip.data.simulation.streams import stream
 
 BATCH_GAIN, PLATE_GAIN, WELL_GAIN = 0.25, 0.15, 0.12  # log-spread of the stains' gain
