@@ -215,3 +215,10 @@ def test_files_that_are_no_normalizer_are_refused(tmp_path):
             Normalizer.load(tmp_path / name)
     with pytest.raises(ValueError, match="not fitted"):
         Normalizer([CENTER]).save(tmp_path / "unfitted")
+
+
+def test_a_step_that_leaves_nothing_says_so(screen):
+    with pytest.raises(ValueError, match="'drop_low_variance' leaves no feature"):
+        Normalizer([{"step": "drop_low_variance", "fit_on": "all", "by": "all", "threshold": 1e9}]).fit_transform(
+            screen
+        )

@@ -11,8 +11,10 @@ _HOMES = {
     "embed": "embedding",
     "read_profiles": "profiles",
     "write_profiles": "profiles",
+    "encoder_provenance": "export",
     "export_encoder": "export",
     "load_encoder": "export",
+    "training_data": "export",
 }
 
 __all__ = sorted(_HOMES)

@@ -40,15 +40,19 @@ def crossfit(
     steps = [step.to_dict() for step in normalizer.steps] if isinstance(normalizer, Normalizer) else normalizer
     normalizer = Normalizer(steps)
     if not normalizer.uses_negcon:
-        return [normalizer.fit(table, rows).transform(table)]
+        return [_normalized(normalizer, table, rows)]
     fold = negcon_folds(table, seed)
     tables = []
     for scored in (0, 1):
         fitted = table.assign(**{schema.CONTROL_TYPE: table[schema.CONTROL_TYPE].mask(fold == scored, HELD_OUT)})
-        profiles = Normalizer(steps).fit(fitted, rows).transform(fitted)
+        profiles = _normalized(normalizer, fitted, rows)
         profiles[schema.CONTROL_TYPE] = table[schema.CONTROL_TYPE]
         tables.append(profiles[fold != 1 - scored])
     return tables
+
+
+def _normalized(normalizer: Normalizer, table: pd.DataFrame, rows: Sequence[bool] | None) -> pd.DataFrame:
+    return normalizer.fit_transform(table) if rows is None else normalizer.fit(table, rows).transform(table)
 
 
 def negcon_folds(table: pd.DataFrame, seed: int = 0) -> np.ndarray:

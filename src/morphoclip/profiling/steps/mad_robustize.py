@@ -16,7 +16,7 @@ def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
     Raises:
         ConstantFeatureError: half of the reference wells or more share a feature's median and eps is 0.
     """
-    columns = np.ascontiguousarray(x.T)  # a feature's values side by side: selection runs ten times faster
+    columns = np.array(x.T, order="C")  # a feature's values side by side: selection runs ten times faster
     center = _medians(columns)
     columns -= center[:, None]
     deviation = CONSISTENCY * _medians(np.abs(columns, out=columns))

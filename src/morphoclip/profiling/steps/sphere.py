@@ -41,7 +41,7 @@ def fit(x: np.ndarray, method: str = "ZCA-cor", eps: float = 1e-6, shrinkage: fl
         )
     location = x.mean(0)
     scale = positive_scale(x.std(0), location, 0.0) if method.endswith("-cor") else np.ones(d)
-    singular, axes = principal_axes((x - location) / scale)
+    singular, axes = principal_axes(shift_and_scale(x, {"location": location, "scale": scale}))
     if not singular.size:
         raise ValueError("sphere: the reference wells do not vary at all; check that they are not copies of one well")
     weakest = singular[-1]
