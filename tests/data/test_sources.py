@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,12 @@ def test_missing_files_stay_blank_and_stacks_are_refused(plate_of_tiffs):
         find_images(plate_of_tiffs)
     with pytest.raises(FileNotFoundError, match="no PerkinElmer images under"):
         find_images(plate_of_tiffs / "nowhere")
+
+
+def test_two_folders_that_name_one_plate_are_refused(plate_of_tiffs):
+    shutil.copytree(plate_of_tiffs / "P1", plate_of_tiffs / "again" / "P1")
+    with pytest.raises(ValueError, match=r"are both P1 A01 1: give the plates different folders"):
+        find_images(plate_of_tiffs)
 
 
 def test_the_real_folder_has_three_fields_without_brightfield(real_data):

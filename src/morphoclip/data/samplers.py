@@ -74,7 +74,7 @@ class Bags:
         seed: of every draw.
         bag_size: N.
         controls_per_batch: at most this many bags of negative controls a batch.
-        steps_per_epoch: rounded up to whole rounds; default: enough to show about as many crops as there are.
+        steps_per_epoch: default: whole rounds, enough to show about as many crops as there are.
 
     Raises:
         ValueError: fewer treated perturbations than a batch needs.
@@ -106,10 +106,8 @@ class Bags:
                 f"{len(self._treated) + self._control_bags}"
             )
         self._round_steps = len(self._treated) // treated_bags
-        wanted = steps_per_epoch or len(mixture) / (global_batch * bag_size)
-        rounds = wanted / self._round_steps
-        self._rounds = max(1, int(np.ceil(rounds)) if steps_per_epoch else round(rounds))
-        self.steps = steps_per_epoch or self._rounds * self._round_steps
+        rounds = max(1, round(len(mixture) / (global_batch * bag_size * self._round_steps)))
+        self.steps = steps_per_epoch or rounds * self._round_steps
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
         round_, place = divmod(step, self._round_steps)
