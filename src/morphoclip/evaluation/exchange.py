@@ -7,7 +7,6 @@ valid. Here the null repeats the whole computation on rows that, without signal,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -101,6 +100,7 @@ def exchange_nulls(
     different = [row_codes(meta, [column]) for column in neg_diffby]
     apart = [row_codes(meta, [column]) for column in pos_diffby]
     nulls: Nulls = {}
+    pools: dict[bytes, _Controls] = {}
     keys = list(pos_sameby) if len(pos_sameby) > 1 else pos_sameby[0]
     for name, group in meta.reset_index(drop=True)[wanted].groupby(keys, sort=True):
         members = group.index.to_numpy()
@@ -109,17 +109,15 @@ def exchange_nulls(
         negative = np.isin(stratum, stratum[members])
         for codes in different:
             negative &= codes != codes[members[0]]
-        pool = np.concatenate([members, np.flatnonzero(negative)])
-        found = _pool_null(
-            measure.block(features[pool], features[pool]),
-            stratum[pool],
-            len(members),
-            [codes[pool] for codes in apart],
-            draws,
-            seed,
-        )
-        if found is not None:
-            nulls[name] = found
+        rows = np.flatnonzero(negative)
+        if len(members) < 2 or not len(rows):
+            continue
+        if rows.tobytes() not in pools:
+            pools[rows.tobytes()] = _Controls(rows, stratum[rows], features, measure)
+        pool = _Pool(pools[rows.tobytes()], members, stratum[members], apart)
+        score = pool.scores(pool.group[None])[0]
+        if np.isfinite(score):
+            nulls[name] = (float(score), pool.draw(draws, seed))
     return nulls
 
 
@@ -145,96 +143,111 @@ def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], 
     return table
 
 
-def _pool_null(
-    similarities: np.ndarray, stratum: np.ndarray, size: int, apart: list[np.ndarray], draws: int, seed: int
-) -> tuple[float, np.ndarray] | None:
-    """Score of the first `size` rows of a pool (M, M) as a group, and of pseudo-groups with its composition.
+class _Controls:
+    """The rows a group is ranked against: their similarities (M, M) and ranks among themselves, computed once.
 
-    None where no member has both a positive and a negative.
+    Rows are put in an order that depends on neither row order nor names: by how alike a row is to the others.
     """
-    canonical = _canonical_strata(similarities, stratum, size)
-    order = np.concatenate(canonical)  # pool rows, stratum by stratum
-    bounds = np.cumsum([0] + [len(rows) for rows in canonical])
-    similarities = similarities[np.ix_(order, order)]
-    group = np.flatnonzero(order < size)
-    same = [codes[order] for codes in apart]
-    counts = [int(((group >= low) & (group < high)).sum()) for low, high in pairwise(bounds)]
-    sizes = np.diff(bounds)
-    rng = np.random.default_rng([seed, size, *sizes, *counts])
-    drawn = np.concatenate(
-        [low + _subsets(rng, draws, k, n) for low, n, k in zip(bounds, sizes, counts, strict=False)], axis=1
-    )  # (draws, size), strata side by side as in `group`
-    home = np.repeat(np.arange(len(counts)), counts)  # stratum of each member
-    if size < 2 or all(n == k for n, k in zip(sizes, counts, strict=True)):
-        return None
-    ranks = np.empty(similarities.shape, np.float32)
-    for low, high in pairwise(bounds):
-        ranks[low:high] = _ranks_among(similarities[low:high], similarities[low:high, low:high])
-    score = _group_scores(group[None], ranks, similarities, home, same)
-    parts = np.array_split(drawn, 1 + drawn.size * size // _CHUNK)
-    null = np.concatenate([_group_scores(part, ranks, similarities, home, same) for part in parts])
-    return (float(score[0]), null.astype(np.float32)) if np.isfinite(score[0]) else None
+
+    def __init__(self, rows: np.ndarray, stratum: np.ndarray, features: np.ndarray, measure: Similarity):
+        self.measure, self.features = measure, features
+        key = measure.block(features[rows], features[rows]).sum(axis=1)
+        order = np.argsort(key, kind="stable")
+        self.rows, self.stratum, self.key = rows[order], stratum[order], key[order]
+        self.similarities = measure.block(features[self.rows], features[self.rows])
+        self.tolerance = self.similarities.dtype.type(tie_tolerance(self.similarities.dtype))
+        self.ranks = np.zeros(self.similarities.shape, np.float32)
+        for code in np.unique(self.stratum):
+            places = np.flatnonzero(self.stratum == code)
+            for i, place in enumerate(places):
+                seen = self.similarities[place]
+                values = np.sort(np.delete(seen[places], i))
+                above = len(values) - values.searchsorted(seen + self.tolerance, "right")
+                from_here = len(values) - values.searchsorted(seen - self.tolerance)
+                self.ranks[place] = (above + from_here) / 2
 
 
-def _group_scores(
-    members: np.ndarray, ranks: np.ndarray, similarities: np.ndarray, home: np.ndarray, same: list[np.ndarray]
-) -> np.ndarray:
-    """Mean AP (draws,) of pseudo-groups, `members` (draws, k) rows of the pool.
+class _Pool:
+    """A group and the rows it is ranked against; every subset of the group's composition can be scored as the group.
 
-    `ranks[u, v]` counts the rows of u's stratum above v as u sees it; what is drawn with u in that stratum is no
-    negative and is taken off again. Ties count half.
+    `ranks[u, v]` counts the rows of u's stratum, other than u, that u places above v; ties, v itself included, count
+    half. Controls come first, then the group's members.
     """
-    k = members.shape[1]
-    total, number = np.zeros(len(members)), np.zeros(len(members))
-    for i in range(k):
-        others = np.delete(np.arange(k), i)
-        u, v = members[:, i], members[:, others]  # (draws,), (draws, k - 1)
-        above = ranks[u[:, None], v]
-        mates = others[home[others] == home[i]]
-        if len(mates):
-            seen = similarities[u[:, None], v]
-            tolerance = tie_tolerance(similarities.dtype)
-            for mate in mates:
-                ahead = similarities[u, members[:, mate]][:, None] - seen
-                above = above - (ahead > tolerance) - 0.5 * (np.abs(ahead) <= tolerance)
-        forbidden = np.zeros(v.shape, bool)
-        for codes in same:
-            forbidden |= codes[u][:, None] == codes[v]
-        above = np.sort(np.where(forbidden, np.inf, np.maximum(above, 0)), axis=1)
+
+    def __init__(self, controls: _Controls, members: np.ndarray, stratum: np.ndarray, apart: list[np.ndarray]):
+        block, features = controls.measure.block, controls.features
+        across = block(features[members], features[controls.rows])
+        order = np.argsort(across.sum(axis=1), kind="stable")
+        members, stratum, across = members[order], stratum[order], across[order]
+        within = block(features[members], features[members])
+        self.similarities = np.block([[controls.similarities, across.T], [across, within]])
+        self.tolerance = controls.tolerance
+        m = len(controls.rows)
+        self.group = m + np.arange(len(members))
+        self.apart = [codes[np.concatenate([controls.rows, members])] for codes in apart]
+        self.ranks = np.zeros(self.similarities.shape, np.float32)
+        self.ranks[:m, :m] = controls.ranks
+        strata = []
+        for code in np.unique(stratum):
+            old, new = np.flatnonzero(controls.stratum == code), m + np.flatnonzero(stratum == code)
+            strata.append((old, new, float(controls.key[old].sum())))
+            seen = self.similarities[old]
+            for w in new:  # a member of the plate stands among the rows above, for all its controls
+                self.ranks[old] += self._above(seen[:, [w]], seen)
+            for w in self.group:  # a member as a positive: which controls of the plate stand above it
+                ahead = self._above(seen[:, old], seen[:, [w]])
+                self.ranks[old, w] += ahead.sum(axis=1) - np.diagonal(ahead)
+            for w in new:
+                others = np.concatenate([old, new[new != w]])
+                self.ranks[w] = self._above(self.similarities[w, others][:, None], self.similarities[w]).sum(axis=0)
+        strata.sort(key=lambda part: (len(part[1]), len(part[0]), part[2]))
+        self.strata = [np.concatenate([old, new]) for old, new, _ in strata]
+        self.counts = [len(new) for _, new, _ in strata]
+        self.group = np.concatenate([new for _, new, _ in strata])
+        self.home = np.repeat(np.arange(len(self.counts)), self.counts)  # stratum of each member
+
+    def _above(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        ahead = first - second
+        return (ahead > self.tolerance) + np.float32(0.5) * (np.abs(ahead) <= self.tolerance)
+
+    def draw(self, draws: int, seed: int) -> np.ndarray:
+        """float32 (draws,) scores of random subsets with the group's composition."""
+        sizes = [len(rows) for rows in self.strata]
+        rng = np.random.default_rng([seed, *sizes, *self.counts])
+        scores = np.full(draws, np.nan)
+        while (lacking := np.flatnonzero(np.isnan(scores))).size:  # no pair that `pos_diffby` allows: draw again
+            chosen = zip(self.strata, self.counts, strict=True)
+            drawn = np.concatenate([rows[_subsets(rng, lacking.size, k, len(rows))] for rows, k in chosen], axis=1)
+            parts = np.array_split(drawn, 1 + drawn.size * len(self.group) // _CHUNK)
+            scores[lacking] = np.concatenate([self.scores(part) for part in parts])
+        return scores.astype(np.float32)
+
+    def scores(self, members: np.ndarray) -> np.ndarray:
+        """Mean AP (draws,) of pseudo-groups, `members` (draws, k) rows of the pool, stratum by stratum.
+
+        What is drawn into the group from u's stratum is no negative of u and is taken off its ranks again.
+        """
+        k = members.shape[1]
         order = np.arange(1, k)
-        n_pos = (~forbidden).sum(axis=1)
-        precision = (order / (order + above)).sum(axis=1)
-        total += np.divide(precision, n_pos, out=np.zeros(len(u)), where=n_pos > 0)
-        number += n_pos > 0
-    return np.divide(total, number, out=np.full(len(members), np.nan), where=number > 0)
-
-
-def _ranks_among(seen: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """float32 (A, M): of the other rows of the stratum (A, A), how many each query (row) places above each of `seen`.
-
-    A column that is itself in the stratum counts as half tied with itself; that half is removed by `_group_scores`,
-    where every positive of the same stratum is a mate. The query's own place is left out.
-    """
-    tolerance = stratum.dtype.type(tie_tolerance(stratum.dtype))
-    ranks = np.empty(seen.shape, np.float32)
-    width = len(stratum) - 1
-    for i, row in enumerate(stratum):
-        values = np.sort(np.delete(row, i))
-        above = width - values.searchsorted(seen[i] + tolerance, "right")
-        from_here = width - values.searchsorted(seen[i] - tolerance)
-        ranks[i] = (above + from_here) / 2
-    return ranks
-
-
-def _canonical_strata(similarities: np.ndarray, stratum: np.ndarray, size: int) -> list[np.ndarray]:
-    """Rows of each stratum in an order that depends on neither row order nor names: by how alike a row is to the pool."""
-    key = similarities.sum(axis=1)
-    in_group = np.arange(len(stratum)) < size
-    strata = []
-    for code in np.unique(stratum):
-        rows = np.flatnonzero(stratum == code)
-        strata.append(rows[np.argsort(key[rows], kind="stable")])
-    return sorted(strata, key=lambda rows: (int(in_group[rows].sum()), len(rows), float(key[rows].sum())))
+        total, number = np.zeros(len(members)), np.zeros(len(members))
+        for i in range(k):
+            others = np.delete(np.arange(k), i)
+            u, v = members[:, i], members[:, others]  # (draws,), (draws, k - 1)
+            above = self.ranks[u[:, None], v]
+            mates = others[self.home[others] == self.home[i]]
+            if len(mates):
+                seen = self.similarities[u[:, None], v]
+                for mate in mates:
+                    above = above - self._above(self.similarities[u, members[:, mate]][:, None], seen)
+            forbidden = np.zeros(v.shape, bool)
+            for codes in self.apart:
+                forbidden |= codes[u][:, None] == codes[v]
+            above = np.sort(np.where(forbidden, np.inf, np.maximum(above, 0)), axis=1)
+            n_pos = (~forbidden).sum(axis=1)
+            precision = (order / (order + above)).sum(axis=1)
+            total += np.divide(precision, n_pos, out=np.zeros(len(u)), where=n_pos > 0)
+            number += n_pos > 0
+        return np.divide(total, number, out=np.full(len(members), np.nan), where=number > 0)
 
 
 def _subsets(rng: np.random.Generator, draws: int, k: int, n: int) -> np.ndarray:

@@ -74,7 +74,7 @@ class ScoreCard:
 class Settings:
     """How `score` ranks and tests; see there."""
 
-    p_convention: str = "copairs"
+    p_convention: str = "exact"
     ties: str = "expected"
     null_size: int = 10_000
     threshold: float = 0.05
@@ -90,7 +90,7 @@ def score(
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
     strict: bool = False,
-    p_convention: str = "copairs",
+    p_convention: str = "exact",
     ties: str = "expected",
     null_size: int = 10_000,
     threshold: float = 0.05,
@@ -107,7 +107,7 @@ def score(
         queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
             profiles of the other tasks; the rest serves as positives and negatives only. Default all.
         strict: alarms of collapse and ties are errors.
-        p_convention: copairs | published | exact; see `mean_average_precision` and `exchange_test`.
+        p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
         ties, null_size, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
 
     Raises:
