@@ -82,3 +82,14 @@ def test_flat_crops_are_finite(encoder, value):
 def test_small_crops_are_refused():
     with pytest.raises(ValueError, match="at least 32"):
         ClassicalFeatures()(torch.zeros(1, 5, 31, 64))
+
+
+def test_the_nuclear_channel_goes_by_its_name(crops):
+    turned = ("Mito", "AGP", "RNA", "ER", "DNA")
+    sets = [
+        set(np.round(e(c)[0].numpy(), 3))
+        for e, c in ((ClassicalFeatures(), crops), (ClassicalFeatures(turned), crops.flip(1)))
+    ]
+    assert len(sets[0] & sets[1]) > 0.98 * len(sets[0])
+    with pytest.raises(ValueError, match="'Hoechst' is none of"):
+        ClassicalFeatures(nuclear_channel="Hoechst")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from morphoclip.models.encoder import Encoder
 
+CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 # Below this variance (in units of the field's intensity range, squared) a crop is flat and its texture is noise.
 FLAT = 1e-8
@@ -21,8 +22,8 @@ class IntensityStatistics(Encoder):
     Pixels are the field's scaled intensities in [0, 1]; permuting the pixels of a crop changes nothing.
     """
 
-    def __init__(self, in_channels: int = 5, channels: Sequence[str] | None = None) -> None:
-        _fixed(self, "intensity_statistics", IntensityStatisticsBackbone(in_channels), in_channels, channels)
+    def __init__(self, channels: Sequence[str] = CHANNELS) -> None:
+        super().__init__(IntensityStatisticsBackbone(len(channels)), **_description("intensity_statistics", channels))
 
 
 class ClassicalFeatures(Encoder):
@@ -33,16 +34,23 @@ class ClassicalFeatures(Encoder):
     distribution about the nucleus, its size and shape. Flips and quarter turns of a crop change nothing.
     """
 
-    def __init__(self, in_channels: int = 5, channels: Sequence[str] | None = None, nuclear_channel: int = 0) -> None:
-        backbone = ClassicalFeaturesBackbone(in_channels, nuclear_channel)
-        _fixed(self, "classical_features", backbone, in_channels, channels, nuclear_channel=nuclear_channel)
+    def __init__(self, channels: Sequence[str] = CHANNELS, nuclear_channel: str = "DNA") -> None:
+        if nuclear_channel not in channels:
+            raise ValueError(f"nuclear_channel {nuclear_channel!r} is none of the channels {list(channels)}")
+        super().__init__(
+            ClassicalFeaturesBackbone(len(channels), list(channels).index(nuclear_channel)),
+            **_description("classical_features", channels, nuclear_channel=nuclear_channel),
+        )
 
 
-def _fixed(encoder: Encoder, name: str, backbone: nn.Module, in_channels: int, channels: Sequence[str] | None, **kw):
-    channels = list(channels or ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels])
-    config = {"name": name, "in_channels": in_channels, "channels": channels, **kw}
-    zeros, ones = [0.0] * in_channels, [1.0] * in_channels
-    Encoder.__init__(encoder, backbone, channels=channels, mean=zeros, std=ones, config=config)
+def _description(name: str, channels: Sequence[str], **settings: str) -> dict:
+    """What `Encoder` wants to know of features computed on plain [0, 1] images."""
+    return {
+        "channels": channels,
+        "mean": [0.0] * len(channels),
+        "std": [1.0] * len(channels),
+        "config": {"name": name, "channels": list(channels), **settings},
+    }
 
 
 class IntensityStatisticsBackbone(nn.Module):
