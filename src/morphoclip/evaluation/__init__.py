@@ -1,10 +1,11 @@
-"""Profiles ▶ scores. Public names load on first use, so that reading a table needs no statistics library."""
+"""Profiles ▶ scores. Public names load on first use, but for those whose function and file share a name."""
 
 from importlib import import_module
 
+# At once: otherwise the file, once imported by a neighbour, would stand in the function's place.
+from morphoclip.evaluation.average_precision import average_precision, expected_average_precision
+
 _HOMES = {
-    "average_precision": "average_precision",
-    "expected_average_precision": "average_precision",
     "mean_average_precision": "significance",
     "exchange_test": "exchange",
     "Protocol": "protocol",
@@ -14,12 +15,10 @@ _HOMES = {
     "write_report": "report",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "average_precision", "expected_average_precision"])
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # a function may share its file's name: it must win over the submodule
-    return value
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 _CHUNK = 2**22
+_ROUNDING = 2e-7
 
 
 def mean_average_precision(
@@ -98,11 +99,11 @@ def _random_subsets(rng: np.random.Generator, draws: int, k: int, n: int) -> np.
 
 
 def _row_p(scores: np.ndarray, nulls: list[np.ndarray], null_of: np.ndarray) -> np.ndarray:
-    """p of each row. The scores are rounded as the nulls are: an equal null is not a larger one."""
+    """p of each row. A null equal to the score but for its rounding to float32 is not a larger one."""
     p = np.empty(len(scores))
     for i, null in enumerate(nulls):
         rows = null_of == i
-        larger = len(null) - np.sort(null).searchsorted(scores[rows].astype(null.dtype) * (1 + 1e-6), "right")
+        larger = len(null) - np.sort(null).astype(np.float64).searchsorted(scores[rows] * (1 + _ROUNDING), "right")
         p[rows] = (1 + larger) / (1 + len(null))
     return p
 
