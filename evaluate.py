@@ -18,6 +18,7 @@ from morphoclip import configs_dir, profiling
 from morphoclip.data import schema
 from morphoclip.data.annotations import annotate, read_annotations, with_canonical_ids
 from morphoclip.evaluation import Protocol, ScoreCard, compare, score, write_report
+from morphoclip.evaluation.alarms import shuffled_labels
 from morphoclip.evaluation.protocol import absent_sets
 from morphoclip.evaluation.provenance import environment, file_hashes
 from morphoclip.evaluation.report import umap_coordinates
@@ -98,8 +99,25 @@ def scored(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> tuple
     folds, notes = normalized_folds(table, protocol, normalize)
     keys = ("p_convention", "ties", "null_size", "seed", "strict")
     card = score(folds, tasks=list(config.tasks), protocol=protocol, **{key: config[key] for key in keys})
+    if normalizer.uses_negcon and not config.crossfit:
+        card.alarms += crossfit_alarm(card, table, config, protocol, normalizer)
     card.notes[:0] = notes
     return card, folds
+
+
+def crossfit_alarm(
+    card: ScoreCard, table: pd.DataFrame, config: DictConfig, protocol: Protocol, normalizer: profiling.Normalizer
+) -> list[str]:
+    """Score shuffled labels once more, cross-fitted, and compare."""
+    honest, _ = normalized_folds(table, protocol, lambda part: profiling.crossfit(normalizer, part, seed=config.seed))
+    other = score(
+        honest, tasks=["replicate"], protocol=protocol, p_convention="copairs", null_size=100, seed=config.seed
+    )
+    plain, crossfitted = (
+        c.metrics[c.metrics["metric"] == "shuffled_labels"].query("task == 'replicate'") for c in (card, other)
+    )
+    alarm = shuffled_labels(*(t[column].mean() for column in ("value", "chance") for t in (plain, crossfitted)))
+    return [] if alarm is None else [alarm]
 
 
 def chosen_normalizer(config: DictConfig, table: pd.DataFrame) -> profiling.Normalizer:

@@ -15,7 +15,17 @@ _HOMES = {
     "write_report": "report",
 }
 
-__all__ = sorted([*_HOMES, "average_precision", "expected_average_precision"])
+__all__ = [
+    "Protocol",
+    "ScoreCard",
+    "average_precision",
+    "compare",
+    "exchange_test",
+    "expected_average_precision",
+    "mean_average_precision",
+    "score",
+    "write_report",
+]
 
 
 def __getattr__(name: str):

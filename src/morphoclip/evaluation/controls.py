@@ -10,6 +10,7 @@ import pandas as pd
 from morphoclip.data import schema
 from morphoclip.evaluation.average_precision import average_precision
 from morphoclip.evaluation.protocol import PlateSet
+from morphoclip.evaluation.similarity import unit_rows
 from morphoclip.evaluation.tasks import LABEL, REPLICATE, Question
 
 
@@ -44,16 +45,26 @@ def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | N
 
 
 def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> pd.Series:
-    by = (schema.PLATE, schema.PERTURBATION) if questions[0].task == REPLICATE else (schema.MODALITY, LABEL)
-    tables = []
-    for question in questions:
-        rng = np.random.default_rng(seed)
-        meta = question.meta.copy()
-        labels = meta[by[1]].to_numpy(copy=True)
-        movable = np.flatnonzero(meta[schema.CONTROL_TYPE] != schema.NEGCON)
-        for _, places in meta.iloc[movable].groupby(by[0], sort=True).indices.items():
-            rows = movable[places]
-            labels[rows] = labels[rows][rng.permutation(len(rows))]
-        meta[by[1]] = pd.Series(list(labels), index=meta.index, dtype=object)
-        tables.append(question.average_precision(ties, meta))
+    tables = [question.average_precision(ties, _shuffled_meta(question, seed)) for question in questions]
     return pd.concat(tables).groupby(questions[0].rules.sameby[0])["average_precision"].mean()
+
+
+def _shuffled_meta(question: Question, seed: list[int]) -> pd.DataFrame:
+    """Metadata with the labels of movable rows permuted within plate or modality.
+
+    Rows are taken in an order of their own values, and plates by their mean profile, so that the order of the table
+    and the names of plates do not matter.
+    """
+    replicates = question.task == REPLICATE
+    within, label = (schema.PLATE, schema.PERTURBATION) if replicates else (schema.MODALITY, LABEL)
+    meta = question.meta.reset_index(drop=True)
+    movable = meta[meta[schema.CONTROL_TYPE] != schema.NEGCON]
+    by = [schema.WELL] if replicates else [schema.PERTURBATION]
+    groups = [part.sort_values(by).index.to_numpy() for _, part in movable.groupby(within, sort=True)]
+    if replicates:
+        groups.sort(key=lambda rows: unit_rows(question.feats[rows]).mean(axis=0).tolist())
+    rng = np.random.default_rng(seed)
+    labels = meta[label].to_numpy(copy=True)
+    for rows in groups:
+        labels[rows] = labels[rows][rng.permutation(len(rows))]
+    return meta.assign(**{label: pd.Series(list(labels), dtype=object)})

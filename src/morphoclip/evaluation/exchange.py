@@ -47,7 +47,7 @@ def exchange_test(
             the group's rows and the rows it is ranked against; the rest are the negatives. 'labels' permutes whole
             label sets over the rows, within each value of `pos_diffby`; `sameby` then holds lists of labels.
         draws: pseudo-groups a group.
-        queries: bool (N,), rows that form the groups; default all.
+        queries: bool (N,), rows that ask; default all. A group's other rows are there to be found.
 
     Returns:
         A row a group: `sameby`, mean_average_precision, null_mean, p_value, corrected_p_value (Benjamini-Hochberg),
@@ -102,8 +102,9 @@ def exchange_nulls(
     nulls: Nulls = {}
     pools: dict[bytes, _Controls] = {}
     keys = list(pos_sameby) if len(pos_sameby) > 1 else pos_sameby[0]
-    for name, group in meta.reset_index(drop=True)[wanted].groupby(keys, sort=True):
-        members = group.index.to_numpy()
+    for name, members in meta.reset_index(drop=True).groupby(keys, sort=True).indices.items():
+        if not wanted[members].any():
+            continue
         if any(len(np.unique(codes[members])) > 1 for codes in different):
             raise ValueError(f"group {name}: its rows differ in {list(neg_diffby)}, so they have different negatives")
         negative = np.isin(stratum, stratum[members])
@@ -114,7 +115,7 @@ def exchange_nulls(
             continue
         if rows.tobytes() not in pools:
             pools[rows.tobytes()] = _Controls(rows, stratum[rows], features, measure)
-        pool = _Pool(pools[rows.tobytes()], members, stratum[members], apart)
+        pool = _Pool(pools[rows.tobytes()], members, stratum[members], wanted[members], apart)
         score = pool.scores(pool.group[None])[0]
         if np.isfinite(score):
             nulls[name] = (float(score), pool.draw(draws, seed))
@@ -174,11 +175,18 @@ class _Pool:
     half. Controls come first, then the group's members.
     """
 
-    def __init__(self, controls: _Controls, members: np.ndarray, stratum: np.ndarray, apart: list[np.ndarray]):
+    def __init__(
+        self,
+        controls: _Controls,
+        members: np.ndarray,
+        stratum: np.ndarray,
+        asks: np.ndarray,
+        apart: list[np.ndarray],
+    ):
         block, features = controls.measure.block, controls.features
         across = block(features[members], features[controls.rows])
         order = np.argsort(across.sum(axis=1), kind="stable")
-        members, stratum, across = members[order], stratum[order], across[order]
+        members, stratum, asks, across = members[order], stratum[order], asks[order], across[order]
         within = block(features[members], features[members])
         self.similarities = np.block([[controls.similarities, across.T], [across, within]])
         self.tolerance = controls.tolerance
@@ -204,6 +212,7 @@ class _Pool:
         self.strata = [np.concatenate([old, new]) for old, new, _ in strata]
         self.counts = [len(new) for _, new, _ in strata]
         self.group = np.concatenate([new for _, new, _ in strata])
+        self.asks = np.flatnonzero(asks[self.group - m])  # places in the group that are queries
         self.home = np.repeat(np.arange(len(self.counts)), self.counts)  # stratum of each member
 
     def _above(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -230,7 +239,7 @@ class _Pool:
         k = members.shape[1]
         order = np.arange(1, k)
         total, number = np.zeros(len(members)), np.zeros(len(members))
-        for i in range(k):
+        for i in self.asks:
             others = np.delete(np.arange(k), i)
             u, v = members[:, i], members[:, others]  # (draws,), (draws, k - 1)
             above = self.ranks[u[:, None], v]
@@ -251,12 +260,12 @@ class _Pool:
 
 
 def _subsets(rng: np.random.Generator, draws: int, k: int, n: int) -> np.ndarray:
-    """int64 (draws, k): random k-subsets of range(n), sorted."""
+    """int64 (draws, k): random k-subsets of range(n), in random order."""
     if k == 0:
         return np.empty((draws, 0), np.int64)
     if k == 1:
         return rng.integers(0, n, (draws, 1))
-    return np.sort(np.argsort(rng.random((draws, n)), axis=1)[:, :k], axis=1)
+    return np.argsort(rng.random((draws, n)), axis=1)[:, :k]
 
 
 def _label_nulls(

@@ -132,6 +132,7 @@ def score(
         card.alarm(alarms.collapse(folds_of_set[0]))
         questions = [replicate(s, s.table[_QUERY].to_numpy()) for s in folds_of_set]
         groups = card.add(questions)
+        card.note_unpaired(questions[0], groups)
         retrieved[questions[0].subset] = groups.loc[groups["below_corrected_p"], schema.PERTURBATION].tolist()
         card.shuffle(questions)
         card.same_position(questions[0].subset, folds_of_set)
@@ -232,6 +233,13 @@ class _Builder:
             self.queries.setdefault(first.task, []).append(_average_folds(rows, sameby).assign(subset=first.subset))
         return groups
 
+    def note_unpaired(self, question: Question, groups: pd.DataFrame) -> None:
+        asked = question.meta.loc[question.queries, schema.PERTURBATION].nunique()
+        if asked > len(groups):
+            self.notes.append(
+                f"{question.subset}: {asked - len(groups)} of {asked} perturbations have one well only and are not scored"
+            )
+
     def shuffle(self, questions: list[Question]) -> None:
         settings, first = self.settings, questions[0]
         if not settings.shuffles:
@@ -246,13 +254,6 @@ class _Builder:
         self.controls.append(
             (first.task, first.subset, "shuffled_labels", mean, mean - spread, mean + spread, len(values), chance)
         )
-        if first.task == REPLICATE:
-            self.alarm_softly(alarms.shuffled_labels(first.subset, mean, chance))
-
-    def alarm_softly(self, message: str | None) -> None:
-        """An alarm that `strict` does not turn into an error."""
-        if message is not None:
-            self.alarms.append(message)
 
     def same_position(self, subset: str, folds: Sequence[PlateSet]) -> None:
         table = controls.same_position_dmso(folds, self.settings.ties)
