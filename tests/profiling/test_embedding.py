@@ -194,6 +194,11 @@ def test_a_broken_field_is_left_out_and_told(tmp_path):
     pd.testing.assert_frame_equal(table, whole.drop(index=1).reset_index(drop=True))
     with pytest.raises(ValueError, match="crop_size"):
         embed(ChannelMeans(), load_data, progress=False)
+    encoder = ChannelMeans()
+    encoder.trained_on = {"crop_size": 32}
+    with pytest.warns(UserWarning, match="left out"):
+        known = embed(encoder, load_data, "site", pixel_size_um=1.2, progress=False)
+    pd.testing.assert_frame_equal(known, table)
     with pytest.raises(ValueError, match="make a dataset first"):
         embed(ChannelMeans(), load_data, crop_size=32, scale_by="plate", progress=False)
 
