@@ -94,16 +94,26 @@ PERTURBATION = torch.tensor([0, 2, 0, 2, 0, 0, 1, 1])
 PLATE = torch.tensor([0, 0, 1, 1, 1, 0, 0, 2])
 
 
-def cross_modal(rank, world, loss_function, first_share=3):
+def cross_modal(rank, world, loss_function, ids=True, bias=None):
+    """Loss and gradients with a context; without ids both ranks hold a row of `other` for each image."""
     from morphoclip.losses import LossContext
 
-    w, v, own = weights(), weights(seed=8), own_rows(rank, world, first_share)
+    w, v, own = weights(), weights(seed=8), own_rows(rank, world, 3)
     other_id = torch.tensor(sorted({*HELD[0], *HELD[1]}) if world == 1 else HELD[rank])
     scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
-    context = LossContext(image_id=IMAGE_ID[own], other_id=other_id, perturbation=PERTURBATION[own], plate=PLATE[own])
-    prompts = randn(10, 6, seed=1)[other_id]
-    loss = loss_function(randn(8, 6)[own] @ w, prompts @ v, scale, context=context)
-    return [loss, *torch.autograd.grad(loss, [w, v, scale], materialize_grads=True)]
+    context = LossContext(
+        image_id=IMAGE_ID[own] if ids else None,
+        other_id=other_id if ids else None,
+        perturbation=PERTURBATION[own],
+        plate=PLATE[own],
+        image_profile=randn(8, 5, 3, seed=2)[own],
+        image_frozen=randn(8, 3, seed=3)[own],
+    )
+    prompts = randn(10, 6, seed=1)[other_id] if ids else randn(8, 6, seed=1)[own]
+    bias = None if bias is None else torch.tensor(bias, dtype=torch.float64, requires_grad=True)
+    loss = loss_function(randn(8, 6)[own] @ w, prompts @ v, scale, bias, context=context)
+    leaves = [leaf for leaf in (w, v, scale, bias) if leaf is not None]
+    return [loss, *torch.autograd.grad(loss, leaves, materialize_grads=True)]
 
 
 @case
@@ -121,12 +131,59 @@ def infonce_multi_positive_in_chunks(rank, world):
 
 
 @case
-def infonce_without_context(rank, world):
+def infonce_without_ids(rank, world):
     from morphoclip.losses import InfoNCELoss
 
-    w, own = weights(), own_rows(rank, world, 3)
-    loss = InfoNCELoss()(randn(8, 6)[own] @ w, randn(8, 6, seed=1)[own] @ w, 5.0)
-    return [loss, *torch.autograd.grad(loss, [w])]
+    return cross_modal(rank, world, InfoNCELoss(), ids=False)
+
+
+@case
+def cwcl(rank, world):
+    from morphoclip.losses import CWCLLoss
+
+    return cross_modal(rank, world, CWCLLoss())
+
+
+@case
+def cwcl_sharpened_in_chunks(rank, world):
+    from morphoclip.losses import CWCLLoss
+
+    return cross_modal(rank, world, CWCLLoss(center=True, power=2.0, temperature=0.3, top_k=3, chunk_size=2))
+
+
+@case
+def siglip(rank, world):
+    from morphoclip.losses import SigLIPLoss
+
+    return cross_modal(rank, world, SigLIPLoss(), bias=-3.0)
+
+
+@case
+def siglip_without_ids_in_chunks(rank, world):
+    from morphoclip.losses import SigLIPLoss
+
+    return cross_modal(rank, world, SigLIPLoss(chunk_size=2), ids=False, bias=-3.0)
+
+
+@case
+def s2l_in_chunks(rank, world):
+    from morphoclip.losses import S2LLoss
+
+    return cross_modal(rank, world, S2LLoss(c=8.0, threshold=0.2, chunk_size=2), bias=-1.0)
+
+
+@case
+def cloob(rank, world):
+    from morphoclip.losses import CLOOBLoss
+
+    return cross_modal(rank, world, CLOOBLoss(inv_tau=4.0))
+
+
+@case
+def cloob_without_ids_in_chunks(rank, world):
+    from morphoclip.losses import CLOOBLoss
+
+    return cross_modal(rank, world, CLOOBLoss(inv_tau=4.0, chunk_size=2), ids=False)
 
 
 @case
@@ -137,18 +194,58 @@ def supcon(rank, world):
 
 
 @case
+def dino(rank, world):
+    from morphoclip.losses import DINOLoss
+
+    w, own, loss_function = weights(), own_rows(rank, world, 4), DINOLoss(4).double()
+    losses = []
+    for step in range(2):  # the second step uses the centre of the first
+        student = [randn(8, 6, seed=view)[own] @ w for view in range(3)]
+        teacher = [randn(8, 4, seed=10 * step + view)[own] for view in range(5, 7)]
+        losses.append(loss_function(student, teacher, 0.05))
+    return [*losses, loss_function.center, *torch.autograd.grad(sum(losses), [w])]
+
+
+@case
+def dino_with_sinkhorn(rank, world):
+    from morphoclip.losses import DINOLoss
+
+    w, own = weights(), own_rows(rank, world, 4)
+    student = [randn(8, 6, seed=view)[own] @ w for view in range(3)]
+    teacher = [randn(8, 4, seed=view)[own] for view in range(5, 7)]
+    loss = DINOLoss(4, sinkhorn_iters=3)(student, teacher, 0.05)
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+@case
+def mae(rank, world):
+    from morphoclip.losses import MAELoss
+
+    w, own = weights(), own_rows(rank, world, 3)
+    mask = randn(8, 2, seed=4)[own] > 0.3  # more masked patches on one rank than on the other
+    loss = MAELoss(channels=2)(randn(8, 2, 6)[own] @ w, randn(8, 2, 4, seed=1)[own], mask)
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+@case
+def msn(rank, world):
+    from morphoclip.losses import MSNLoss
+
+    w, own, prototypes = weights(), own_rows(rank, world, 4), randn(5, 4, seed=3).requires_grad_()
+    anchors = torch.cat([randn(8, 6, seed=view)[own] for view in range(3)]) @ w  # view-major
+    loss = MSNLoss()(anchors, randn(8, 4, seed=7)[own], prototypes)
+    return [loss, *torch.autograd.grad(loss, [w, prototypes])]
+
+
+@case
 def supcon_with_all_anchors_on_one_rank(rank, world):
     """The images from the third on have no positive: rank 1 adds only negatives, and must not divide by its count."""
     from morphoclip.losses import LossContext, SupConLoss
 
     w, own = weights(), own_rows(rank, world, 2)
     perturbation = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6])[own]
-    loss = SupConLoss()(
-        randn(8, 6)[own] @ w,
-        None,
-        5.0,
-        context=LossContext(perturbation=perturbation, plate=PLATE[own] * 0 + torch.arange(8)[own]),
-    )
+    context = LossContext(perturbation=perturbation, plate=torch.arange(8)[own])
+    loss = SupConLoss()(randn(8, 6)[own] @ w, None, 5.0, context=context)
     return [loss, *torch.autograd.grad(loss, [w])]
 
 

@@ -69,6 +69,35 @@ def gather_rows(x: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     return _Gather.apply(x, [len(x)] * world_size() if counts is None else counts)
 
 
+class _RingShift(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, incoming: int) -> Tensor:
+        ctx.shape = x.shape
+        return _exchange(x, x.new_empty(incoming, *x.shape[1:]), step=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _exchange(gradient, gradient.new_empty(ctx.shape), step=-1), None
+
+
+def _exchange(outgoing: Tensor, incoming: Tensor, step: int) -> Tensor:
+    """Send to the rank `step` further on and receive from the one as far back."""
+    to, source = (rank() + step) % world_size(), (rank() - step) % world_size()
+    sends = [dist.P2POp(dist.isend, outgoing.contiguous(), to), dist.P2POp(dist.irecv, incoming, source)]
+    for work in dist.batch_isend_irecv(sends):
+        work.wait()
+    return incoming
+
+
+def ring_shift(x: Tensor, incoming: int) -> Tensor:
+    """Give `x` (B, ...) to the next rank and take the previous rank's `incoming` rows, differentiable.
+
+    All ranks must call it, in the same order; the gradient travels back the other way.
+    """
+    return _RingShift.apply(x, incoming)
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

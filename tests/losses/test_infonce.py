@@ -83,28 +83,6 @@ def test_a_prompt_shared_by_two_perturbations_is_positive_to_both():
     torch.testing.assert_close(loss, by_loops(image, other, image_id, other_id, guides.tolist()))
 
 
-def test_a_copy_of_a_prompt_is_never_its_twins_negative():
-    image, other = case()
-    once = LossContext(image_id=IMAGE_ID, other_id=OTHER_ID[:4])
-    twice = LossContext(image_id=IMAGE_ID, other_id=OTHER_ID)
-    torch.testing.assert_close(
-        InfoNCELoss()(image, other[:4], SCALE, context=once), InfoNCELoss()(image, other, SCALE, context=twice)
-    )
-
-
-@pytest.mark.parametrize("multi_positive", [False, True])
-def test_chunks_change_neither_value_nor_gradients(multi_positive):
-    image, other = (x.requires_grad_() for x in case())
-    scale = torch.tensor(SCALE, dtype=torch.float64, requires_grad=True)
-    context = LossContext(image_id=IMAGE_ID, other_id=OTHER_ID, perturbation=PERTURBATION)
-    outcomes = []
-    for chunk_size in (None, 1, 4):
-        loss = InfoNCELoss(multi_positive, chunk_size)(image, other, scale, context=context)
-        outcomes.append((loss, *torch.autograd.grad(loss, (image, other, scale))))
-    for outcome in outcomes[1:]:
-        torch.testing.assert_close(outcome, outcomes[0])
-
-
 def test_an_image_without_its_prompt_is_an_error():
     with pytest.raises(ValueError, match=r"ids \[4\]"):
         InfoNCELoss()(
@@ -118,11 +96,3 @@ def test_an_image_without_its_prompt_is_an_error():
 def test_unequal_rows_without_a_context_are_an_error():
     with pytest.raises(ValueError, match="LossContext"):
         InfoNCELoss()(rows(3, 2), rows(2, 2), SCALE)
-
-
-def test_half_precision_is_promoted():
-    image, other = (x.half() for x in case())
-    context = LossContext(image_id=IMAGE_ID, other_id=OTHER_ID)
-    loss = InfoNCELoss()(image, other, SCALE, context=context)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, InfoNCELoss()(image.float(), other.float(), SCALE, context=context))

@@ -73,3 +73,18 @@ def test_the_logit_scale_starts_at_its_temperature_and_stays_within_bounds():
         method.logit_scale.fill_(9.0)
     trainer(1).fit(method, loader(bags()))
     assert method.logit_scale.item() == pytest.approx(math.log(100))
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("InfoNCELoss", {}),
+        ("SigLIPLoss", {"temperature": 0.1, "logit_bias": -10.0}),
+        ("CLOOBLoss", {"temperature": None}),
+    ],
+)
+def test_losses_are_a_choice_and_leave_no_parameter_unused(loss, options):
+    method = clip(loss={"_target_": f"morphoclip.losses.{loss}"}, **options)
+    method.trainer = trainer(1)
+    method.training_step(bags(), 0)["loss"].backward()
+    assert [name for name, p in method.named_parameters() if p.grad is None] == []

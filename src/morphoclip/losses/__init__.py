@@ -1,8 +1,27 @@
 """Embeddings ▶ scalar: pure torch, no Lightning, no config (METHODS §0 has the rules all of them keep)."""
 
+from morphoclip.losses.cloob import CLOOBLoss
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cwcl import CWCLLoss
+from morphoclip.losses.dino import DINOLoss
 from morphoclip.losses.infonce import InfoNCELoss
+from morphoclip.losses.mae import MAELoss
+from morphoclip.losses.msn import MSNLoss
 from morphoclip.losses.ntxent import NTXentLoss
+from morphoclip.losses.s2l import S2LLoss
+from morphoclip.losses.siglip import SigLIPLoss
 from morphoclip.losses.supcon import SupConLoss
 
-__all__ = ["InfoNCELoss", "LossContext", "NTXentLoss", "SupConLoss"]
+__all__ = [
+    "CLOOBLoss",
+    "CWCLLoss",
+    "DINOLoss",
+    "InfoNCELoss",
+    "LossContext",
+    "MAELoss",
+    "MSNLoss",
+    "NTXentLoss",
+    "S2LLoss",
+    "SigLIPLoss",
+    "SupConLoss",
+]

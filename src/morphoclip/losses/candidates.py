@@ -8,30 +8,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from morphoclip.distributed import gather_rows, rank, row_counts
+from morphoclip.distributed import gather_rows, rank, row_counts, world_size
+from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Normalised rows of all ranks: N images, M others of which copies of an id count once.
+class Match:
+    """How the N images and M other rows of all ranks belong together; copies of an id count once.
 
     Attributes:
-        image, other: (N, D), (M, D), gathered with gradient.
-        local_image, local_other: slices of this rank's rows.
+        image_counts, other_counts: rows on each rank.
         is_first: bool (M,), False on the second and later copies of an id.
         column: int64 (N,), the first row of `other` with the image's id.
         is_paired: bool (M,), first copies that at least one image belongs to.
     """
 
-    image: Tensor
-    other: Tensor
-    local_image: slice
-    local_other: slice
+    image_counts: list[int]
+    other_counts: list[int]
     is_first: Tensor
     column: Tensor
     is_paired: Tensor
-    image_counts: list[int]
+
+    @property
+    def local_image(self) -> slice:
+        """This rank's rows among the N images."""
+        return _rows_of(rank(), self.image_counts)
+
+    @property
+    def local_other(self) -> slice:
+        """This rank's rows among the M others."""
+        return _rows_of(rank(), self.other_counts)
 
     def gather_images(self, x: Tensor) -> Tensor:
         """Values (B, …) of this rank's images to those of all images (N, …)."""
@@ -39,18 +46,34 @@ class Candidates:
 
     def column_weights(self, weights: Tensor) -> Tensor:
         """Weights between images (b, N) to weights of candidates (b, M): the sum over the images with that id."""
-        return weights.new_zeros(len(weights), len(self.other)).index_add_(1, self.column, weights)
+        return weights.new_zeros(len(weights), len(self.is_first)).index_add_(1, self.column, weights)
+
+    def images_per_candidate(self, dtype: torch.dtype) -> Tensor:
+        """How many images each candidate (M,) has, at least 1 so that it can divide."""
+        return torch.bincount(self.column, minlength=len(self.is_first)).clamp_min(1).to(dtype)
 
 
-def gather_candidates(image: Tensor, other: Tensor, context: LossContext | None) -> Candidates:
-    """Normalise, gather and match the rows of all ranks. Without a context row i of `other` belongs to image i.
+@dataclass(frozen=True)
+class Candidates(Match):
+    """A match with its normalised rows, image (N, D) and other (M, D), gathered with gradient."""
+
+    image: Tensor
+    other: Tensor
+
+
+def _rows_of(owner: int, counts: list[int]) -> slice:
+    start = sum(counts[:owner])
+    return slice(start, start + counts[owner])
+
+
+def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) -> Match:
+    """Match the rows of all ranks by id. Without ids row i of `other` belongs to image i.
 
     Raises:
-        ValueError: no context but unequal numbers of rows; ids missing; an image whose id no rank holds in `other`.
+        ValueError: no ids but unequal numbers of rows; one of the ids missing; an image whose id no rank holds.
     """
     image_counts = row_counts(image)
-    image_start, other_start = sum(image_counts[: rank()]), 0
-    if context is None:
+    if context is None or (context.image_id is None and context.other_id is None):
         if len(image) != len(other):
             raise ValueError(f"{len(image)} images against {len(other)} others: give a LossContext with their ids")
         other_counts = image_counts
@@ -59,24 +82,47 @@ def gather_candidates(image: Tensor, other: Tensor, context: LossContext | None)
         image_id, other_id = context.require("a cross-modal loss", "image_id", "other_id")
         other_counts = row_counts(other)
         image_id, other_id = gather_rows(image_id, image_counts), gather_rows(other_id, other_counts)
-    other_start = sum(other_counts[: rank()])
 
     ordered, order = torch.sort(other_id, stable=True)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    is_first = torch.zeros_like(is_first).index_copy_(0, order, is_first)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
     place = torch.searchsorted(ordered, image_id).clamp_max(len(ordered) - 1)
     if not torch.equal(ordered[place], image_id):
         lost = image_id[ordered[place] != image_id].unique().tolist()
         raise ValueError(f"images have the ids {lost[:5]}, which no rank holds in `other`: encode those prompts too")
     column = order[place]
-    return Candidates(
-        image=gather_rows(F.normalize(image, dim=-1), image_counts),
-        other=gather_rows(F.normalize(other, dim=-1), other_counts),
-        local_image=slice(image_start, image_start + len(image)),
-        local_other=slice(other_start, other_start + len(other)),
-        is_first=is_first,
-        column=column,
-        is_paired=torch.zeros_like(is_first).index_fill_(0, column, True),
+    nothing = torch.zeros_like(starts)
+    return Match(
         image_counts=image_counts,
+        other_counts=other_counts,
+        is_first=nothing.index_copy(0, order, starts),
+        column=column,
+        is_paired=nothing.index_fill(0, column, True),
     )
+
+
+def gather_candidates(image: Tensor, other: Tensor, context: LossContext | None) -> Candidates:
+    """Match the rows of all ranks, and normalise and gather them. Raises as `match_candidates` does."""
+    match = match_candidates(image, other, context)
+    return Candidates(
+        **vars(match),
+        image=gather_rows(F.normalize(image, dim=-1), match.image_counts),
+        other=gather_rows(F.normalize(other, dim=-1), match.other_counts),
+    )
+
+
+def other_to_image(rows: Candidates, logit_scale: Tensor | float, chunk_size: int | None) -> Tensor:
+    """Cross-entropy of each paired candidate to the images of its id, evenly; the mean over candidates of all ranks.
+
+    Scaled so that the mean over ranks is the global mean.
+    """
+    per_candidate = rows.images_per_candidate(rows.image.dtype)
+
+    def others(chunk: slice) -> Tensor:
+        logits = logit_scale * rows.other[chunk] @ rows.image.T  # (u, N)
+        return (logits.logsumexp(1) * rows.is_paired[chunk]).sum()
+
+    column = rows.column[rows.local_image]
+    own = logit_scale * (rows.image[rows.local_image] * rows.other[column]).sum(1)  # (B,)
+    total = sum_over_rows(others, rows.local_other, chunk_size) - (own / per_candidate[column]).sum()
+    return world_size() * total / rows.is_paired.sum()

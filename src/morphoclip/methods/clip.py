@@ -38,6 +38,7 @@ class CLIP(Method):
         export: `joint` makes the projection into the joint space the encoder's last layer, so that a profile is a mean
             of crops in that space; `backbone` exports what lies before it.
         temperature: of the cross-modal loss at the start; its inverse, the logit scale, is learned within [1, 100].
+            None has none, for losses that ignore it (CLOOB).
         logit_bias: start of a learned bias for losses that use one (SigLIP); None has none.
         encoder, optimizer, augment, seed, monitor_every: see `Method`.
     """
@@ -56,7 +57,7 @@ class CLIP(Method):
         embed_dim: int = 128,
         pool_hidden: int = 128,
         export: Literal["joint", "backbone"] = "joint",
-        temperature: float = 0.07,
+        temperature: float | None = 0.07,
         logit_bias: float | None = None,
         seed: int = 0,
         monitor_every: int = 50,
@@ -75,7 +76,7 @@ class CLIP(Method):
         # Two conditions may share a prompt (a template without dose): they share its row, and are positives.
         self.register_buffer("prompt_row", torch.tensor([row.get(p, -1) for p in prompts]), persistent=False)
         self.tokens, self.token_mask = self.text.tokenize(distinct)
-        self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.logit_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
         self.loss = build(loss)
         self.image_loss = build(image_loss) if image_loss and image_loss_weight else None
@@ -106,9 +107,9 @@ class CLIP(Method):
         other_id = image_id.unique()
         other = self.embed_prompts(other_id)  # (U, E)
         context = LossContext(image_id=image_id, other_id=other_id, perturbation=batch.perturbation)
-        cross_modal = self.loss(image, other, self.logit_scale.exp(), self.logit_bias, context=context)
-        parts = {"train/cross_modal": cross_modal, "train/logit_scale": self.logit_scale.exp()}
-        loss = cross_modal
+        logit_scale = 1.0 if self.logit_scale is None else self.logit_scale.exp()
+        loss = cross_modal = self.loss(image, other, logit_scale, self.logit_bias, context=context)
+        parts = {"train/cross_modal": cross_modal, "train/logit_scale": logit_scale}
         if self.image_loss is not None:
             parts["train/image_image"] = image_image = self.plate_loss(crops, batch)
             loss = cross_modal + self.image_loss_weight * image_image
@@ -123,5 +124,6 @@ class CLIP(Method):
         return self.image_loss(sub_bags.flatten(0, 1), None, self.image_logit_scale, context=context)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, math.log(100))
+        if self.logit_scale is not None:
+            with torch.no_grad():
+                self.logit_scale.clamp_(0, math.log(100))

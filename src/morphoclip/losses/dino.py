@@ -1,0 +1,64 @@
+"""DINO's self-distillation loss (METHODS §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.distributed import all_reduced_mean
+from morphoclip.losses.precision import full_precision
+from morphoclip.losses.sinkhorn import sinkhorn
+
+
+class DINOLoss(nn.Module):
+    """Cross-entropy from the teacher's global views to all other views of the student (Caron et al. 2021).
+
+    The mean over the 2V − 2 pairs of different views of −Σ softmax((t − c)/τ_t) · log softmax(s/τ_s). The centre c is
+    the mean of the teacher's outputs over all ranks, averaged exponentially; it changes in training mode only, after
+    its use.
+
+    Args:
+        out_dim: K.
+        student_temp: τ_s.
+        center_momentum: of c.
+        sinkhorn_iters: balance the teacher by Sinkhorn in place of centring (DINOv2); 0 centres.
+    """
+
+    center: Tensor
+
+    def __init__(
+        self, out_dim: int, student_temp: float = 0.1, center_momentum: float = 0.9, sinkhorn_iters: int = 0
+    ) -> None:
+        super().__init__()
+        self.student_temp = student_temp
+        self.center_momentum = center_momentum
+        self.sinkhorn_iters = sinkhorn_iters
+        self.register_buffer("center", torch.zeros(1, out_dim))
+
+    @full_precision
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], teacher_temp: float) -> Tensor:
+        """Loss of V student outputs (B, K), global views first, against the 2 teacher outputs (B, K) of the globals.
+
+        `teacher_temp` is τ_t at this step. B must be the same on all ranks.
+        """
+        targets = self._targets(teacher, teacher_temp)  # (2, B, K)
+        views = torch.stack(list(student)) / self.student_temp  # (V, B, K)
+        # Targets sum to 1, so a cross-entropy is the logsumexp less the targets' mean logit.
+        normalisers = views.logsumexp(dim=2).mean(dim=1)  # (V,)
+        agreement = torch.einsum("gbk,vbk->gv", targets, views) / views.shape[1]
+        entropies = normalisers - agreement  # (2, V)
+        different = ~torch.eye(*entropies.shape, dtype=torch.bool, device=entropies.device)
+        return (entropies * different).sum() / different.sum()
+
+    @torch.no_grad()
+    def _targets(self, teacher: Sequence[Tensor], temperature: float) -> Tensor:
+        outputs = torch.stack(list(teacher)).detach()
+        if self.sinkhorn_iters:
+            return torch.stack([sinkhorn(view / temperature, self.sinkhorn_iters) for view in outputs])
+        targets = ((outputs - self.center) / temperature).softmax(dim=2)
+        if self.training:
+            mean = all_reduced_mean(outputs.mean(dim=(0, 1)))
+            self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
+        return targets

@@ -1,0 +1,42 @@
+"""Reconstruction of masked patches (METHODS §4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from morphoclip.distributed import all_reduced_sum, world_size
+from morphoclip.losses.precision import full_precision
+
+
+class MAELoss(nn.Module):
+    """Mean squared error on masked patches over normalised pixels (He et al. 2022).
+
+    Args:
+        norm_pix: subtract each patch's mean and divide by the root of its unbiased variance + 1e-6.
+        per_channel: normalise each channel of a patch on its own, so that no bright stain decides for all.
+        channels: C; a patch is laid out as (p, p, C), channels last.
+    """
+
+    def __init__(self, norm_pix: bool = True, per_channel: bool = False, channels: int = 5) -> None:
+        super().__init__()
+        self.norm_pix = norm_pix
+        self.per_channel = per_channel
+        self.channels = channels
+
+    @full_precision
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Loss of pred against target, both (B, L, p²C), on the patches where mask (B, L) is 1 (or True).
+
+        The mean is over the masked patches of all ranks, whose number may differ.
+        """
+        if self.norm_pix:
+            target = self.normalise(target)
+        mask = mask.to(pred.dtype)
+        errors = (pred - target).square().mean(dim=2)  # (B, L)
+        return world_size() * (errors * mask).sum() / all_reduced_sum(mask.sum())
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """Patches (B, L, p²C) to mean 0 and variance 1 a patch, or a patch and channel."""
+        pixels = patches.unflatten(2, (-1, self.channels)) if self.per_channel else patches[..., None]
+        mean, variance = pixels.mean(dim=2, keepdim=True), pixels.var(dim=2, keepdim=True)
+        return ((pixels - mean) / (variance + 1e-6).sqrt()).flatten(2)

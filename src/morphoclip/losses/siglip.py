@@ -1,0 +1,59 @@
+"""The pairwise sigmoid loss of SigLIP (METHODS §7)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from morphoclip.distributed import rank, ring_shift, world_size
+from morphoclip.losses.candidates import match_candidates
+from morphoclip.losses.chunks import sum_over_rows
+from morphoclip.losses.context import LossContext
+from morphoclip.losses.precision import full_precision
+
+
+class SigLIPLoss(nn.Module):
+    """−(1/B) Σ_ij log σ(y_ij (z_ij + b)), y = 1 where prompt j is image i's and −1 elsewhere (Zhai et al. 2023).
+
+    A sum over pairs divided by the number of images: a mean over pairs would be B times too small. Start with a logit
+    scale of 10 and a bias of −10. Prompts travel round a ring of ranks; a prompt that several ranks hold counts once.
+    """
+
+    def __init__(self, chunk_size: int | None = None) -> None:
+        super().__init__()
+        self.chunk_size = chunk_size
+
+    @full_precision
+    def forward(
+        self,
+        image: Tensor,
+        other: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = None,
+        *,
+        context: LossContext | None = None,
+    ) -> Tensor:
+        """Loss of image (B, D) against other (U, D), scaled so that the mean over ranks is the global loss."""
+        match = match_candidates(image, other, context)
+        image, visitors = F.normalize(image, dim=-1), F.normalize(other, dim=-1)
+        column = match.column[match.local_image]
+        bias = 0.0 if logit_bias is None else logit_bias
+        total = image.new_zeros(())
+        for turn in range(world_size()):
+            owner = (rank() - turn) % world_size()
+            if turn > 0:
+                visitors = ring_shift(visitors, match.other_counts[owner])
+            first = sum(match.other_counts[:owner])
+            places = torch.arange(first, first + len(visitors), device=image.device)
+            is_first = match.is_first[places]
+
+            def pairs(
+                chunk: slice, visitors: Tensor = visitors, places: Tensor = places, is_first: Tensor = is_first
+            ) -> Tensor:
+                z = logit_scale * image[chunk] @ visitors.T + bias  # (b, U)
+                is_own = column[chunk, None] == places
+                return -(F.logsigmoid(torch.where(is_own, z, -z)) * is_first).sum()
+
+            total = total + sum_over_rows(pairs, slice(0, len(image)), self.chunk_size)
+        return world_size() * total / sum(match.image_counts)

@@ -1,0 +1,28 @@
+"""Sinkhorn's balancing of assignments to prototypes, over all ranks, in the log domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morphoclip.distributed import gather_rows
+
+
+@torch.no_grad()
+def sinkhorn(log_scores: Tensor, iterations: int) -> Tensor:
+    """Assignments (B, K) whose rows sum to 1 and whose columns share the samples of all ranks evenly (Cuturi 2013).
+
+    Each iteration normalises the columns over all ranks, then the rows; none leaves the softmax of each row.
+
+    Args:
+        log_scores: (B, K), the log of the scores to balance. Shifting a row changes the result, so no maximum is
+            taken off: sums are done as logsumexp, since exp overflows float32 at small temperatures. B must be the
+            same on all ranks.
+        iterations: 3 in DINO and MSN.
+    """
+    log_q = log_scores
+    for _ in range(iterations):
+        columns = gather_rows(log_q.logsumexp(dim=0)[None]).logsumexp(dim=0)  # (K,)
+        log_q = log_q - columns
+        log_q = log_q - log_q.logsumexp(dim=1, keepdim=True)
+    return log_q.softmax(dim=1)
