@@ -121,7 +121,7 @@ def crossfit_alarm(
 
 
 def chosen_normalizer(config: DictConfig, table: pd.DataFrame) -> profiling.Normalizer:
-    if config.normalize is not None:
+    if config.get("normalize") is not None:  # the key is absent where no preset was chosen
         return hydra.utils.instantiate(config.normalize)
     encoder_made = all(feature.startswith(EMBEDDING) for feature in schema.split_columns(table)[1])
     preset = configs_dir() / "normalize" / ("center.yaml" if encoder_made else "none.yaml")

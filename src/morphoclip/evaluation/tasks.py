@@ -10,6 +10,7 @@ import pandas as pd
 
 from morphoclip.data import schema
 from morphoclip.evaluation.average_precision import average_precision
+from morphoclip.evaluation.multilabel import label_incidence
 from morphoclip.evaluation.protocol import PlateSet, Protocol
 
 REPLICATE, SISTER, COMPOUND_GENE, CRISPR_ORF = "replicate", "sister", "compound_gene", "crispr_orf"
@@ -144,9 +145,12 @@ def with_labels(profiles: PlateSet, protocol: Protocol) -> pd.DataFrame:
 def _question(
     task: str, subset: str, key: dict[str, str], meta: pd.DataFrame, profiles: PlateSet, rules: Rules
 ) -> Question | None:
-    """The question, or None when no two profiles could be a positive or a negative of each other."""
-    labels = [x for cell in meta[LABEL] for x in cell]
-    if len(meta) < 3 or len(labels) == len(set(labels)) or len(set(labels)) < 2:
+    """The question, or None when no profile has both a positive and a negative."""
+    incidence, _ = label_incidence(meta[LABEL])
+    sharing = (incidence @ incidence.T).toarray() > 0
+    side = meta[schema.MODALITY].to_numpy()
+    allowed = side[:, None] != side if schema.MODALITY in rules.pos_diffby else ~np.eye(len(meta), dtype=bool)
+    if not ((sharing & allowed).any(axis=1) & (~sharing & allowed).any(axis=1)).any():
         return None
     feats = profiles.table.loc[meta.index, profiles.features].to_numpy()
     return Question(task, subset, key, meta.reset_index(drop=True), feats, rules, np.ones(len(meta), bool))

@@ -1,0 +1,107 @@
+"""The report in a real browser: no network, no console error, plots drawn, tables that sort."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from morphoclip.data import schema
+from morphoclip.evaluation import score, write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+# Runs after the page's own script: sorts the score table, looks at every canvas, and writes what it saw into the title.
+PROBE = """
+<script>
+const table = document.querySelector(".scores"), head = table.querySelectorAll("th")[1];
+const read = () => [...table.tBodies[0].rows].map(row => +row.cells[1].dataset.value);
+head.click(); const down = read(); head.click(); const up = read();
+const blank = [...document.querySelectorAll("canvas")].filter(canvas => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return !pixels.some(value => value !== 0);
+}).length;
+document.querySelector("#filter").value = "GENE3"; document.querySelector("#filter").dispatchEvent(new Event("input"));
+const shown = [...document.querySelectorAll("[data-panel] tbody tr")].filter(row => !row.hidden);
+document.title = JSON.stringify({down, up, blank, canvases: document.querySelectorAll("canvas").length,
+  errors: window.failures, filtered: shown.every(row => row.textContent.includes("GENE3")), shown: shown.length,
+  requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:"))});
+</script></body>"""
+CATCH = "<head><script>window.failures = []; addEventListener('error', e => failures.push(e.message));</script>"
+
+
+@pytest.fixture(scope="module")
+def report(make_screen, tmp_path_factory) -> Path:
+    quick = {"null_size": 100, "shuffles": 2, "bootstrap": 100}
+    cards = {
+        "untrained": score(make_screen(0, signal=0.5), **quick),
+        "trained": score(make_screen(0, signal=3), **quick),
+    }
+    cards["trained"].alarms.append("leak: <script>alert(1)</script> & more")
+    table = make_screen(0)
+    points = table[[schema.PLATE, schema.WELL, schema.PERTURBATION, schema.CONTROL_TYPE]].assign(
+        x=np.arange(len(table)) % 17, y=np.arange(len(table)) % 13
+    )
+    pictures = [("compound0 A01", np.full((8, 8), 99, np.uint8)), ("A02", np.full((8, 8, 3), 9, np.uint8))]
+    return write_report(
+        tmp_path_factory.mktemp("report") / "report.html",
+        cards,
+        title="A screen",
+        umap=points,
+        contact_sheet=pictures,
+        provenance={"command": "evaluate.py"},
+        extra=[("Batch effects", "Higher is worse.", pd.DataFrame({"metric": ["silhouette"], "value": [0.25]}))],
+    )
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_it_is_given(report):
+    text = report.read_text()
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:)", text)
+    assert not re.findall(r"(?:https?:)?//\w+\.\w+", re.sub(r"base64,[^\"]*", "", text))
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert not report.with_name("report.html.partial").exists()
+
+
+def test_scores_on_the_page_are_the_scores(report, make_screen):
+    row = next(line for line in report.read_text().split("<tr") if ">trained<" in line)
+    value = float(re.search(r'data-value="([\d.]+)"', row).group(1))
+    card = score(make_screen(0, signal=3), null_size=100, shuffles=2, bootstrap=100)
+    assert value == pytest.approx(card.value("replicate"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the report with")
+def test_a_browser_draws_and_sorts_it(report, tmp_path):
+    page = tmp_path / "probe.html"
+    page.write_text(report.read_text().replace("<head>", CATCH, 1).replace("</body>", PROBE, 1))
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,2000", "--virtual-time-budget=4000",
+        f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    import html
+    import json
+
+    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.S).group(1)))
+    assert seen["errors"] == []
+    assert seen["requests"] == []
+    assert seen["canvases"] == 5
+    assert seen["blank"] == 0
+    assert seen["down"] == sorted(seen["down"], reverse=True)
+    assert seen["up"] == sorted(seen["up"])
+    assert seen["filtered"]
+    assert seen["shown"] > 0
+
+
+def test_bad_pictures_and_no_cards_are_refused(tmp_path, make_screen):
+    with pytest.raises(ValueError, match="at least one score card"):
+        write_report(tmp_path / "r.html", {}, title="x")
+    card = score(make_screen(0), tasks=["replicate"], null_size=50, shuffles=0, bootstrap=50)
+    with pytest.raises(ValueError, match="uint8"):
+        write_report(tmp_path / "r.html", {"a": card}, title="x", contact_sheet=[("x", np.zeros((4, 4)))])
+    assert not (tmp_path / "r.html").exists()
