@@ -6,27 +6,12 @@ import pytorch_lightning as pl
 import torch
 
 from morphoclip.models import create_encoder
-from tests.methods.tiny import METHODS, bags, loader, trainer
+from tests.methods.tiny import METHODS, Gradients, bags, loader, trainer
 
 
 @pytest.fixture(params=METHODS)
 def make(request):
     return METHODS[request.param]
-
-
-class Gradients(pl.Callback):
-    """Keeps the names of parameters whose gradient was never there or always zero."""
-
-    def __init__(self):
-        self.silent = None
-        self.losses = []
-
-    def on_before_optimizer_step(self, trainer, module, optimizer):
-        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        assert all(p.grad is not None for p in trainable.values())
-        zero = {n for n, p in trainable.items() if not p.grad.any()}
-        self.losses.append(module.last_loss.item())
-        self.silent = zero if self.silent is None else self.silent & zero
 
 
 def test_every_trainable_parameter_gets_a_gradient_and_the_loss_falls(make):

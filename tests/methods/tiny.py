@@ -74,6 +74,21 @@ def bags(own: slice = slice(None)) -> Batch:
     return batch.map(lambda tensor: tensor[own].clone())
 
 
+class Gradients(pl.Callback):
+    """Keeps the names of parameters whose gradient was never there or always zero."""
+
+    def __init__(self):
+        self.silent = None
+        self.losses = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        assert all(p.grad is not None for p in trainable.values())
+        zero = {n for n, p in trainable.items() if not p.grad.any()}
+        self.losses.append(module.last_loss.item())
+        self.silent = zero if self.silent is None else self.silent & zero
+
+
 def trainer(max_steps: int, **kw: Any) -> pl.Trainer:
     settings = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
