@@ -1,0 +1,287 @@
+"""Train one model and score it: `uv run train.py [experiment=…] [key=value …]`.
+
+Without arguments this is the demo: it simulates a small Cell Painting screen, prepares shards, trains the image-text
+model, embeds every well, scores compounds held out of training, and writes a report. Every key is in configs/.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# Threads that wait by spinning cost several times the work itself where cores are shared; set before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import hydra
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import configs_dir
+
+TRAINED, UNTRAINED = "trained", "untrained encoder"
+
+
+@hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")
+def main(config: DictConfig) -> None:
+    from morphoclip.training.launch import join, read_launch, trainer_devices
+    from morphoclip.training.run_folder import run_folder
+
+    launch = read_launch()
+    config.trainer.devices = trainer_devices(launch, config.trainer.devices)
+    config.trainer.num_nodes = launch.nodes
+    join(launch)
+    config.folder = str(run_folder(config.output_dir, config.name, config.run_id))
+    if launch.rank == 0:
+        print(f"run folder {config.folder}")
+        prepare_data(config.data)
+        OmegaConf.save(config, Path(config.folder) / "config.yaml", resolve=True)
+    if launch.world_size > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+    method = fit(config)
+    if launch.rank == 0:
+        finish(config, method)
+
+
+def prepare_data(data: DictConfig) -> None:
+    """Make what is not there yet: the simulated screen, its dataset, the split. Finished parts are reused."""
+    from morphoclip.data import ShardDataset
+    from morphoclip.data.prepare import prepare_dataset
+    from morphoclip.data.simulation import simulate_screen
+    from morphoclip.data.sources import read_load_data
+    from morphoclip.data.splits import write_splits
+
+    if "screen" in data:
+        screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
+        sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
+        prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
+    if data.holdout is not None:
+        dataset = ShardDataset(data.root)
+        write_splits(dataset, held_out(dataset.fields, data))
+
+
+def held_out(fields: pd.DataFrame, data: DictConfig) -> pd.Series:
+    """'train' or 'heldout' a row of a field or profile table."""
+    from morphoclip.data.splits import holdout
+
+    return holdout(fields, **OmegaConf.to_container(data.holdout))
+
+
+def fit(config: DictConfig):
+    """Train, from the run's last checkpoint if there is one, and return the method."""
+    import pytorch_lightning as pl
+
+    from morphoclip.training.run_folder import last_checkpoint
+
+    pl.seed_everything(config.seed, verbose=False)
+    loader = hydra.utils.instantiate(config.data.loader)
+    method = build_method(config, loader)
+    trainer = hydra.utils.instantiate(
+        config.trainer,
+        callbacks=list(hydra.utils.instantiate(config.callbacks).values()),
+        logger=list(hydra.utils.instantiate(config.logger).values()),
+        default_root_dir=config.folder,
+    )
+    checkpoint = last_checkpoint(Path(config.folder))
+    if checkpoint:
+        print(f"going on from {checkpoint}")
+    trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
+        sys.exit(f"\ninterrupted; go on from the last checkpoint with\n  uv run {again}")
+    return method
+
+
+def build_method(config: DictConfig, loader):
+    """The method, on the intensity statistics of the training split and, with a text tower, its prompts."""
+    mean, std = loader.mixture.datasets[0].channel_statistics()
+    encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": list(mean), "std": list(std)}
+    words = {} if not config.perturbation else {"prompts": loader.table.prompts(OmegaConf.to_container(config.perturbation))}
+    return hydra.utils.instantiate(config.method, encoder=encoder, **words)
+
+
+def finish(config: DictConfig, method) -> None:
+    """Export the encoder; score it beside what the config names; print the table and the path of the report."""
+    from morphoclip.profiling import export_encoder, load_encoder
+    from morphoclip.profiling.export import training_data
+
+    folder, dataset = Path(config.folder), open_dataset(config)
+    if not (folder / "encoder").is_dir():
+        export_encoder(method, folder / "encoder", trained_on=training_data(dataset))
+    if not config.score.tasks:
+        print(f"encoder: {folder / 'encoder'}")
+        return
+    encoders = {
+        **{name: hydra.utils.instantiate(spec) for name, spec in config.score.encoders.items()},
+        UNTRAINED: untrained(config, method),
+        TRAINED: load_encoder(folder / "encoder"),
+    }
+    tables = profiles(encoders, dataset, folder / "profiles")
+    if config.score.truth is not None:
+        tables["true phenotype (ceiling)"] = true_profiles(config.score.truth, tables[TRAINED])
+    scored = {name: score_held_out(config, table) for name, table in tables.items()}
+    cards = {name: card for name, (card, _) in scored.items()}
+    cards[TRAINED].write(folder)
+    report = run_report(config, cards, scored[TRAINED][1], dataset)
+    print_scores(cards)
+    print(f"report: {report}")
+
+
+def open_dataset(config: DictConfig):
+    """Every crop of the run's dataset, scaled as in training."""
+    from morphoclip.data import ShardDataset
+
+    return ShardDataset(config.data.root, scale_by=config.data.loader.scale_by)
+
+
+def untrained(config: DictConfig, method):
+    """The trained encoder's architecture with fresh weights."""
+    import torch
+
+    from morphoclip.models import create_encoder
+
+    torch.manual_seed(config.seed)
+    return create_encoder(**method.export_encoder().config).eval()
+
+
+def profiles(encoders: Mapping, dataset, folder: Path) -> dict[str, pd.DataFrame]:
+    """Well profiles by each encoder, kept in `folder` as Parquet."""
+    import torch
+
+    from morphoclip.profiling import embed, write_profiles
+    from morphoclip.profiling.export import encoder_provenance
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tables = {}
+    for name, encoder in encoders.items():
+        print(f"profiles by {name}")
+        tables[name] = embed(encoder, dataset, device=device)
+        write_profiles(tables[name], folder / f"{name.replace(' ', '_')}.parquet", encoder_provenance(encoder))
+    return tables
+
+
+def true_profiles(path: str, like: pd.DataFrame) -> pd.DataFrame:
+    """The planted phenotype of a simulated screen as profiles of the wells of `like`; wells without a cell have none."""
+    from morphoclip.data import schema
+
+    metadata, _ = schema.split_columns(like)
+    truth = pd.read_parquet(path)
+    axes = schema.split_columns(truth)[1]
+    place = [schema.PLATE, schema.WELL]
+    return like[metadata].merge(truth[place + axes], on=place, validate="one_to_one").dropna(subset=axes)
+
+
+def score_held_out(config: DictConfig, table: pd.DataFrame):
+    """(score card of the held-out wells, their normalised profiles).
+
+    Statistics come from training wells; a plate that training never saw is centred on its own controls.
+    """
+    from morphoclip.evaluation import score
+    from morphoclip.profiling import crossfit
+
+    normalizer = hydra.utils.instantiate(config.normalize)
+    trained_on, asked = training_wells(config, table), scored_wells(config, table)
+    if config.score.crossfit:
+        folds = crossfit(normalizer, table, seed=config.score.seed, rows=trained_on)
+    else:
+        folds = [normalizer.fit(table, trained_on).transform(table)]
+    folds = [fold[asked[fold.index]] for fold in folds]
+    options = {key: config.score[key] for key in ("tasks", "p_convention", "null_size", "seed")}
+    return score(folds, protocol=hydra.utils.instantiate(config.protocol), **options), folds[0]
+
+
+def training_wells(config: DictConfig, table: pd.DataFrame) -> np.ndarray:
+    """bool a row: wells training saw; all where nothing is held out."""
+    if config.data.holdout is None:
+        return np.ones(len(table), bool)
+    return (held_out(table, config.data) == "train").to_numpy()
+
+
+def scored_wells(config: DictConfig, table: pd.DataFrame) -> pd.Series:
+    """bool a row: unseen plates with their controls and reagents, but of the compounds only those never trained on."""
+    from morphoclip.data import schema
+
+    if config.data.holdout is None:
+        return pd.Series(True, index=table.index)
+    unseen_plate = table[schema.BATCH].isin(list(config.data.holdout.batches))
+    seen = table.loc[training_wells(config, table), schema.PERTURBATION]
+    of_compound = (table[schema.MODALITY] == "compound") & (table[schema.CONTROL_TYPE] != schema.NEGCON)
+    return unseen_plate & ~(of_compound & table[schema.PERTURBATION].isin(seen))
+
+
+def run_report(config: DictConfig, cards: Mapping, wells: pd.DataFrame, dataset) -> Path:
+    """Write report.html: all rows on the same wells, paired differences, pictures, provenance."""
+    from morphoclip.evaluation import compare, write_report
+    from morphoclip.evaluation.provenance import environment
+    from morphoclip.evaluation.report import umap_coordinates
+
+    tasks = [task for task in ("sister", "compound_gene") if f"{task}_ungated" in cards[TRAINED].tables]
+    for name in [name for name in cards if name != TRAINED and tasks]:
+        difference = compare([cards[TRAINED]], [cards[name]], tasks)
+        cards[TRAINED].notes.append(f"trained − {name}, mean mAP of {' and '.join(tasks)}: {difference}")
+    return write_report(
+        Path(config.folder) / "report.html",
+        cards,
+        title=f"{config.name}: {config.method._target_.rsplit('.', 1)[-1]} on {Path(config.data.root).parent.name}",
+        main=TRAINED,
+        lede=config.score.lede,
+        umap=umap_coordinates(wells, config.score.seed),
+        contact_sheet=pictures(cards[TRAINED], wells, dataset, config.score.contact_sheet),
+        provenance={
+            "command": " ".join(["train.py", *sys.argv[1:]]),
+            **environment(),
+            "configuration": OmegaConf.to_yaml(config, resolve=True),
+        },
+    )
+
+
+def pictures(card, wells: pd.DataFrame, dataset, count: int) -> list[tuple[str, np.ndarray]]:
+    """Crops of a control and of the perturbations whose replicates find each other best, on one plate and in one contrast."""
+    from morphoclip.data import schema
+    from morphoclip.profiling.contact_sheet import contact_sheet
+
+    found = card.tables["replicate"].sort_values("mean_average_precision", ascending=False)
+    best = wells[wells[schema.PERTURBATION].isin(found[schema.PERTURBATION].head(count))]
+    best = best[best[schema.PLATE] == best[schema.PLATE].mode()[0]].drop_duplicates(schema.PERTURBATION)
+    control = wells[(wells[schema.PLATE].isin(best[schema.PLATE])) & (wells[schema.CONTROL_TYPE] == schema.NEGCON)]
+    shown = pd.concat([control.head(1), best])
+    fields = dataset.fields.reset_index().merge(shown[[schema.PLATE, schema.WELL]].assign(order=range(len(shown))))
+    first = fields.sort_values(["order", schema.SITE]).drop_duplicates("order")["index"]
+    names = shown[schema.NAME].where(shown[schema.NAME] != "", shown[schema.GENE])
+    captions = names.where(shown[schema.CONTROL_TYPE] != schema.NEGCON, "negative control") + " " + shown[schema.WELL]
+    return list(zip(captions, contact_sheet(dataset, first.tolist()), strict=True))
+
+
+def print_scores(cards: Mapping) -> None:
+    """The score table: a line a row of the report, mean AP [95 % interval] a task."""
+    from rich.console import Console
+    from rich.table import Table
+
+    reference = next(iter(cards.values())).metrics
+    tasks = list(dict.fromkeys(reference["task"]))
+    table = Table("mean average precision", *tasks, title="held-out wells, 95 % intervals")
+    lines = {name: [shown_score(card, task) for task in tasks] for name, card in cards.items()}
+    chance = [f"{shown_row(cards[TRAINED], task)['chance']:.3f}" for task in tasks]
+    for name, cells in {"chance": chance, **lines}.items():
+        table.add_row(name, *cells, style="bold" if name == TRAINED else None)
+    Console().print(table)
+
+
+def shown_row(card, task: str) -> pd.Series:
+    """The metrics row shown for a task: over all perturbations, not only those retrieved."""
+    rows = card.metrics[(card.metrics["task"] == task) & (card.metrics["subset"] == "all")].set_index("metric")
+    ungated = "mean_average_precision_ungated"
+    return rows.loc[ungated if ungated in rows.index else "mean_average_precision"]
+
+
+def shown_score(card, task: str) -> str:
+    row = shown_row(card, task)
+    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}] n={int(row['n'])}"
+
+
+if __name__ == "__main__":
+    main()
