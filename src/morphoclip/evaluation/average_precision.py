@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ from morphoclip.evaluation.similarity import Similarity, checked_features, simil
 _BLOCK_BYTES = 48 * 2**20
 _FEW_CLASSES = 16
 _SCAN_RATIO = 256
+_SHORT_ROW = 1024
 
 
 def average_precision(
@@ -123,12 +124,25 @@ class _Counter:
         order = np.arange(1, positives.shape[1] + 1)
         precision = order / (order + above)
         if self.ties == "expected":
-            for row in np.flatnonzero(tied.any(axis=1)):
-                some = np.flatnonzero(tied[row])
-                precision[row, some] = _expected_precision(
-                    positives[row], some, above[row, some], tied[row, some], self.tolerance
-                )
+            self._spread_ties(precision, positives, above, tied)
         return np.sum(precision, axis=1, where=valid) / n_pos, tied.sum(axis=1)
+
+    def _spread_ties(self, precision: np.ndarray, positives: np.ndarray, above: np.ndarray, tied: np.ndarray) -> None:
+        """Replace, in place, the precision of positives tied with negatives by its mean over the orders of the tie."""
+        if not tied.any():
+            return
+        beside = np.zeros(positives.shape, bool)  # tied with another positive
+        with np.errstate(invalid="ignore"):
+            beside[:, 1:] = positives[:, :-1] - positives[:, 1:] <= self.tolerance
+        beside[:, :-1] |= beside[:, 1:]
+        rows, places = np.nonzero((tied > 0) & ~beside)
+        rank, t = places + above[rows, places], 1 + tied[rows, places]
+        precision[rows, places] = (places + 1) * (_harmonic(rank + t) - _harmonic(rank)) / t
+        for row in np.flatnonzero(((tied > 0) & beside).any(axis=1)):
+            some = np.flatnonzero(tied[row])
+            precision[row, some] = _expected_precision(
+                positives[row], some, above[row, some], tied[row, some], self.tolerance
+            )
 
 
 def _count_from(
@@ -138,36 +152,47 @@ def _count_from(
     above, from_here = np.zeros(positives.shape, np.int64), np.zeros(positives.shape, np.int64)
     upper, lower = positives + positives.dtype.type(tolerance), positives - positives.dtype.type(tolerance)
     width = negatives.shape[1]
-    if width > _SCAN_RATIO * positives.shape[1]:  # few positives: scanning beats sorting
-        for row, (values, count) in enumerate(zip(negatives, n_pos, strict=True)):
-            for i in range(count):
+    scan = width > _SCAN_RATIO * positives.shape[1]  # few positives: scanning beats sorting
+
+    def count(row: int) -> None:
+        values, k = negatives[row], n_pos[row]
+        if scan:
+            for i in range(k):
                 above[row, i] = np.count_nonzero(values > upper[row, i])
                 from_here[row, i] = np.count_nonzero(values >= lower[row, i])
-        return above, from_here
-    _sort_rows(negatives)
-    for row, (values, count) in enumerate(zip(negatives, n_pos, strict=True)):
-        below = values.searchsorted(upper[row, :count], "right")
-        above[row, :count] = width - below
-        from_here[row, :count] = width - below
-        tied = np.flatnonzero((below > 0) & (values[below - 1] >= lower[row, :count]))
+            return
+        if not together:
+            values.sort()
+        below = values.searchsorted(upper[row, :k], "right")
+        above[row, :k] = from_here[row, :k] = width - below
+        tied = (values[below - 1] >= lower[row, :k]).nonzero()[0]  # where below is 0 the search finds none
         if len(tied):
             from_here[row, tied] = width - values.searchsorted(lower[row, tied])
+
+    together = width < _SHORT_ROW
+    if together and not scan:
+        negatives.sort(axis=1)
+    _over_rows(count, len(negatives), threaded=not together)
     return above, from_here
 
 
-def _sort_rows(block: np.ndarray) -> None:
-    """Sort each row in place; large blocks on two threads, since numpy's sort releases the GIL."""
-    if block.size < 2**18:
-        block.sort(axis=1)
+def _over_rows(function: Callable[[int], None], rows: int, threaded: bool) -> None:
+    """Call `function` on every row; long rows on two threads, since numpy sorts and searches without the GIL."""
+    if not threaded:
+        for row in range(rows):
+            function(row)
         return
-    half = len(block) // 2
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), (block[:half], block[half:])))
+        list(pool.map(lambda part: [function(row) for row in part], (range(0, rows, 2), range(1, rows, 2))))
 
 
 @cache
 def _harmonic_numbers(n: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
+
+
+def _harmonic(n: np.ndarray) -> np.ndarray:
+    return _harmonic_numbers(1 << int(n.max(initial=1)).bit_length())[n]
 
 
 def _expected_precision(
@@ -185,8 +210,7 @@ def _expected_precision(
     p = ascending.searchsorted(ascending[places] + positives.dtype.type(tolerance), "right") - a
     t = p + tied
     rank = a + above
-    harmonic = _harmonic_numbers(1 << int(rank.max() + t.max()).bit_length())
-    reciprocals = harmonic[rank + t] - harmonic[rank]
+    reciprocals = _harmonic(rank + t) - _harmonic(rank)
     return ((a + 1) * reciprocals + (p - 1) / (t - 1) * (t - (rank + 1) * reciprocals)) / t
 
 

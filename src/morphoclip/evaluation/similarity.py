@@ -9,7 +9,7 @@ import numpy as np
 
 # Dot products of the same two profiles may differ by this many units of rounding, depending on how the
 # matrix product was cut. Similarities closer than that are ties.
-_TIE_ULPS = 8
+_TIE_ULPS = 4
 
 
 @dataclass(frozen=True)
