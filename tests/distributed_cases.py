@@ -218,6 +218,15 @@ def dino_with_sinkhorn(rank, world):
 
 
 @case
+def koleo(rank, world):
+    from morphoclip.losses import KoLeoLoss
+
+    w, own = weights(), own_rows(rank, world, 4)
+    loss = KoLeoLoss()(randn(8, 6)[own] @ w)
+    return [loss, *torch.autograd.grad(loss, [w])]
+
+
+@case
 def mae(rank, world):
     from morphoclip.losses import MAELoss
 
@@ -249,28 +258,39 @@ def supcon_with_all_anchors_on_one_rank(rank, world):
     return [loss, *torch.autograd.grad(loss, [w])]
 
 
-def trained(rank: int, world: int, make, first_share: int) -> list[Tensor]:
-    """Loss and weights after two Trainer steps in float64 under DDP, each rank with its own bags."""
-    from tests.methods.tiny import bags, loader, trainer
+def trained(rank: int, world: int, name: str) -> list[Tensor]:
+    """Loss, weights and buffers after two Trainer steps in float64 under DDP, each rank with its own bags."""
+    from tests.methods.tiny import METHODS, batch_of, loader, trainer
 
-    method = make().double()
+    method = METHODS[name]().double()
     run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
-    run.fit(method, loader(bags(own_rows(rank, world, first_share))))
-    return [method.last_loss, *method.parameters()]
+    run.fit(method, loader(batch_of(name, own_rows(rank, world, 3))))
+    return [method.last_loss, *method.parameters(), *method.buffers()]
 
 
 @case
 def simclr_training(rank, world):
-    from tests.methods.tiny import simclr
-
-    return trained(rank, world, simclr, 3)
+    return trained(rank, world, "simclr")
 
 
 @case
 def clip_training(rank, world):
-    from tests.methods.tiny import clip
+    return trained(rank, world, "clip")
 
-    return trained(rank, world, clip, 3)
+
+@case
+def dino_training(rank, world):
+    return trained(rank, world, "dino")
+
+
+@case
+def mae_training(rank, world):
+    return trained(rank, world, "mae")
+
+
+@case
+def cwa_msn_training(rank, world):
+    return trained(rank, world, "cwa_msn")
 
 
 def run_rank(rank: int, world: int, folder: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from morphoclip.augment import Color, Compose, Flip, Rot90
+from morphoclip.augment import Color, Compose, Flip, RandomCrop, Rot90, draw_visible
 
 TRANSFORMS = [Flip(), Rot90(), Color()]
 
@@ -83,3 +83,31 @@ def test_ranks_that_slice_one_draw_see_what_a_single_process_sees():
     whole = compose.apply(x, parameters)
     halves = [compose.apply(x[own], [p[own] for p in parameters]) for own in (slice(0, 4), slice(4, 8))]
     assert torch.equal(whole, torch.cat(halves))
+
+
+def test_random_crops_are_cut_whole_from_everywhere_in_the_image():
+    x = torch.arange(8 * 8.0).view(1, 1, 8, 8).expand(500, 2, 8, 8)
+    before = x.clone()
+    views = RandomCrop(5).apply(x, RandomCrop(5).draw(500, 2, torch.Generator().manual_seed(0)))
+    assert views.shape == (500, 2, 5, 5)
+    assert torch.equal(x, before)
+    corners = {(int(v[0, 0, 0]) // 8, int(v[0, 0, 0]) % 8) for v in views}
+    assert corners == {(y, x) for y in range(4) for x in range(4)}
+    for view in views[:20]:
+        y, x0 = divmod(int(view[0, 0, 0]), 8)
+        assert torch.equal(view, x[0, :, y : y + 5, x0 : x0 + 5])
+
+
+def test_a_view_larger_than_its_crop_is_an_error():
+    with pytest.raises(ValueError, match="8 x 8 pixels are smaller than views of 9"):
+        RandomCrop(9).apply(images(), torch.zeros(6, 2))
+
+
+def test_visible_patches_are_a_sorted_random_choice_and_the_rest_is_masked():
+    order = draw_visible(2000, 6, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(order.sort(dim=1).values, torch.arange(6).expand(2000, 6))
+    assert (order[:, :4].diff(dim=1) > 0).all()
+    share = torch.zeros(6).index_add_(0, order[:, :4].flatten(), torch.ones(8000)) / 2000
+    torch.testing.assert_close(share, torch.full((6,), 4 / 6), atol=0.05, rtol=0)
+    with pytest.raises(ValueError, match="0 of 6"):
+        draw_visible(2, 6, 0, torch.Generator())

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader
 
 from morphoclip.batch import Batch
 from morphoclip.methods.clip import CLIP
+from morphoclip.methods.cwa_msn import CWAMSN
+from morphoclip.methods.dino import DINO
+from morphoclip.methods.mae import MAE
 from morphoclip.methods.simclr import SimCLR
 
 ENCODER = {"name": "vit_demo", "image_size": 16, "embed_dim": 16, "depth": 1, "heads": 2, "stem_widths": [4]}
@@ -52,11 +55,38 @@ def clip(**kw: Any) -> CLIP:
     return CLIP(ENCODER, OPTIMIZER, AUGMENT, **(settings | kw))
 
 
-METHODS = {"simclr": simclr, "clip": clip}
+def view(size: int) -> dict[str, Any]:
+    crop = {"_target_": "morphoclip.augment.RandomCrop", "size": size}
+    return {"_target_": "morphoclip.augment.Compose", "transforms": [crop, *AUGMENT["transforms"]]}
 
 
-def bags(own: slice = slice(None)) -> Batch:
-    """Six bags of four crops on two plates, the last crop of bag 1 padding."""
+TWO_SIZES = ENCODER | {"dynamic_img_size": True}
+MOMENTUM = {"_target_": "morphoclip.training.schedules.cosine", "_partial_": True, "start": 0.9, "end": 1.0}
+RAMP = {"_target_": "morphoclip.training.schedules.ramp", "_partial_": True, "warmup": 2, "start": 0.02, "end": 0.04}
+
+
+def dino(**kw: Any) -> DINO:
+    torch.manual_seed(0)
+    settings = {"local_views": 2, "out_dim": 12, "head": {"hidden": 16, "bottleneck": 8}, "koleo_weight": 0.1}
+    return DINO(TWO_SIZES, OPTIMIZER, view(12), view(8), RAMP, MOMENTUM, **(settings | kw))
+
+
+def mae(**kw: Any) -> MAE:
+    torch.manual_seed(0)
+    return MAE(ENCODER, OPTIMIZER, AUGMENT, **({"decoder": {"width": 8, "depth": 1, "heads": 2}} | kw))
+
+
+def cwa_msn(**kw: Any) -> CWAMSN:
+    torch.manual_seed(0)
+    settings = {"local_views": 2, "mask_ratio": 0.3, "prototypes": 5, "head": [16, 8]}
+    return CWAMSN(TWO_SIZES, OPTIMIZER, view(12), view(8), MOMENTUM, **(settings | kw))
+
+
+METHODS = {"simclr": simclr, "clip": clip, "dino": dino, "mae": mae, "cwa_msn": cwa_msn}
+
+
+def bags(own: slice = slice(None), size: int = 4) -> Batch:
+    """Six bags of four crops on two plates, the last crop of bag 1 padding; or of the last `size` crops of each."""
     draws = torch.Generator().manual_seed(3)
     images = torch.randint(0, 1000, (6, 4, 5, 16, 16), generator=draws).to(torch.uint16)
     mask = torch.ones(6, 4, dtype=torch.bool)
@@ -71,7 +101,12 @@ def bags(own: slice = slice(None)) -> Batch:
         high=torch.full((6, 4, 5), 1000.0),
         plate=torch.tensor([0, 1, 0, 1]).repeat(6, 1),
     )
-    return batch.map(lambda tensor: tensor[own].clone())
+    return batch.map(lambda tensor: (tensor[own, -size:] if tensor.ndim > 1 else tensor[own]).clone())
+
+
+def batch_of(method: str, own: slice = slice(None)) -> Batch:
+    """What a method is fed with: CWA-MSN with pairs, the others with bags."""
+    return bags(own, size=2 if method == "cwa_msn" else 4)
 
 
 class Gradients(pl.Callback):

@@ -38,7 +38,7 @@ def test_a_step_scales_freezes_and_schedules_by_prefix():
         lr_schedule=linear,
         weight_decay_schedule=linear,
         lr_scale={"encoder": 0.1, "encoder.1": 0.5},
-        frozen_steps={"head": 3},
+        frozen={"head": 3, "encoder.1": 0.25},
     )
     optimizer = recipe.build(model)
 
@@ -48,7 +48,8 @@ def test_a_step_scales_freezes_and_schedules_by_prefix():
 
     before, after = by_name(2), by_name(5)
     assert before["encoder.0.weight"] == pytest.approx((0.08, 0.32))
-    assert before["encoder.1.weight"] == pytest.approx((0.4, 0))
+    assert before["encoder.1.weight"] == pytest.approx((0, 0))
+    assert after["encoder.1.weight"] == pytest.approx((0.25, 0))
     assert before["head.weight"] == pytest.approx((0, 0.32))
     assert after["head.weight"] == pytest.approx((0.5, 0.2))
     assert after["prototypes"] == pytest.approx((0.5, 0))

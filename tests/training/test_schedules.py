@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from morphoclip.training.schedules import constant, cosine, linear, one_cycle, warmup_cosine
+from morphoclip.training.schedules import constant, cosine, linear, one_cycle, ramp, stretched, warmup_cosine
 
 
 @pytest.mark.parametrize("total", [10, 600])
@@ -35,3 +35,14 @@ def test_linear_cosine_and_constant_ends():
         assert schedule(10, 10, start=0.2, end=0.8) == pytest.approx(0.8)
         assert schedule(12, 10, start=0.2, end=0.8) == pytest.approx(0.8)
     assert constant(7, 10, value=0.3) == 0.3
+
+
+def test_a_ramp_rises_and_stays():
+    assert [ramp(s, 100, warmup=0.2, start=0.01, end=0.04) for s in (0, 10, 20, 90)] == pytest.approx(
+        [0.01, 0.025, 0.04, 0.04]
+    )
+
+
+def test_a_stretched_schedule_is_cut_off_before_its_end():
+    for step in (0, 40, 80):
+        assert stretched(step, 80, schedule=cosine, factor=1.25) == cosine(step, 100)

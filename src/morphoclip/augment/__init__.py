@@ -2,6 +2,8 @@
 
 from morphoclip.augment.color import Color
 from morphoclip.augment.compose import Compose, Transform
+from morphoclip.augment.crop import RandomCrop
+from morphoclip.augment.mask import draw_visible
 from morphoclip.augment.symmetry import Flip, Rot90
 
-__all__ = ["Color", "Compose", "Flip", "Rot90", "Transform"]
+__all__ = ["Color", "Compose", "Flip", "RandomCrop", "Rot90", "Transform", "draw_visible"]

@@ -5,6 +5,7 @@ from morphoclip.losses.context import LossContext
 from morphoclip.losses.cwcl import CWCLLoss
 from morphoclip.losses.dino import DINOLoss
 from morphoclip.losses.infonce import InfoNCELoss
+from morphoclip.losses.koleo import KoLeoLoss
 from morphoclip.losses.mae import MAELoss
 from morphoclip.losses.msn import MSNLoss
 from morphoclip.losses.ntxent import NTXentLoss
@@ -17,6 +18,7 @@ __all__ = [
     "CWCLLoss",
     "DINOLoss",
     "InfoNCELoss",
+    "KoLeoLoss",
     "LossContext",
     "MAELoss",
     "MSNLoss",

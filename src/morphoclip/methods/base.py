@@ -15,7 +15,7 @@ from morphoclip.batch import Batch
 from morphoclip.distributed import rank, world_size
 from morphoclip.models import Encoder, create_encoder
 from morphoclip.training.guards import NonFiniteGuard
-from morphoclip.training.monitors import mean_cosine, rank_me
+from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.seeding import fold, generator
 
 
@@ -38,6 +38,8 @@ class Method(pl.LightningModule):
         seed: of every draw.
         monitor_every: steps between the collapse monitors.
     """
+
+    clip_each_parameter = False  # a method may clip each parameter's gradient on its own
 
     encoder: Encoder
     encoder_prefix = "encoder."
@@ -68,18 +70,23 @@ class Method(pl.LightningModule):
         """(optimizer step, batch within it): what draws are seeded by. The same after a resume as without one."""
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
-    def views(self, crops: Batch, batch_idx: int, *purposes: str) -> list[Tensor]:
-        """Standardised float views (B, C, H, W) of a batch of crops, one a purpose, each augmented on its own.
+    def draws(self, count: int, batch_idx: int, purpose: str) -> tuple[int, slice, torch.Generator]:
+        """(rows to draw, which of them are this rank's, with what) for `count` rows here, the same on every rank.
 
-        Parameters are drawn for the batches of all ranks and sliced, so that two ranks see what one would.
+        Rows are drawn for the batches of all ranks and sliced, so that two ranks see what one would.
         """
+        own = slice(rank() * count, (rank() + 1) * count)
+        return count * world_size(), own, generator(self.seed, *self.step_key(batch_idx), purpose)
+
+    def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
+        """Standardised float views (B, C, H, W) of a batch of crops, one a purpose, each augmented on its own."""
+        augmentation = augmentation or self.augmentation
         x = self.encoder.scale(crops.images, crops.low, crops.high)
-        count, own = len(x) * world_size(), slice(rank() * len(x), (rank() + 1) * len(x))
         views = []
         for purpose in purposes:
-            draws = generator(self.seed, *self.step_key(batch_idx), purpose)
-            parameters = self.augmentation.draw(count, x.shape[1], draws)
-            views.append(self.encoder.standardise(self.augmentation.apply(x, [rows[own] for rows in parameters])))
+            count, own, draws = self.draws(len(x), batch_idx, purpose)
+            parameters = augmentation.draw(count, x.shape[1], draws)
+            views.append(self.encoder.standardise(augmentation.apply(x, [rows[own] for rows in parameters])))
         return views
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -98,24 +105,46 @@ class Method(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.recipe.build(self)
 
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.after_optimizer_step()
+
+    def after_optimizer_step(self) -> None:
+        """What a method does once an optimizer step, accumulated or not; `global_step` is still that step's number.
+
+        It comes before any checkpoint: Lightning's callbacks save before a module's `on_train_batch_end`, and a run
+        resumed from there would have lost the step's last word.
+        """
+
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip by the global norm, which the guard reads too."""
+        """Clip by the norm of all gradients (or of each, `clip_each_parameter`); the guard reads the global norm."""
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"gradient_clip_algorithm {gradient_clip_algorithm!r} is not offered: clip by norm")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        if gradient_clip_val:
+        if gradient_clip_val and self.clip_each_parameter:
+            for parameter in parameters:
+                torch.nn.utils.clip_grad_norm_(parameter, gradient_clip_val)
+        elif gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.guard.watch(self.global_step, self.last_loss, norm)
 
-    def report(self, loss: Tensor, embeddings: Tensor, batch: Batch, **scalars: Tensor) -> dict[str, Tensor]:
-        """Log a step and return what `training_step` should; `embeddings` (B, D) are watched for collapse."""
+    def report(
+        self, loss: Tensor, embeddings: Tensor, batch: Batch, assignments: Tensor | None = None, **scalars: Tensor
+    ) -> dict[str, Tensor]:
+        """Log a step and return what `training_step` should.
+
+        `embeddings` (B, D) and, of methods with prototypes, the targets' `assignments` (B, K) are watched for collapse.
+        """
         self.last_loss = loss.detach()
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         self.log_dict(scalars, batch_size=len(batch))
         if self.global_step % self.monitor_every == 0:
             self.log("collapse/rank_me", rank_me(embeddings), batch_size=len(batch))
             self.log("collapse/mean_cosine", mean_cosine(embeddings), batch_size=len(batch))
+            if assignments is not None:
+                self.log("collapse/prototype_usage", prototype_usage(assignments), batch_size=len(batch))
+                self.log("collapse/max_probability", assignments.amax(dim=1).mean(), batch_size=len(batch))
         return {"loss": loss}
 
     def on_train_end(self) -> None:

@@ -123,7 +123,7 @@ class CLIP(Method):
         context = LossContext(perturbation=perturbation.flatten(), plate=plate.flatten())
         return self.image_loss(sub_bags.flatten(0, 1), None, self.image_logit_scale, context=context)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def after_optimizer_step(self) -> None:
         if self.logit_scale is not None:
             with torch.no_grad():
                 self.logit_scale.clamp_(0, math.log(100))

@@ -11,6 +11,8 @@ _HOMES = {
     "HuggingFaceTextEncoder": "text",
     "BatchNorm": "norm",
     "ProjectionHead": "heads",
+    "PrototypeHead": "heads",
+    "MAEDecoder": "mae_decoder",
 }
 
 __all__ = sorted(_HOMES)

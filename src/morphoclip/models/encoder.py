@@ -61,9 +61,11 @@ class Encoder(nn.Module):
         """uint16 crops (B, C, H, W) with their limits (B, C) to what `forward` takes."""
         return self.standardise(self.scale(images, low, high))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (B, D) of preprocessed crops (B, C, H, W)."""
-        return self.projection(self.backbone(x))
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Embeddings (B, D) of preprocessed crops (B, C, H, W), from all patches or those of `keep` (B, L') alone."""
+        if keep is None:
+            return self.projection(self.backbone(x))
+        return self.projection(self.backbone.forward_head(self.forward_tokens(x, keep)))
 
     def forward_tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalised tokens before pooling and projection.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from morphoclip.models.norm import BatchNorm
 
@@ -24,3 +26,27 @@ class ProjectionHead(nn.Sequential):
             layers += [nn.Linear(inputs, outputs, bias=not batch_norm)]
             layers += [BatchNorm(outputs)] * batch_norm + [nn.ReLU()]
         super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head: a perceptron with GELU, L2-normalised, then its cosines to K prototypes; (B, D) to (B, K).
+
+    Prototypes are stored as they come and normalised where they are used: torch's weight_norm does not deep-copy,
+    and a teacher is a deep copy.
+
+    Args:
+        dim: D.
+        out_dim: K.
+        hidden, bottleneck: widths of the two hidden layers, and of what the prototypes see.
+    """
+
+    def __init__(self, dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.prototypes = nn.Parameter(torch.empty(out_dim, bottleneck))
+        nn.init.trunc_normal_(self.prototypes, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(self.layers(x), dim=-1), F.normalize(self.prototypes, dim=-1))

@@ -14,11 +14,15 @@ class ConvolutionalStem(nn.Module):
     """Stride-2 3×3 convolutions in place of one linear patch embedding (Xiao et al. 2021, early convolutions).
 
     On 64-pixel nuclei a linear patch stem stayed at the level of the untrained net; this one learns in minutes.
-    Takes (B, C, H, W) and returns (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1.
+    Takes (B, C, H, W) and returns (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1; not flattened
+    it is (B, H / 2^n, W / 2^n, embed_dim), which timm asks for where the image size may vary.
     """
 
-    def __init__(self, image_size: int, in_channels: int, embed_dim: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, image_size: int, in_channels: int, embed_dim: int, widths: Sequence[int], flatten: bool = True
+    ) -> None:
         super().__init__()
+        self.flatten = flatten
         stride = 2 ** (len(widths) + 1)
         if image_size % stride:
             raise ValueError(f"image_size {image_size} is not a multiple of the stem's stride {stride}")
@@ -35,7 +39,7 @@ class ConvolutionalStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # LayerNorm2d and oneDNN's convolutions are fastest on channels_last.
         x = self.layers(x.contiguous(memory_format=torch.channels_last))
-        return x.flatten(2).transpose(1, 2)
+        return x.flatten(2).transpose(1, 2) if self.flatten else x.permute(0, 2, 3, 1)
 
 
 def vit_demo(
@@ -53,8 +57,8 @@ def vit_demo(
     Further keywords go to `timm.models.vision_transformer.VisionTransformer`.
     """
 
-    def stem(img_size: int, in_chans: int, embed_dim: int, **_) -> ConvolutionalStem:
-        return ConvolutionalStem(img_size, in_chans, embed_dim, stem_widths)
+    def stem(img_size: int, in_chans: int, embed_dim: int, output_fmt: str = "NLC", **_) -> ConvolutionalStem:
+        return ConvolutionalStem(img_size, in_chans, embed_dim, stem_widths, flatten=output_fmt == "NLC")
 
     settings = {"class_token": False, "global_pool": "avg", "num_classes": 0} | kw
     return VisionTransformer(

@@ -21,22 +21,22 @@ def parameter_groups(
     *,
     weight_decay: float,
     lr_scale: Mapping[str, float] | None = None,
-    frozen_steps: Mapping[str, int] | None = None,
+    frozen: Mapping[str, int | float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen_steps` beside torch's own keys.
+    """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen` beside torch's own keys.
 
     Args:
         module: its trainable parameters.
         weight_decay: of the parameters that decay.
         lr_scale: factor of the learning rate by prefix of the parameter's name; the longest prefix wins.
-        frozen_steps: number of first steps with learning rate 0, by prefix likewise.
+        frozen: first steps with learning rate 0, by prefix likewise: a number if an int, a share of the run if a float.
 
     Raises:
         ValueError: a prefix that no trainable parameter has.
     """
-    lr_scale, frozen_steps = dict(lr_scale or {}), dict(frozen_steps or {})
+    lr_scale, frozen = dict(lr_scale or {}), dict(frozen or {})
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    for prefix in {**lr_scale, **frozen_steps}:
+    for prefix in {**lr_scale, **frozen}:
         if not any(name.startswith(prefix) for name in trainable):
             raise ValueError(f"no trainable parameter starts with {prefix!r}; first names: {list(trainable)[:5]}")
 
@@ -46,8 +46,8 @@ def parameter_groups(
     groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in trainable.items():
         decay = weight_decay if decays(name, parameter) else 0.0
-        key = (decay > 0, setting(lr_scale, name, 1.0), setting(frozen_steps, name, 0))
-        new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen_steps": key[2]}
+        key = (decay > 0, setting(lr_scale, name, 1.0), setting(frozen, name, 0))
+        new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen": key[2]}
         group = groups.setdefault(key, new)
         group["params"].append(parameter)
         group["names"].append(name)

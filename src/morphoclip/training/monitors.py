@@ -19,3 +19,9 @@ def mean_cosine(embeddings: Tensor) -> Tensor:
     rows = F.normalize(embeddings.detach().float(), dim=-1)
     count = len(rows)
     return (rows.sum(0).square().sum() - rows.square().sum()) / (count * (count - 1))
+
+
+def prototype_usage(assignments: Tensor) -> Tensor:
+    """Share of the K prototypes in use: exp of the entropy of the mean of assignments (B, K), over K; 1/K is collapse."""
+    mean = assignments.detach().float().mean(dim=0)
+    return torch.exp(-torch.special.xlogy(mean, mean).sum()) / assignments.shape[1]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from morphoclip.training.groups import parameter_groups
-from morphoclip.training.schedules import constant
+from morphoclip.training.schedules import as_steps, constant
 
 Schedule = Callable[[int, int], float]
 
@@ -20,7 +20,7 @@ class AdamW:
 
     Attributes:
         lr, weight_decay: peak values; schedules give their factor at (step, total steps).
-        lr_scale, frozen_steps: by prefix of parameter names, see `parameter_groups`.
+        lr_scale, frozen: by prefix of parameter names, see `parameter_groups`.
     """
 
     lr: float
@@ -30,13 +30,11 @@ class AdamW:
     lr_schedule: Schedule = constant
     weight_decay_schedule: Schedule = constant
     lr_scale: Mapping[str, float] = field(default_factory=dict)
-    frozen_steps: Mapping[str, int] = field(default_factory=dict)
+    frozen: Mapping[str, int | float] = field(default_factory=dict)
 
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimizer of a module's trainable parameters."""
-        groups = parameter_groups(
-            module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen_steps=self.frozen_steps
-        )
+        groups = parameter_groups(module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen=self.frozen)
         return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=True)
 
     def set_step(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> float:
@@ -44,7 +42,7 @@ class AdamW:
         lr = self.lr * self.lr_schedule(step, total)
         weight_decay = self.weight_decay * self.weight_decay_schedule(step, total)
         for group in optimizer.param_groups:
-            group["lr"] = 0.0 if step < group["frozen_steps"] else lr * group["lr_scale"]
+            group["lr"] = 0.0 if step < as_steps(group["frozen"], total) else lr * group["lr_scale"]
             if group["weight_decay"] > 0:
                 group["weight_decay"] = weight_decay
         return lr

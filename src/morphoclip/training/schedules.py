@@ -1,15 +1,17 @@
 """Schedules: pure functions of (step, total steps), so that a resumed run needs no scheduler's state.
 
-Each gives a factor of the peak value. `warmup` is a number of steps if an int, a share of the run if a float.
+Those of learning rate and weight decay give a factor of the peak value. `warmup` is a number of steps if an int, a share of the run if a float.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
-def _warmup_steps(warmup: int | float, total: int) -> float:
-    return warmup if isinstance(warmup, int) else warmup * total
+def as_steps(span: int | float, total: int) -> float:
+    """Steps of a span that is a number of them if an int, a share of the run if a float."""
+    return span if isinstance(span, int) else span * total
 
 
 def constant(step: int, total: int, *, value: float = 1.0) -> float:
@@ -27,9 +29,15 @@ def cosine(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> fl
     return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
 
 
+def ramp(step: int, total: int, *, warmup: int | float, start: float, end: float) -> float:
+    """Linear from `start` to `end` during the warm-up, then constant."""
+    rise = as_steps(warmup, total)
+    return linear(step, rise, start=start, end=end) if step < rise else end
+
+
 def warmup_cosine(step: int, total: int, *, warmup: int | float, start: float = 0.0, end: float = 0.0) -> float:
     """Linear from `start` to 1 during the warm-up, then half a cosine to `end` at step `total`."""
-    rise = _warmup_steps(warmup, total)
+    rise = as_steps(warmup, total)
     if step < rise:
         return linear(step, rise, start=start, end=1.0)
     return cosine(step - rise, max(total - rise, 1), start=1.0, end=end)
@@ -37,7 +45,12 @@ def warmup_cosine(step: int, total: int, *, warmup: int | float, start: float = 
 
 def one_cycle(step: int, total: int, *, warmup: int | float = 0.3, start: float = 0.04, end: float = 4e-6) -> float:
     """Half a cosine up from `start` to 1, half a cosine down to `end` at the last step (Smith 2018, as torch's)."""
-    rise = _warmup_steps(warmup, total) - 1
+    rise = as_steps(warmup, total) - 1
     if step < rise:
         return cosine(step, rise, start=start, end=1.0)
     return cosine(step - rise, max(total - 1 - rise, 1), start=1.0, end=end)
+
+
+def stretched(step: int, total: int, *, schedule: Callable[[int, int], float], factor: float) -> float:
+    """The first part of a schedule made for `factor` times as many steps, cut off at `total`."""
+    return schedule(step, round(total * factor))

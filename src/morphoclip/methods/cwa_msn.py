@@ -1,0 +1,110 @@
+"""CWA-MSN: masked views of a crop agree with a teacher's whole view of another well's crop (METHODS §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from morphoclip.augment import draw_visible
+from morphoclip.batch import Batch
+from morphoclip.losses import MSNLoss
+from morphoclip.methods.base import build
+from morphoclip.methods.distillation import Distillation
+from morphoclip.models import ProjectionHead
+
+
+class CWAMSN(Distillation):
+    """Masked siamese networks (Assran et al. 2022) between two wells of one perturbation.
+
+    In a batch of pairs (B, 2, C, H, W) anchors come from the first crop and targets from the second; which wells pair
+    up is the sampler's choice, and a pair whose second crop is padding falls back to the first. A batch of crops
+    (B, C, H, W) is plain MSN.
+
+    Build it from configs as `hydra.utils.instantiate(config.method)`. The encoder is a timm ViT that takes images of
+    both view sizes (`dynamic_img_size: true`).
+
+    Args:
+        global_view, local_view: `_target_` of the Compose that makes a view of a crop.
+        local_views: number of unmasked small anchors beside the masked large one.
+        mask_ratio: share of the large anchor's patches that the student does not see.
+        prototypes: K.
+        head: widths of the projection head after the encoder's own, with batch norm over ranks.
+        temperature, target_sharpen, me_max_weight, sinkhorn_iters: see `MSNLoss`.
+        ema_momentum: see `Distillation`; encoder, optimizer, seed, monitor_every: see `Method`.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        global_view: Mapping[str, Any],
+        local_view: Mapping[str, Any],
+        ema_momentum: Mapping[str, Any],
+        local_views: int = 10,
+        mask_ratio: float = 0.15,
+        prototypes: int = 1024,
+        head: Sequence[int] = (2048, 2048, 256),
+        temperature: float = 0.1,
+        target_sharpen: float = 0.25,
+        me_max_weight: float = 1.0,
+        sinkhorn_iters: int = 3,
+        seed: int = 0,
+        monitor_every: int = 50,
+    ) -> None:
+        super().__init__(ema_momentum, encoder=encoder, optimizer=optimizer, seed=seed, monitor_every=monitor_every)
+        self.save_hyperparameters()
+        self.global_view, self.local_view = build(global_view), build(local_view)
+        self.local_views = [f"local view {number}" for number in range(local_views)]
+        self.mask_ratio = mask_ratio
+        self.loss = MSNLoss(temperature, target_sharpen, me_max_weight, sinkhorn_iters)
+        self.prototypes = nn.Parameter(torch.empty(prototypes, head[-1]))
+        nn.init.trunc_normal_(self.prototypes, std=0.02)
+        self.add_teacher(ProjectionHead((self.encoder.embed_dim, *head), batch_norm=True))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        first, second = split_pairs(batch)
+        (whole,) = self.views(second, batch_idx, "target view", augmentation=self.global_view)
+        targets = self.teacher_head(self.teacher_encoder(whole))  # (B, D)
+        (large,) = self.views(first, batch_idx, "anchor view", augmentation=self.global_view)
+        embeddings = [self.encoder(large, keep=self.visible_patches(large, batch_idx))]
+        if self.local_views:
+            small = torch.cat(self.views(first, batch_idx, *self.local_views, augmentation=self.local_view))
+            embeddings.append(self.encoder(small))
+        anchors = self.head(torch.cat(embeddings))  # (V·B, D), view-major
+        loss = self.loss(anchors, targets, self.prototypes)
+        sharp = F.linear(F.normalize(targets, dim=1), F.normalize(self.prototypes.detach(), dim=1))
+        assignments = (sharp.float() / (self.loss.temperature * self.loss.target_sharpen)).softmax(dim=1)
+        return self.report(loss, embeddings[0], batch, assignments)
+
+    def visible_patches(self, view: Tensor, batch_idx: int) -> Tensor:
+        """int64 (B, L'), the patches of the large anchor that the student sees."""
+        patch = self.encoder.backbone.patch_embed.patch_size
+        patches = (view.shape[-2] // patch[0]) * (view.shape[-1] // patch[1])
+        visible = patches - round(self.mask_ratio * patches)
+        count, own, draws = self.draws(len(view), batch_idx, "mask")
+        return draw_visible(count, patches, visible, draws)[own, :visible].to(view.device)
+
+
+def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
+    """The crops (B, C, H, W) that anchors and targets are cut from; the same ones where the batch holds no pairs.
+
+    Raises:
+        ValueError: bags of another size than 2.
+    """
+    if batch.images.ndim == 4:
+        return batch, batch
+    if batch.images.shape[1] != 2:
+        raise ValueError(f"CWA-MSN takes crops or pairs, not bags of {batch.images.shape[1]}: set bag_size to 2")
+    row = torch.arange(len(batch), device=batch.images.device)
+    partner = torch.ones_like(row) if batch.mask is None else batch.mask[:, 1].long()
+    fields = {"images": batch.images, "low": batch.low, "high": batch.high}
+    pair = [
+        replace(batch, mask=None, **{name: value[row, place] for name, value in fields.items()})
+        for place in (torch.zeros_like(row), partner)
+    ]
+    return pair[0], pair[1]

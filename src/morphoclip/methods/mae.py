@@ -1,0 +1,72 @@
+"""Masked autoencoding: pixels of hidden patches from the visible ones (METHODS §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.augment import draw_visible
+from morphoclip.batch import Batch
+from morphoclip.losses import MAELoss
+from morphoclip.methods.base import Method
+from morphoclip.methods.crops import as_crops
+from morphoclip.models import MAEDecoder
+from morphoclip.models.mae_decoder import patchify, sin_cos_positions
+
+
+class MAE(Method):
+    """He et al. 2022 with Kim et al.'s mask ratio; features are the mean of patch tokens.
+
+    Build it from configs as `hydra.utils.instantiate(config.method)`. The encoder is a timm ViT with a linear patch
+    embedding: a convolutional stem sees across the edges of masked patches.
+
+    Args:
+        mask_ratio: share of patches hidden.
+        norm_pix, per_channel: see `MAELoss`.
+        decoder: keywords of `MAEDecoder` (width, depth, heads).
+        encoder, optimizer, augment, seed, monitor_every: see `Method`. The encoder pools patch tokens by their mean.
+
+    Raises:
+        ValueError: the encoder has no patches or a projection, which reconstruction would not train.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        augment: Mapping[str, Any] | None,
+        mask_ratio: float = 0.5,
+        norm_pix: bool = True,
+        per_channel: bool = False,
+        decoder: Mapping[str, int] | None = None,
+        seed: int = 0,
+        monitor_every: int = 50,
+    ) -> None:
+        # Without fc_norm the last norm comes before pooling, where the decoder reads and so trains it.
+        super().__init__({**encoder, "global_pool": "avg", "fc_norm": False}, optimizer, augment, seed, monitor_every)
+        self.save_hyperparameters()
+        vit = self.encoder.backbone
+        if not hasattr(vit, "patch_embed") or not isinstance(self.encoder.projection, nn.Identity):
+            raise ValueError(f"MAE needs a vision transformer without projection, not {encoder}")
+        self.patch = vit.patch_embed.patch_size[0]
+        positions = sin_cos_positions(vit.patch_embed.grid_size, vit.embed_dim)
+        prefix = positions.new_zeros(vit.pos_embed.shape[1] - len(positions), vit.embed_dim)
+        vit.pos_embed = nn.Parameter(torch.cat([prefix, positions])[None], requires_grad=False)
+        self.patches = len(positions)
+        self.visible = self.patches - round(mask_ratio * self.patches)
+        channels = len(self.encoder.channels)
+        self.loss = MAELoss(norm_pix, per_channel, channels)
+        self.decoder = MAEDecoder(vit.embed_dim, vit.patch_embed.grid_size, self.patch**2 * channels, **(decoder or {}))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        (x,) = self.views(as_crops(batch), batch_idx, "view")
+        count, own, draws = self.draws(len(x), batch_idx, "mask")
+        order = draw_visible(count, self.patches, self.visible, draws)[own].to(x.device)  # (B, L)
+        tokens = self.encoder.forward_tokens(x, order[:, : self.visible])
+        pred = self.decoder(tokens, order, self.encoder.num_prefix_tokens)  # (B, L, p²C)
+        mask = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, : self.visible], False)
+        loss = self.loss(pred, patchify(x, self.patch), mask)
+        return self.report(loss, tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1), batch)

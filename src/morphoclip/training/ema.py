@@ -1,0 +1,41 @@
+"""Teachers: exponential moving averages of a student."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Teacher(nn.Module):
+    """A copy of `student` without gradient that follows it by `update`.
+
+    It runs without dropout and drop path, in training too, but its batch norms use the batch's statistics then.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.module = deepcopy(student).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Teacher:
+        super().train(False)  # attention's dropout asks its own module, so all of them must be in evaluation mode
+        self.training = mode
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(mode)
+        return self
+
+    @torch.no_grad()
+    def forward(self, *args, **kwargs) -> Tensor:
+        return self.module(*args, **kwargs)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, momentum: float) -> None:
+        """Parameters become momentum · theirs + (1 − momentum) · the student's; buffers are copied."""
+        own, new = list(self.module.parameters()), list(student.parameters())
+        torch._foreach_lerp_(own, new, 1 - momentum)
+        for buffer, value in zip(self.module.buffers(), student.buffers(), strict=True):
+            buffer.copy_(value)
