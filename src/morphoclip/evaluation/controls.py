@@ -1,8 +1,9 @@
-"""Scores that tell what a score is worth: shuffled labels, and DMSO wells at one position posing as replicates."""
+"""Scores that tell what a score is worth: shuffled labels, layout alone, cell count alone, structure alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,67 @@ def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | N
         )
         tables.append(table[table["average_precision"].notna()])
     return pd.concat(tables, ignore_index=True)
+
+
+def other_well(folds: Sequence[Question], ties: str) -> pd.DataFrame | None:
+    """Replicate AP (rows: query x fold) where positives lie at another well position than the query.
+
+    What is left once replicates cannot be told by position. None where every replicate shares its position.
+    """
+    tables = []
+    for question in folds:
+        meta = question.meta
+        asking = meta[question.queries]
+        if asking.groupby(schema.PERTURBATION)[schema.WELL].nunique().max() < 2:
+            return None
+        rules = question.rules
+        table = average_precision(
+            meta, question.feats, rules.pos_sameby, [schema.WELL], rules.neg_sameby, rules.neg_diffby,
+            ties=ties, queries=question.queries,
+        )  # fmt: skip
+        tables.append(table[table["average_precision"].notna()])
+    return pd.concat(tables, ignore_index=True)
+
+
+def cell_count_alone(question: Question, ties: str) -> pd.DataFrame | None:
+    """AP of the question with -|difference of cell counts| as the only similarity; None without a count column."""
+    if schema.CELL_COUNT not in question.meta:
+        return None
+    counts = pd.to_numeric(question.meta[schema.CELL_COUNT], errors="coerce").to_numpy(float)
+    if not np.isfinite(counts).all():
+        return None
+    return _alone(question, counts[:, None] + 1.0, "absolute_difference", ties)  # +1: no row is zero, differences stay
+
+
+def structure_alone(question: Question, ties: str) -> pd.DataFrame | None:
+    """AP of the question among compounds with Tanimoto similarity of Morgan fingerprints (radius 3, 2048 bits).
+
+    None where a profile has no structure. A cross-modal model that only knows chemistry scores this much.
+    """
+    if schema.SMILES not in question.meta:
+        return None
+    bits = [morgan_fingerprint(str(smiles)) for smiles in question.meta[schema.SMILES]]
+    if any(b is None for b in bits):
+        return None
+    return _alone(question, np.stack(bits), "tanimoto", ties)
+
+
+def morgan_fingerprint(smiles: str, radius: int = 3, size: int = 2048) -> np.ndarray | None:
+    """uint8 (size,) Morgan bits with chirality; None for what RDKit cannot read."""
+    from rdkit import Chem, RDLogger
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+
+    RDLogger.DisableLog("rdApp.*")
+    molecule = Chem.MolFromSmiles(smiles) if smiles else None
+    if molecule is None:
+        return None
+    generator = GetMorganGenerator(radius=radius, fpSize=size, includeChirality=True)
+    return generator.GetFingerprintAsNumPy(molecule).astype(np.uint8)
+
+
+def _alone(question: Question, feats: np.ndarray, distance: str, ties: str) -> pd.DataFrame:
+    rules = replace(question.rules, distance=distance)
+    return replace(question, feats=feats, rules=rules).average_precision(ties)
 
 
 def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> pd.Series:

@@ -12,6 +12,7 @@ import pandas as pd
 from morphoclip.data import schema
 from morphoclip.evaluation import alarms, controls
 from morphoclip.evaluation.average_precision import expected_average_precision
+from morphoclip.evaluation.battery import BATTERY
 from morphoclip.evaluation.intervals import cluster_interval
 from morphoclip.evaluation.protocol import PlateSet, Protocol, cross_pairs, plate_sets
 from morphoclip.evaluation.significance import mean_average_precision
@@ -89,6 +90,7 @@ def score(
     tasks: Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
+    relationships: str | Path | None = None,
     strict: bool = False,
     p_convention: str = "exact",
     ties: str = "expected",
@@ -103,9 +105,11 @@ def score(
     Args:
         table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
             same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
-        tasks: replicate, sister, compound_gene, crispr_orf. Replicate always runs: the others score what it retrieves.
+        tasks: replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
+            and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
         queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
             profiles of the other tasks; the rest serves as positives and negatives only. Default all.
+        relationships: folder of annotated gene pairs, for the task of that name.
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
         ties, null_size, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
@@ -114,9 +118,9 @@ def score(
         ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.
     """
     protocol = protocol or Protocol()
-    unknown = sorted(set(tasks) - set(TASKS))
+    unknown = sorted(set(tasks) - set(TASKS) - set(BATTERY))
     if unknown:
-        raise ValueError(f"tasks {unknown} are unknown: choose among {list(TASKS)}")
+        raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
     settings = Settings(p_convention, ties, null_size, threshold, seed, bootstrap, shuffles)
     folds = [table] if isinstance(table, pd.DataFrame) else list(table)
     wanted = _query_wells(folds, queries)
@@ -135,7 +139,7 @@ def score(
         card.note_unpaired(questions[0], groups)
         retrieved[questions[0].subset] = groups.loc[groups["below_corrected_p"], schema.PERTURBATION].tolist()
         card.shuffle(questions)
-        card.same_position(questions[0].subset, folds_of_set)
+        card.replicate_controls(questions, folds_of_set)
     for gated in (True, False):
         profiles = [
             tuple(consensus(s, s.table[_QUERY].to_numpy(), retrieved[s.name] if gated else None) for s in folds_of_set)
@@ -145,6 +149,13 @@ def score(
             card.add(questions, gated=gated)
             if gated:
                 card.shuffle(questions)
+            elif questions[0].task == SISTER:
+                card.sister_controls(questions[0])
+    for name in BATTERY:
+        if name in tasks:
+            card.add_battery(
+                name, [folds_of_set[0] for folds_of_set in by_set], protocol, relationships_folder=relationships
+            )
     return card.finish()
 
 
@@ -255,16 +266,35 @@ class _Builder:
             (first.task, first.subset, "shuffled_labels", mean, mean - spread, mean + spread, len(values), chance)
         )
 
-    def same_position(self, subset: str, folds: Sequence[PlateSet]) -> None:
-        table = controls.same_position_dmso(folds, self.settings.ties)
-        if table is None:
+    def replicate_controls(self, questions: list[Question], folds: Sequence[PlateSet]) -> None:
+        first, ties = questions[0], self.settings.ties
+        self._control(first, "same_position_dmso", controls.same_position_dmso(folds, ties), schema.WELL)
+        self._control(first, "replicate_other_well", controls.other_well(questions, ties), schema.PERTURBATION)
+        self._control(first, "cell_count_alone", controls.cell_count_alone(first, ties), schema.PERTURBATION)
+
+    def sister_controls(self, question: Question) -> None:
+        """Structure and cell count on the very profiles of the task; ungated, as methods are compared."""
+        ties = self.settings.ties
+        self._control(question, "structure_alone", controls.structure_alone(question, ties), LABEL)
+        self._control(question, "cell_count_alone", controls.cell_count_alone(question, ties), LABEL)
+
+    def _control(self, question: Question, name: str, rows: pd.DataFrame | None, by: str) -> None:
+        if rows is None:
+            if name == "cell_count_alone":
+                self.notes.append(f"cell count alone is not available: the table has no complete {schema.CELL_COUNT}")
             return
-        chance = float(expected_average_precision(table["n_pos_pairs"], table["n_total_pairs"]).mean())
-        positions = table.groupby(schema.WELL)["average_precision"].mean()
-        low, high = self._interval(positions.to_numpy(), positions.index)
+        chance = float(expected_average_precision(rows["n_pos_pairs"], rows["n_total_pairs"]).mean())
+        groups = rows.groupby(by)["average_precision"].mean()
+        clusters = _members(rows, by) if by == LABEL else groups.index
+        low, high = self._interval(groups.to_numpy(), clusters)
         self.controls.append(
-            (REPLICATE, subset, "same_position_dmso", positions.mean(), low, high, len(positions), chance)
+            (question.task, question.subset, name, float(groups.mean()), low, high, len(groups), chance)
         )
+
+    def add_battery(self, name: str, sets: Sequence[PlateSet], protocol: Protocol, **options: object) -> None:
+        nothing = float("nan")
+        for subset, metric, value, n, chance in BATTERY[name](sets, protocol, seed=self.settings.seed, **options):
+            self.controls.append((name, subset, metric, value, nothing, nothing, n, chance))
 
     def finish(self) -> ScoreCard:
         tables = {name: pd.concat(parts, ignore_index=True) for name, parts in self.tables.items()}
@@ -275,7 +305,7 @@ class _Builder:
                 rows += self._metrics(task, str(subset), part, ungated)
         rows += [(*control, "") for control in self.controls]
         metrics = pd.DataFrame(rows, columns=METRIC_COLUMNS)
-        order = {task: i for i, task in enumerate(TASKS)}
+        order = {task: i for i, task in enumerate([*TASKS, *BATTERY])}
         metrics = metrics.sort_values("task", key=lambda c: c.map(order), kind="stable", ignore_index=True)
         queries = {name: pd.concat(parts, ignore_index=True) for name, parts in self.queries.items()}
         return ScoreCard(metrics, tables, queries, list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes)))
@@ -335,9 +365,13 @@ def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.Dat
             counts[f"mean_average_precision_from_{place}"] = part.groupby(sameby)["average_precision"].mean()
             counts[f"n_queries_from_{place}"] = part.groupby(sameby)[schema.PERTURBATION].nunique()
         asking = rows[rows[schema.MODALITY] == "compound"]
-    members = asking.groupby(sameby)[schema.PERTURBATION].agg(lambda names: "|".join(sorted(set(map(str, names)))))
-    counts["cluster"] = members.reindex(counts.index).fillna("")
+    counts["cluster"] = _members(asking, sameby[0]).reindex(counts.index).fillna("")
     return counts.reset_index()
+
+
+def _members(rows: pd.DataFrame, by: str) -> pd.Series:
+    """The perturbations behind each group, as one string."""
+    return rows.groupby(by)[schema.PERTURBATION].agg(lambda names: "|".join(sorted(set(map(str, names)))))
 
 
 def _average_folds(rows: pd.DataFrame, sameby: list[str]) -> pd.DataFrame:

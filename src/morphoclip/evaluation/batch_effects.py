@@ -1,0 +1,118 @@
+"""How much of a profile says where it was made: silhouette, graph connectivity, LISI, plate mAP, cell count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.evaluation.average_precision import average_precision
+from morphoclip.evaluation.similarity import checked_features, unit_rows
+
+CONNECTIVITY_K = (1, 5, 10, 15)
+LISI_K = (15, 30, 60, 90)
+
+
+def batch_scores(features: np.ndarray, batches: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Every batch metric of profiles (N, D) for the batch of each row.
+
+    Returns:
+        metric, value, chance. Higher silhouette, graph connectivity and plate mAP, and lower LISI, mean more batch effect.
+        Chance is the same metric with batches shuffled. Metrics that need more neighbours than there are rows are left out.
+
+    Raises:
+        ValueError: fewer than two batches.
+    """
+    batches = np.asarray(batches, dtype=str)
+    if len(np.unique(batches)) < 2:
+        raise ValueError(f"batch metrics need at least two batches, all rows are {batches[0]!r}")
+    x = unit_rows(checked_features(features).astype(np.float64))
+    nearest = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
+    shuffled = np.random.default_rng(seed).permutation(batches)
+    rows = []
+    for name, function in _metrics(x, nearest):
+        rows.append((name, function(batches), function(shuffled)))
+    return pd.DataFrame(rows, columns=["metric", "value", "chance"])
+
+
+def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:
+    """Mean over batches of the share of its rows in the largest connected part of its own k-neighbour graph.
+
+    `nearest` (N, k). 1: each batch hangs together by itself.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, k = nearest.shape
+    graph = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), nearest.ravel())), shape=(n, n))
+    shares = []
+    for batch in np.unique(batches):
+        rows = np.flatnonzero(batches == batch)
+        _, part = connected_components(graph[rows][:, rows], directed=False)
+        shares.append(np.bincount(part).max() / len(rows))
+    return float(np.mean(shares))
+
+
+def lisi(nearest: np.ndarray, batches: np.ndarray) -> float:
+    """Mean inverse Simpson index of the batches among the k neighbours `nearest` (N, k): 1 is one batch, more is mixed.
+
+    All k neighbours weigh the same (Korsunsky et al. 2019 weigh them by distance).
+    """
+    codes, names = pd.factorize(batches)
+    shares = np.stack([(codes[nearest] == i).mean(axis=1) for i in range(len(names))], axis=1)
+    return float((1 / np.square(shares).sum(axis=1)).mean())
+
+
+def plate_map(features: np.ndarray, batches: np.ndarray) -> float:
+    """Mean AP of finding rows of one's own batch among all others."""
+    meta = pd.DataFrame({"batch": batches})
+    return float(average_precision(meta, features, ["batch"], [], [], ["batch"])["average_precision"].mean())
+
+
+def baselines(shape: tuple[int, int], batches: Sequence[str], seed: int = 0) -> dict[str, pd.DataFrame]:
+    """`batch_scores` of Gaussian noise, and of noise with a shift of its own per batch as large as the noise."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal(shape)
+    codes, names = pd.factorize(np.asarray(batches, dtype=str), sort=True)
+    shift = rng.standard_normal((len(names), shape[1]))[codes]
+    return {
+        "gaussian noise": batch_scores(noise, batches, seed),
+        "noise with batch shift": batch_scores(noise + shift, batches, seed),
+    }
+
+
+def cell_count_correlation(features: np.ndarray, counts: np.ndarray, components: int = 5) -> np.ndarray:
+    """|Spearman correlation| of the leading principal components of DMSO wells (N, D) with their cell counts (N,)."""
+    from scipy.stats import spearmanr
+    from sklearn.decomposition import PCA
+
+    components = min(components, *features.shape)
+    scores = PCA(components, svd_solver="full").fit_transform(checked_features(features))
+    return np.array([abs(spearmanr(column, counts).statistic) for column in scores.T])
+
+
+def _metrics(x: np.ndarray, nearest: np.ndarray):
+    from sklearn.metrics import silhouette_score
+
+    yield "silhouette", lambda b: float((silhouette_score(x, b, metric="cosine") + 1) / 2)
+    for k in CONNECTIVITY_K:
+        if k <= nearest.shape[1]:
+            yield f"graph_connectivity_k{k}", lambda b, k=k: graph_connectivity(nearest[:, :k], b)
+    for k in LISI_K:
+        if k <= nearest.shape[1]:
+            yield f"lisi_k{k}", lambda b, k=k: lisi(nearest[:, :k], b)
+    yield "plate_map", lambda b: plate_map(x, b)
+
+
+def _nearest(unit: np.ndarray, k: int) -> np.ndarray:
+    """int64 (N, k') nearest other rows by cosine, best first; k' = min(k, N - 1)."""
+    k = min(k, len(unit) - 1)
+    parts = []
+    for rows in np.array_split(np.arange(len(unit)), 1 + len(unit) ** 2 // 2**24):
+        similarity = unit[rows] @ unit.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(similarity, near, axis=1), axis=1, kind="stable")
+        parts.append(np.take_along_axis(near, order, axis=1))
+    return np.concatenate(parts)
