@@ -19,9 +19,13 @@ from morphoclip.data import schema
 from morphoclip.data.annotations import annotate, read_annotations, with_canonical_ids
 from morphoclip.evaluation import Protocol, ScoreCard, compare, score, write_report
 from morphoclip.evaluation.alarms import shuffled_labels
-from morphoclip.evaluation.protocol import absent_sets
+from morphoclip.evaluation.battery import BATTERY
+from morphoclip.evaluation.leaks import mark_leaks, seen_perturbations
+from morphoclip.evaluation.protocol import absent_pairs, absent_sets, plate_sets
 from morphoclip.evaluation.provenance import environment, file_hashes
+from morphoclip.evaluation.published import beside_published
 from morphoclip.evaluation.report import umap_coordinates
+from morphoclip.evaluation.sweep import count_pipelines, sweep, write_sweep_report
 from morphoclip.evaluation.tables import join_profiles, normalized_folds, profile_paths
 
 EMBEDDING = "embedding_"
@@ -31,15 +35,29 @@ EMBEDDING = "embedding_"
 def main(config: DictConfig) -> None:
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
-    print(f"writes metrics.csv, a csv a task and report.html to {output}")
     table = annotated(read(config), config.metadata, protocol)
+    if config.get("sweep") is not None:
+        run_sweep(table, config, protocol, output)
+        return
+    print(f"writes metrics.csv, a csv a task and report.html to {output}")
     card, folds = scored(table, config, protocol)
+    if config.training is not None:
+        training = annotated(read_tables(config.training), config.metadata, protocol)
+        card = mark_leaks(card, seen_perturbations(table, training, config.seen_by), list(config.prompt_fields))
     cards, lines = {"profiles": card}, []
+    absent = set()
     if config.metadata is not None:
-        absent = absent_sets(read_annotations(config.metadata), table, protocol)
+        annotations = read_annotations(config.metadata)
+        missing = absent_sets(annotations, table, protocol)
+        absent = set(missing["subset"])
         card.notes += [
-            f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in absent.itertuples()
+            f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in missing.itertuples()
         ]
+        card.notes += absent_pairs(annotations, missing, protocol)
+    published = None
+    if config.published is not None:
+        complete = set(card.tables["replicate"]["subset"]) - absent
+        published = beside_published(card, config.published, protocol, complete)
     if config.baseline is not None:
         baseline = annotated(read_tables(config.baseline), config.metadata, protocol)
         cards = {"baseline": scored(baseline, config, protocol)[0], **cards}
@@ -52,11 +70,52 @@ def main(config: DictConfig) -> None:
         title=config.title or f"Scores by protocol {protocol.name}",
         umap=umap_coordinates(folds[0], config.seed) if config.umap else None,
         provenance=provenance(config),
+        published=published,
+        published_note="Only rows marked comparable were scored on the plates and with the p-values the paper used.",
+        extra=other_scores(card),
     )
     print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
     for line in [*lines, *card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
         print(line)
     print(f"report: {report}")
+
+
+def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
+    """The scores of EVALUATION §4 as tables for the report."""
+    columns = ["subset", "metric", "value", "chance", "n"]
+    return [
+        (name.replace("_", " ").capitalize(), (function.__doc__ or "").strip(), rows[columns])
+        for name, function in BATTERY.items()
+        if len(rows := card.metrics[card.metrics["task"] == name])
+    ]
+
+
+def run_sweep(table: pd.DataFrame, config: DictConfig, protocol: Protocol, output: Path) -> None:
+    """Score every order of the sweep's steps on the first set of plates; writes sweep.csv and sweep.html."""
+    from tqdm import tqdm
+
+    sets, notes = plate_sets(table, protocol)
+    wells = sets[0].table
+    by = [c for c in (schema.PLATE, schema.WELL) if c in wells]
+    sites = wells.duplicated(by).any()
+    tables = {how: profiling.aggregate(wells, by, how) for how in ("mean", "median")} if sites else {"wells": wells}
+    steps = OmegaConf.to_object(config.sweep.steps)
+    print(f"writes sweep.csv and sweep.html to {output}")
+    output.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=count_pipelines(len(steps), config.sweep.depth) * len(tables), unit="pipeline") as bar:
+        result = sweep(
+            tables,
+            steps,
+            lambda part, step: profiling.Normalizer([step]).fit_transform(part),
+            depth=config.sweep.depth,
+            fold=lambda part: profiling.negcon_folds(part, config.seed),
+            progress=bar.update,
+        )
+    result.to_csv(output / "sweep.csv", index=False, float_format="%.10g")
+    write_sweep_report(output / "sweep.html", result, f"{len(result)} pipelines on {sets[0].name}")
+    print("\n".join(notes))
+    print(result[result["on_front"]].to_string(index=False, float_format="{:.4f}".format))
+    print(f"report: {output / 'sweep.html'}")
 
 
 def read(config: DictConfig) -> pd.DataFrame:
@@ -98,7 +157,13 @@ def scored(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> tuple
 
     folds, notes = normalized_folds(table, protocol, normalize)
     keys = ("p_convention", "ties", "null_size", "seed", "strict")
-    card = score(folds, tasks=list(config.tasks), protocol=protocol, **{key: config[key] for key in keys})
+    card = score(
+        folds,
+        tasks=list(config.tasks),
+        protocol=protocol,
+        relationships=config.relationships,
+        **{key: config[key] for key in keys},
+    )
     if normalizer.uses_negcon and not config.crossfit:
         card.alarms += crossfit_alarm(card, table, config, protocol, normalizer)
     card.notes[:0] = notes

@@ -121,7 +121,24 @@ def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protoc
         if missing:
             why = f"no profiles of {', '.join(missing)}"
             rows.append(("_".join(map(str, key)), len(plates), len(plates) - len(missing), why))
-    return pd.DataFrame(rows, columns=["subset", "plates_expected", "plates_present", "why"])
+    table = pd.DataFrame(rows, columns=["subset", "plates_expected", "plates_present", "why"])
+    return table.astype({"plates_expected": int, "plates_present": int})
+
+
+def absent_pairs(annotations: pd.DataFrame, missing: pd.DataFrame, protocol: Protocol) -> list[str]:
+    """A note for each compound x gene pair of sets that cannot be scored; `missing` is what `absent_sets` returned."""
+    keys = annotations.loc[selected(annotations, protocol), list(protocol.set_by)].drop_duplicates()
+    sets = [
+        PlateSet("_".join(map(str, key)), dict(zip(protocol.set_by, map(str, key), strict=True)), pd.DataFrame(), [])
+        for key in keys.sort_values(list(protocol.set_by)).itertuples(index=False, name=None)
+    ]
+    gone = set(missing.loc[missing["plates_present"] == 0, "subset"])
+    notes = []
+    for a, b in cross_pairs(sets, "compound", ("crispr", "orf")):
+        lacking = [one.name for one in (a, b) if one.name in gone]
+        if lacking:
+            notes.append(f"pair {a.name}-{b.name}: not scored, {' and '.join(lacking)} absent")
+    return notes
 
 
 def cross_pairs(sets: Sequence[PlateSet], first: str, second: Sequence[str]) -> list[tuple[PlateSet, PlateSet]]:

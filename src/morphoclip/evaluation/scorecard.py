@@ -42,7 +42,7 @@ class ScoreCard:
     Attributes:
         metrics: task, subset ('all' pools the subsets), metric, value, ci_low, ci_high, n, chance, p_convention.
         tables: task -> a row a perturbation, target or gene of each subset; '<task>_ungated' without the filter for
-            retrieved perturbations. Columns `row` and `cluster` serve paired comparison.
+            retrieved perturbations. Columns `row`, `cluster` and `members` serve comparison.
         queries: task -> a row a query, averaged over folds.
         alarms: why the scores may not be believed. notes: what was left out.
     """
@@ -67,7 +67,9 @@ class ScoreCard:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in {"metrics": self.metrics, **self.tables}.items():
             partial = folder / f"{name}.csv.partial"
-            table.drop(columns=["row", "cluster"], errors="ignore").to_csv(partial, index=False, float_format="%.10g")
+            table.drop(columns=["row", "cluster", "members"], errors="ignore").to_csv(
+                partial, index=False, float_format="%.10g"
+            )
             partial.replace(folder / f"{name}.csv")
 
 
@@ -365,6 +367,7 @@ def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.Dat
             counts[f"mean_average_precision_from_{place}"] = part.groupby(sameby)["average_precision"].mean()
             counts[f"n_queries_from_{place}"] = part.groupby(sameby)[schema.PERTURBATION].nunique()
         asking = rows[rows[schema.MODALITY] == "compound"]
+    counts["members"] = _members(rows, sameby[0])
     counts["cluster"] = _members(asking, sameby[0]).reindex(counts.index).fillna("")
     return counts.reset_index()
 
