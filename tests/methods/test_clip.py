@@ -86,3 +86,14 @@ def test_the_logit_scale_starts_at_its_temperature_and_stays_within_bounds():
 def test_losses_are_a_choice_and_leave_no_parameter_unused(loss, options):
     method = clip(loss={"_target_": f"morphoclip.losses.{loss}"}, **options)
     trainer(1, callbacks=[Gradients()]).fit(method, loader(bags()))  # which asserts that every gradient is there
+
+
+def test_padding_has_no_say_in_batch_statistics():
+    """In training the projection normalises over the batch: what padding holds must not reach it."""
+    method, batch = clip().train(), bags()
+    expected = embed(method, batch)
+    batch.images[1, 3] = 999
+    torch.testing.assert_close(embed(method, batch), expected)
+    crops = method.embed_crops(batch, 0)[batch.mask]
+    torch.testing.assert_close(crops.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(crops.var(0, unbiased=False), torch.ones(8), atol=0.05, rtol=0)

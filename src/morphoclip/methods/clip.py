@@ -13,7 +13,7 @@ from morphoclip.batch import Batch
 from morphoclip.losses import LossContext
 from morphoclip.methods.base import Method, build
 from morphoclip.methods.crops import as_crops
-from morphoclip.models import GatedAttentionPool
+from morphoclip.models import GatedAttentionPool, JointProjection
 from morphoclip.models.text import trim
 
 
@@ -66,7 +66,7 @@ class CLIP(Method):
         super().__init__(joint, optimizer, augment, seed, monitor_every)
         self.save_hyperparameters()
         width = self.encoder.embed_dim
-        self.image_projection = nn.Identity() if export == "joint" else nn.Linear(width, embed_dim)
+        self.image_projection = nn.Identity() if export == "joint" else JointProjection(width, embed_dim)
         self.pool = GatedAttentionPool(embed_dim, pool_hidden)
         distinct = sorted({prompt for prompt in prompts if prompt is not None})
         small = text["_target_"].endswith("SmallTextEncoder")
@@ -96,9 +96,18 @@ class CLIP(Method):
         return self.text_projection(self.text(tokens.to(rows.device), mask.to(rows.device)))
 
     def embed_crops(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Joint embeddings (B, N, embed_dim) of a batch's crops; a batch without bags has bags of one."""
+        """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 on padding; a batch without bags has bags of one."""
         (view,) = self.views(as_crops(batch), batch_idx, "view")
-        return self.image_projection(self.encoder(view)).unflatten(0, (len(batch), -1))
+        if batch.mask is None or batch.mask.all():
+            return self.image_projection(self.encoder(view)).unflatten(0, (len(batch), -1))
+        # Padding costs nothing and has no say in batch statistics.
+        present = batch.mask.flatten()
+        crops = self.image_projection(self.encoder(view[present]))
+        return (
+            crops.new_zeros(len(view), crops.shape[1])
+            .masked_scatter(present[:, None], crops)
+            .unflatten(0, (len(batch), -1))
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         crops = self.embed_crops(batch, batch_idx)  # (B, N, E)

@@ -10,6 +10,7 @@ _HOMES = {
     "SmallTextEncoder": "text",
     "HuggingFaceTextEncoder": "text",
     "BatchNorm": "norm",
+    "JointProjection": "heads",
     "ProjectionHead": "heads",
     "PrototypeHead": "heads",
     "MAEDecoder": "mae_decoder",

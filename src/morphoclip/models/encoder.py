@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from morphoclip.models.heads import JointProjection
 from morphoclip.models.vit_demo import vit_demo
 
 OWN_BACKBONES = {"vit_demo": vit_demo}
@@ -37,7 +38,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Identity() if projection is None else nn.Linear(backbone.num_features, projection)
+        self.projection = nn.Identity() if projection is None else JointProjection(backbone.num_features, projection)
         self.embed_dim: int = projection or backbone.num_features
         self.channels = tuple(channels)
         self.config = config
@@ -114,7 +115,7 @@ def create_encoder(
         channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
         image_size: side of a crop in pixels, for backbones with position embeddings.
         mean, std: statistics of [0, 1] images, one number or one a channel.
-        projection: size of a last linear layer; None leaves the backbone's own features.
+        projection: size of a `JointProjection` as the last layer; None leaves the backbone's own features.
         pretrained: fetch the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
         weights: local file of timm weights for the same purpose.
         backbone_kw: passed on to the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`).

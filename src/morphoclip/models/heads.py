@@ -28,6 +28,17 @@ class ProjectionHead(nn.Sequential):
         super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
+class JointProjection(nn.Sequential):
+    """A linear layer into a joint space, then each of its dimensions to mean 0 and variance 1 over the ranks' batch.
+
+    Crops of cells look alike: without the second step their embeddings share one large component, all cosines start
+    near 1, and at the learning rates of short runs both towers may settle on it.
+    """
+
+    def __init__(self, dim: int, embed_dim: int) -> None:
+        super().__init__(nn.Linear(dim, embed_dim), BatchNorm(embed_dim, affine=False))
+
+
 class PrototypeHead(nn.Module):
     """DINO's head: a perceptron with GELU, L2-normalised, then its cosines to K prototypes; (B, D) to (B, K).
 
