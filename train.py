@@ -26,6 +26,11 @@ TRAINED, UNTRAINED = "trained", "untrained encoder"
 
 @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")
 def main(config: DictConfig) -> None:
+    run(config)
+
+
+def run(config: DictConfig) -> Path:
+    """The whole experiment; returns the run's folder."""
     from morphoclip.training.launch import join, read_launch, trainer_devices
     from morphoclip.training.run_folder import run_folder
 
@@ -45,6 +50,7 @@ def main(config: DictConfig) -> None:
     method = fit(config)
     if launch.rank == 0:
         finish(config, method)
+    return Path(config.folder)
 
 
 def prepare_data(data: DictConfig) -> None:
@@ -100,7 +106,11 @@ def build_method(config: DictConfig, loader):
     """The method, on the intensity statistics of the training split and, with a text tower, its prompts."""
     mean, std = loader.mixture.datasets[0].channel_statistics()
     encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": list(mean), "std": list(std)}
-    words = {} if not config.perturbation else {"prompts": loader.table.prompts(OmegaConf.to_container(config.perturbation))}
+    words = (
+        {}
+        if not config.perturbation
+        else {"prompts": loader.table.prompts(OmegaConf.to_container(config.perturbation))}
+    )
     return hydra.utils.instantiate(config.method, encoder=encoder, **words)
 
 

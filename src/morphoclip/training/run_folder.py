@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -29,33 +27,3 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from, if this run was started before."""
     checkpoint = folder / "checkpoints" / "last.ckpt"
     return checkpoint if checkpoint.is_file() else None
-
-
-def provenance() -> dict[str, str]:
-    """What made a result: command, working tree's commit (with a mark if it has changes), Python and torch versions."""
-    import torch
-
-    from morphoclip import __version__
-
-    return {
-        "command": " ".join(sys.argv),
-        "commit": git_commit(),
-        "morphoclip": __version__,
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-    }
-
-
-def git_commit(folder: Path = Path(__file__).parent) -> str:
-    """Commit of the checkout this code lies in, `+changes` if it is not clean; 'unknown' outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        commit, changes = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+changes" if changes else "")

@@ -1,0 +1,132 @@
+"""The demo from end to end on a screen of a few wells: every file it promises, reuse, resume, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+import morphoclip
+import train
+from morphoclip.data import ShardDataset, schema
+from morphoclip.profiling import embed
+from morphoclip.training.callbacks import Speed
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "data.screen.n_genes=4",
+    "data.screen.compounds_per_gene=4",
+    "data.screen.dmso_wells=8",
+    "data.screen.nontargeting_wells=6",
+    "data.screen.lacz_wells=6",
+    "data.screen.field_size=128",
+    "data.loader.batch_size=8",
+    "data.loader.sampler_options.bag_size=2",
+    "data.loader.sampler_options.steps_per_epoch=4",
+    "trainer.enable_progress_bar=false",
+    "~callbacks.progress",
+]
+
+
+def config(folder: Path, *overrides: str):
+    with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
+        return compose("train", overrides=[*TINY, f"output_dir={folder}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def run(outputs) -> Path:
+    return train.run(
+        config(
+            outputs,
+            "trainer.max_steps=6",
+            "callbacks.checkpoint.every_n_train_steps=3",
+            "score.null_size=200",
+            "run_id=whole",
+        )
+    )
+
+
+def test_the_run_folder_holds_what_was_promised(run):
+    for name in ("config.yaml", "metrics.csv", "replicate.csv", "report.html", "checkpoints/last.ckpt"):
+        assert (run / name).is_file(), name
+    assert {p.name for p in (run / "encoder").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    report = (run / "report.html").read_text()
+    rows = ["chance", "intensity statistics", "classical image features", "untrained encoder", "trained", "ceiling"]
+    assert all(row in report for row in rows)
+
+
+def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
+    encoder = morphoclip.load_encoder(run / "encoder")
+    dataset = ShardDataset(outputs / "data/simulated-fixed-0/dataset", scale_by=encoder.trained_on["scale_by"])
+    again = embed(encoder, dataset, progress=False)
+    kept = pd.read_parquet(run / "profiles/trained.parquet")
+    features = schema.split_columns(kept)[1]
+    np.testing.assert_allclose(again[features], kept[features], rtol=1e-4, atol=1e-5)
+
+
+def test_held_out_compounds_and_batches_never_enter_training(run, outputs):
+    cfg = config(outputs, "trainer.max_steps=1")
+    dataset = ShardDataset(cfg.data.root, "train")
+    assigned = train.held_out(dataset.fields, cfg.data)
+    held = set(dataset.fields.loc[assigned == "heldout", schema.PERTURBATION])
+    always = set(dataset.fields.loc[assigned == "train", schema.PERTURBATION])
+    compounds = held - always
+    assert len(compounds) == 8  # half of each gene's four
+    assert not set(dataset.table.frame[schema.PERTURBATION]) & compounds
+    seen = dataset.fields.iloc[dataset.present]
+    assert not set(seen[schema.PERTURBATION]) & compounds
+    assert not set(seen[schema.BATCH]) & set(cfg.data.holdout.batches)
+
+
+def test_scored_are_unseen_compounds_on_unseen_plates(run, outputs):
+    table = pd.read_csv(run / "replicate.csv")
+    compounds = table[table["Metadata_modality"] == "compound"]
+    assert len(compounds) == 8
+    dataset = ShardDataset(config(outputs, "trainer.max_steps=1").data.root, "train")
+    assert not set(compounds[schema.PERTURBATION]) & set(dataset.table.frame[schema.PERTURBATION])
+
+
+def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run, outputs, capsys, monkeypatch):
+    options = ["trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=1", "score=none", "run_id=crashed"]
+    shards = {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")}
+
+    class Crash(RuntimeError):
+        pass
+
+    def crash(self, trainer, *_):
+        if trainer.global_step == 3:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Speed, "on_train_batch_end", crash)
+        with pytest.raises(Crash):
+            train.run(config(outputs, *options))
+    train.run(config(outputs, *options))
+    assert "going on from" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")} == shards
+    whole, crashed = (
+        torch.load(outputs / f"demo/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "crashed")
+    )
+    assert whole["global_step"] == crashed["global_step"] == 6
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, crashed["state_dict"][name]), name
+
+
+def test_a_wrong_key_is_one_clear_error():
+    result = subprocess.run(
+        [sys.executable, "train.py", "trainer.max_step=3"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "max_step" in result.stderr
+    assert "Traceback" not in result.stderr
