@@ -105,7 +105,7 @@ def fit(config: DictConfig):
 def build_method(config: DictConfig, loader):
     """The method, on the intensity statistics of the training split and, with a text tower, its prompts."""
     mean, std = loader.mixture.datasets[0].channel_statistics()
-    encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": list(mean), "std": list(std)}
+    encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
     words = (
         {}
         if not config.perturbation

@@ -45,7 +45,7 @@ def _decode_npy(data: bytes, out: np.ndarray) -> None:
 
 
 def _encode_blosc(image: np.ndarray) -> bytes:
-    return blosc.compress(image, b"zstd", 5, blosc.SHUFFLE)
+    return blosc.compress(image, b"zstd", 3, blosc.SHUFFLE)
 
 
 def _decode_blosc(data: bytes, out: np.ndarray) -> None:

@@ -11,8 +11,12 @@ from morphoclip.distributed import gather_rows, world_size
 class BatchNorm(nn.BatchNorm1d):
     """nn.BatchNorm1d whose training statistics are those of all ranks (torch's SyncBatchNorm refuses CPU and gloo).
 
-    Takes (B, F) or (B, F, L); B may differ between ranks. On one rank it is nn.BatchNorm1d.
+    Takes (B, F), (B, F, L) or images (B, F, H, W); B may differ between ranks. On one rank it is torch's own.
     """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim not in (2, 3, 4):
+            raise ValueError(f"BatchNorm takes (B, F), (B, F, L) or (B, F, H, W), got {tuple(x.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
