@@ -7,6 +7,8 @@ valid. Here the null repeats the whole computation on rows that, without signal,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -99,9 +101,9 @@ def exchange_nulls(
     stratum = row_codes(meta, neg_sameby)
     different = [row_codes(meta, [column]) for column in neg_diffby]
     apart = [row_codes(meta, [column]) for column in pos_diffby]
-    nulls: Nulls = {}
-    pools: dict[bytes, _Controls] = {}
     keys = list(pos_sameby) if len(pos_sameby) > 1 else pos_sameby[0]
+    pools: dict[bytes, _Controls] = {}
+    groups: list[tuple[object, np.ndarray, _Controls]] = []
     for name, members in meta.reset_index(drop=True).groupby(keys, sort=True).indices.items():
         if not wanted[members].any():
             continue
@@ -115,11 +117,16 @@ def exchange_nulls(
             continue
         if rows.tobytes() not in pools:
             pools[rows.tobytes()] = _Controls(rows, stratum[rows], features, measure)
-        pool = _Pool(pools[rows.tobytes()], members, stratum[members], wanted[members], apart)
-        score = pool.scores(pool.group[None])[0]
-        if np.isfinite(score):
-            nulls[name] = (float(score), pool.draw(draws, seed))
-    return nulls
+        groups.append((name, members, pools[rows.tobytes()]))
+
+    def test(group: tuple[object, np.ndarray, _Controls]) -> tuple[object, tuple[float, np.ndarray] | None]:
+        name, members, controls = group
+        pool = _Pool(controls, members, stratum[members], wanted[members], apart)
+        score = float(pool.scores(pool.group[None])[0])
+        return name, (score, pool.draw(draws, seed, str(name))) if np.isfinite(score) else None
+
+    with ThreadPoolExecutor(2) as threads:
+        return {name: found for name, found in threads.map(test, groups) if found is not None}
 
 
 def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], threshold: float) -> pd.DataFrame:
@@ -219,10 +226,10 @@ class _Pool:
         ahead = first - second
         return (ahead > self.tolerance) + np.float32(0.5) * (np.abs(ahead) <= self.tolerance)
 
-    def draw(self, draws: int, seed: int) -> np.ndarray:
-        """float32 (draws,) scores of random subsets with the group's composition."""
+    def draw(self, draws: int, seed: int, name: str) -> np.ndarray:
+        """float32 (draws,) scores of random subsets with the group's composition; `name` sets groups' draws apart."""
         sizes = [len(rows) for rows in self.strata]
-        rng = np.random.default_rng([seed, *sizes, *self.counts])
+        rng = np.random.default_rng([seed, crc32(name.encode()), *sizes, *self.counts])
         scores = np.full(draws, np.nan)
         while (lacking := np.flatnonzero(np.isnan(scores))).size:  # no pair that `pos_diffby` allows: draw again
             chosen = zip(self.strata, self.counts, strict=True)
@@ -293,14 +300,15 @@ def _label_nulls(
     ranks = _candidate_ranks(similarities, allowed)
     sharing = ((incidence @ incidence.T).toarray() > 0) & allowed
     has = incidence.toarray().astype(bool)
-    totals = {}
-    for slot in places:
+
+    def precisions(slot: int) -> dict[int, np.ndarray]:
+        """Label -> AP (draws + 1,) of the slot as a query for it."""
         sharers = np.flatnonzero(sharing[slot])
-        n_negatives = int(allowed[slot].sum()) - len(sharers)
         mine = np.flatnonzero(has[slot])
         mine = mine[has[np.ix_(sharers, mine)].any(axis=0)] if len(sharers) else mine[:0]
-        if n_negatives == 0 or not len(mine):
-            continue
+        if allowed[slot].sum() == len(sharers) or not len(mine):
+            return {}
+        found = {label: np.empty(draws + 1) for label in mine}
         for start in range(0, draws + 1, step := max(1, _CHUNK // len(sharers))):
             part = permuted[start : start + step]
             seen = ranks[part[:, slot][:, None], part[:, sharers]]  # (draws, sharers)
@@ -309,15 +317,20 @@ def _label_nulls(
             np.maximum(above, 0, out=above)
             for label in mine:
                 positive = has[sharers, label][best_first]
-                found = np.cumsum(positive, axis=1)
-                precision = np.where(positive, found / np.maximum(found + above, 1), 0).sum(axis=1) / found[:, -1]
-                total, number = totals.setdefault(label, (np.zeros(draws + 1), [0]))
-                total[start : start + step] += precision
-                number[0] += start == 0
-    return {
-        labels[label]: (float(total[0] / number[0]), (total[1:] / number[0]).astype(np.float32))
-        for label, (total, number) in totals.items()
-    }
+                hits = np.cumsum(positive, axis=1)
+                precision = np.where(positive, hits / np.maximum(hits + above, 1), 0).sum(axis=1)
+                found[label][start : start + step] = precision / hits[:, -1]
+        return found
+
+    totals: dict[int, np.ndarray] = {}
+    queries: dict[int, int] = {}
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(precisions, places):
+            for label, precision in found.items():
+                totals[label] = totals.get(label, 0) + precision
+                queries[label] = queries.get(label, 0) + 1
+    means = {label: total / queries[label] for label, total in totals.items()}
+    return {labels[label]: (float(mean[0]), mean[1:].astype(np.float32)) for label, mean in means.items()}
 
 
 def _candidate_ranks(similarities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
