@@ -1,0 +1,174 @@
+"""What training brings on the demo's held-out compounds, arm by arm: `python -m benchmarks.demo [--seeds 3] [--check]`.
+
+Each arm is trained with several seeds and compared with its own untrained encoders on common rows: mean AP over the
+sister and compound_gene tasks, ungated, paired; the interval resamples seeds and clusters of compounds. A finished
+(arm, seed) is kept in the output folder and not trained again, so arms can also be run by several processes
+(`--arms clip --seeds 1`), and a last call without training prints the table. `--check` exits 1 unless the whole method
+gains at least .10 with an interval that excludes 0, beats intensity statistics, and its untrained encoder beats chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+import train
+from morphoclip import configs_dir
+from morphoclip.evaluation import ScoreCard, compare
+
+TASKS = ("sister", "compound_gene")
+BAR = 0.10
+SIMCLR = [
+    "method=simclr",
+    "perturbation=none",
+    "data.loader.sampler=uniform",
+    "data.loader.sampler_options=null",
+    "data.loader.batch_size=120",
+]
+ARMS: dict[str, list[str]] = {
+    "labels-free (SimCLR, same views)": SIMCLR,
+    "CLIP only": ["method.image_loss_weight=0"],
+    "CLIP + image term": [],
+    "CLIP + image term, scrambled layout": ["data.screen.layout=scrambled"],
+}
+WHOLE = "CLIP + image term"
+
+
+def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        name = f"{list(ARMS).index(arm)}-{seed}"
+        return compose(
+            "train", overrides=[f"output_dir={output}", f"seed={seed}", f"run_id={name}", *ARMS[arm], *overrides]
+        )
+
+
+def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
+    """{'trained': card, 'untrained': card, 'cpu_s': …}; kept, and read again where it exists."""
+    config = arm_config(arm, seed, output, overrides)
+    config.folder = str(output / config.name / config.run_id)
+    kept = Path(config.folder) / "cards.pickle"
+    if kept.is_file():
+        return pickle.loads(kept.read_bytes())
+    Path(config.folder).mkdir(parents=True, exist_ok=True)
+    train.prepare_data(config.data)
+    start = time.process_time()
+    method = train.fit(config)
+    cpu_s = time.process_time() - start
+    encoders = {"untrained": train.untrained(config, method), "trained": method.export_encoder().eval()}
+    tables = train.profiles(encoders, train.open_dataset(config), Path(config.folder) / "profiles")
+    found = {name: train.score_held_out(config, table)[0] for name, table in tables.items()} | {"cpu_s": cpu_s}
+    partial = kept.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(found))
+    partial.replace(kept)
+    return found
+
+
+def run_references(output: Path, overrides: list[str]) -> dict[str, ScoreCard]:
+    """Score cards of the fixed extractors and the planted truth on the fixed layout."""
+    config = arm_config(WHOLE, 0, output, overrides)
+    kept = output / config.name / "references.pickle"
+    if kept.is_file():
+        return pickle.loads(kept.read_bytes())
+    train.prepare_data(config.data)
+    encoders = {name: instantiate(spec) for name, spec in config.score.encoders.items()}
+    tables = train.profiles(encoders, train.open_dataset(config), kept.parent / "reference_profiles")
+    tables["true phenotype (ceiling)"] = train.true_profiles(config.score.truth, next(iter(tables.values())))
+    cards = {name: train.score_held_out(config, table)[0] for name, table in tables.items()}
+    kept.write_bytes(pickle.dumps(cards))
+    return cards
+
+
+def mean_score(cards: list[ScoreCard]) -> dict[str, float]:
+    scores = {task: sum(float(train.shown_row(c, task)["value"]) for c in cards) / len(cards) for task in TASKS}
+    scores["replicate"] = sum(float(train.shown_row(c, "replicate")["value"]) for c in cards) / len(cards)
+    scores["mean"] = sum(scores[task] for task in TASKS) / len(TASKS)
+    return scores
+
+
+def rows(found: dict[str, list[dict]], references: dict[str, ScoreCard]) -> list[dict]:
+    """The table: a row a reference and an arm."""
+    some = next(iter(references.values()))
+    chance = {task: float(train.shown_row(some, task)["chance"]) for task in (*TASKS, "replicate")}
+    table = [{"row": "chance", **chance, "mean": sum(chance[t] for t in TASKS) / len(TASKS)}]
+    table += [{"row": name, **mean_score([card])} for name, card in references.items()]
+    for arm, runs in found.items():
+        trained, untrained = [r["trained"] for r in runs], [r["untrained"] for r in runs]
+        gain = compare(trained, untrained, TASKS)
+        table.append({"row": f"untrained: {arm}", **mean_score(untrained)})
+        table.append(
+            {
+                "row": arm,
+                **mean_score(trained),
+                "gain": gain.value,
+                "ci_low": gain.ci_low,
+                "ci_high": gain.ci_high,
+                "seeds": len(runs),
+                "train_cpu_s": sum(r["cpu_s"] for r in runs) / len(runs),
+            }
+        )
+    return table
+
+
+def show(table: list[dict]) -> str:
+    lines = [
+        "| row | sister | compound–gene | mean | replicate | gain over untrained [95 %] | seeds | training CPU-s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        gain = f"{row['gain']:+.3f} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]" if "gain" in row else ""
+        scores = " | ".join(f"{row[key]:.3f}" for key in ("sister", "compound_gene", "mean", "replicate"))
+        seeds, cpu = row.get("seeds", ""), f"{row['train_cpu_s']:.0f}" if "train_cpu_s" in row else ""
+        lines.append(f"| {row['row']} | {scores} | {gain} | {seeds} | {cpu} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "morphoclip"))
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch threads {torch.get_num_threads()}; {versions}"
+
+
+def passes(table: list[dict]) -> bool:
+    by_name = {row["row"]: row for row in table}
+    whole, untrained = by_name[WHOLE], by_name[f"untrained: {WHOLE}"]
+    return (
+        whole["gain"] >= BAR
+        and whole["ci_low"] > 0
+        and untrained["mean"] > by_name["chance"]["mean"]
+        and whole["mean"] > by_name["intensity statistics"]["mean"]
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds")
+    parser.add_argument("--arms", type=int, nargs="+", default=list(range(len(ARMS))), help=f"of {list(ARMS)}")
+    parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("overrides", nargs="*", help="key=value for all arms, e.g. data.screen.seed=2026")
+    given = parser.parse_args()
+    arms = [list(ARMS)[i] for i in given.arms]
+    found = {arm: [run_arm(arm, seed, given.output, given.overrides) for seed in given.seeds] for arm in arms}
+    table = rows(found, run_references(given.output, given.overrides))
+    print(
+        json.dumps({"machine": machine(), "rows": table}, indent=2) if given.json else f"{machine()}\n\n{show(table)}"
+    )
+    return int(given.check and not passes(table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
