@@ -1,9 +1,10 @@
 """Batched, functional transforms on the device: parameters are drawn apart from being applied (METHODS §1)."""
 
+from morphoclip.augment.affine import Affine
 from morphoclip.augment.color import Color
 from morphoclip.augment.compose import Compose, Transform
 from morphoclip.augment.crop import RandomCrop
 from morphoclip.augment.mask import draw_visible
 from morphoclip.augment.symmetry import Flip, Rot90
 
-__all__ = ["Color", "Compose", "Flip", "RandomCrop", "Rot90", "Transform", "draw_visible"]
+__all__ = ["Affine", "Color", "Compose", "Flip", "RandomCrop", "Rot90", "Transform", "draw_visible"]
