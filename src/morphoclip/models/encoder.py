@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from morphoclip.models.heads import JointProjection
 from morphoclip.models.vit_demo import vit_demo
 
 OWN_BACKBONES = {"vit_demo": vit_demo}
+FIXED = {"intensity_statistics": "IntensityStatistics", "classical_features": "ClassicalFeatures"}
 
 
 class Encoder(nn.Module):
@@ -110,7 +112,7 @@ def create_encoder(
     """Build an encoder by name.
 
     Args:
-        name: one of `OWN_BACKBONES`, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
+        name: one of `OWN_BACKBONES`, a `FIXED` extractor, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
         in_channels: C.
         channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
         image_size: side of a crop in pixels, for backbones with position embeddings.
@@ -125,6 +127,8 @@ def create_encoder(
     """
     if channels is None:
         channels = ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels]
+    if name in FIXED:  # imported here because they are Encoders themselves
+        return getattr(import_module("morphoclip.models.classical"), FIXED[name])(channels=channels, **backbone_kw)
     mean, std = ([float(v)] * in_channels if isinstance(v, int | float) else [float(x) for x in v] for v in (mean, std))
     for what, values in {"channels": channels, "mean": mean, "std": std}.items():
         if len(values) != in_channels:
@@ -147,7 +151,9 @@ def create_encoder(
             **backbone_kw,
         )
     else:
-        raise ValueError(f"no encoder {name!r}: take one of {sorted(OWN_BACKBONES)} or a name of timm.list_models()")
+        raise ValueError(
+            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, *FIXED])} or a name of timm.list_models()"
+        )
     # Weights come from the checkpoint when the encoder is rebuilt, so the config never asks for pretrained ones.
     config = {
         "name": name,
