@@ -13,6 +13,7 @@ import pytest
 
 from morphoclip.data import schema
 from morphoclip.evaluation import score, write_report
+from morphoclip.evaluation.plate_maps import plate_maps
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -96,6 +97,17 @@ def test_a_browser_draws_and_sorts_it(report, tmp_path):
     assert seen["up"] == sorted(seen["up"])
     assert seen["filtered"]
     assert seen["shown"] > 0
+
+
+def test_plate_maps_put_wells_where_they_are():
+    queries = pd.DataFrame(
+        {schema.PLATE: ["p", "p", "q"], schema.WELL: ["A01", "C05", "B02"], "average_precision": [0.0, 1.0, 0.5]}
+    )
+    first, second = plate_maps(queries)
+    assert (first["plate"], first["rows"], first["columns"]) == ("p", 3, 5)
+    assert [(c["row"], c["column"]) for c in first["cells"]] == [(0, 0), (2, 4)]
+    assert [c["colour"] for c in first["cells"]] == ["#eef3f4", "#094f57"]
+    assert second["cells"][0]["title"] == "B02 0.50"
 
 
 def test_bad_pictures_and_no_cards_are_refused(tmp_path, make_screen):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
+from morphoclip.evaluation.plate_maps import plate_maps
 from morphoclip.evaluation.scorecard import ALL, ScoreCard
 from morphoclip.evaluation.tasks import COMPOUND_GENE, CRISPR_ORF, REPLICATE, SISTER, TASKS
 
@@ -87,14 +88,12 @@ def write_report(
         columns=[{"title": _TITLES[task]} for task in tasks],
         rows=_score_rows(rows, main, tasks),
         scatters=[{"id": task, "title": _TITLES[task]} for task in scatters],
+        plates=plate_maps(card.queries[REPLICATE]),
         controls=_controls(card),
         published=None if published is None or published.empty else published.to_dict("records"),
         published_note=published_note,
         umap=umap is not None,
-        extra=[
-            {"title": t, "caption": c, "columns": list(f.columns), "lines": f.to_numpy(object).tolist()}
-            for t, c, f in extra
-        ],
+        extra=[_extra(*sheet) for sheet in extra],
         contact_sheet=[{"caption": text, "png": _png(image)} for text, image in contact_sheet or ()],
         tables=[_table(task, card.tables[task]) for task in tasks if task in card.tables],
         provenance={str(k): str(v) for k, v in (provenance or {}).items()},
@@ -259,6 +258,12 @@ def _table(task: str, table: pd.DataFrame) -> dict:
         [_text(v, c["number"]) for v, c in zip(row, shown, strict=True)] for row in ordered[columns].to_numpy(object)
     ]
     return {"name": task, "title": f"{_ROW_TITLES[task]} ({task.replace('_', '–')})", "columns": shown, "lines": lines}
+
+
+def _extra(title: str, caption: str, table: pd.DataFrame) -> dict:
+    columns = [{"title": str(c).replace("_", " "), "number": _is_number(table[c])} for c in table.columns]
+    lines = [[_text(v, c["number"]) for v, c in zip(row, columns, strict=True)] for row in table.to_numpy(object)]
+    return {"title": title, "caption": caption, "columns": columns, "lines": lines}
 
 
 def _is_number(column: pd.Series) -> bool:
