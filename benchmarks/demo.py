@@ -37,10 +37,10 @@ SIMCLR = [
     "perturbation=none",
     "data.loader.sampler=uniform",
     "data.loader.sampler_options=null",
-    "data.loader.batch_size=120",
+    "data.loader.batch_size=60",
 ]
 ARMS: dict[str, list[str]] = {
-    "labels-free (SimCLR, same views)": SIMCLR,
+    "labels-free (SimCLR)": SIMCLR,
     "CLIP only": ["method.image_loss_weight=0"],
     "CLIP + image term": [],
     "CLIP + image term, scrambled layout": ["data.screen.layout=scrambled"],
