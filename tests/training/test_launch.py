@@ -34,7 +34,7 @@ def test_srun(monkeypatch):
 
 
 def test_asking_for_more_devices_prints_the_torchrun_line():
-    with pytest.raises(ValueError, match="torchrun --nproc-per-node 8 train.py"):
+    with pytest.raises(ValueError, match=r"torchrun --nproc-per-node 8 train\.py"):
         trainer_devices(read_launch(), 8)
     assert trainer_devices(read_launch(), "auto") == trainer_devices(read_launch(), 1) == 1
 
