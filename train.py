@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 
 # Threads that wait by spinning cost several times the work itself where cores are shared; set before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -135,6 +136,7 @@ def finish(config: DictConfig, method) -> None:
         tables["true phenotype (ceiling)"] = true_profiles(config.score.truth, tables[TRAINED])
     scored = {name: score_held_out(config, table) for name, table in tables.items()}
     cards = {name: card for name, (card, _) in scored.items()}
+    cards[TRAINED] = with_leaks(config, cards[TRAINED], tables[TRAINED])
     cards[TRAINED].write(folder)
     report = run_report(config, cards, scored[TRAINED][1], dataset)
     print_scores(cards)
@@ -221,6 +223,19 @@ def scored_wells(config: DictConfig, table: pd.DataFrame) -> pd.Series:
     seen = table.loc[training_wells(config, table), schema.PERTURBATION]
     of_compound = (table[schema.MODALITY] == "compound") & (table[schema.CONTROL_TYPE] != schema.NEGCON)
     return unseen_plate & ~(of_compound & table[schema.PERTURBATION].isin(seen))
+
+
+def with_leaks(config: DictConfig, card, table: pd.DataFrame):
+    """The card with each row marked clean, seen in training, or leaked by a training prompt (EVALUATION §3)."""
+    from morphoclip.data import schema
+    from morphoclip.evaluation.leaks import mark_leaks
+
+    if config.data.holdout is None:
+        return card
+    seen = table.loc[training_wells(config, table), schema.PERTURBATION]
+    templates = OmegaConf.to_container(config.perturbation).values() if config.perturbation else ()
+    fields = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
+    return mark_leaks(card, set(seen), sorted(fields))
 
 
 def run_report(config: DictConfig, cards: Mapping, wells: pd.DataFrame, dataset) -> Path:

@@ -43,10 +43,8 @@ def embed(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(encoder, device=device)
-    data: ShardDataset | Path = source
-    if source.is_dir():
-        scaling = ("scale_by", "low_percentile", "high_percentile")
-        data = ShardDataset(source, **{key: model.trained_on[key] for key in scaling if key in model.trained_on})
+    scaling = {k: v for k, v in model.trained_on.items() if k in ("scale_by", "low_percentile", "high_percentile")}
+    data = ShardDataset(source, **scaling) if source.is_dir() else source
     table = embed_source(model, data, level, batch_size=batch_size, device=device)
     write_profiles(table, out, encoder_provenance(model) | {"source": str(source), "level": level})
     typer.echo(f"{len(table)} rows: {out}")

@@ -97,3 +97,11 @@ def test_padding_has_no_say_in_batch_statistics():
     crops = method.embed_crops(batch, 0)[batch.mask]
     torch.testing.assert_close(crops.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(crops.var(0, unbiased=False), torch.ones(8), atol=0.05, rtol=0)
+
+
+def test_training_prompts_start_spread_over_the_joint_space():
+    method = clip()
+    method.eval()
+    embedded = method.embed_prompts(torch.arange(len(method.tokens))).detach()
+    torch.testing.assert_close(embedded.mean(0), torch.zeros(embedded.shape[1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(embedded.std(0, correction=0), torch.ones(embedded.shape[1]), atol=1e-3, rtol=0)
