@@ -208,12 +208,18 @@ def chosen_normalizer(config: DictConfig, table: pd.DataFrame) -> profiling.Norm
 def provenance(config: DictConfig) -> dict[str, str]:
     inputs = [] if config.profiles is None else profile_paths(OmegaConf.to_object(config).get("profiles"))
     return {
-        "command": " ".join(["evaluate.py", *sys.argv[1:]]),
+        "command": " ".join(["evaluate.py", *(a.replace("encoder_folder=", "encoder=") for a in sys.argv[1:])]),
         **environment(),
         **file_hashes(inputs),
         "configuration": OmegaConf.to_yaml(config, resolve=True),
     }
 
 
+def as_keys(arguments: Sequence[str]) -> list[str]:
+    """`encoder=` as Hydra's `encoder_folder=`: `encoder` names a group of configs, of which train.py chooses one."""
+    return [f"encoder_folder{a.removeprefix('encoder')}" if a.startswith("encoder=") else a for a in arguments]
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = as_keys(sys.argv[1:])
     main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from evaluate import as_keys
 from morphoclip import configs_dir
 
 CONFIGS = configs_dir()
@@ -48,6 +51,26 @@ def test_every_file_names_what_exists(group, choice):
     config = OmegaConf.load(CONFIGS / group / f"{choice}.yaml")
     for target in targets(config):
         assert callable(get_class(target) if target.rsplit(".", 1)[-1][0].isupper() else get_method(target))
+
+
+def documented_commands() -> list[str]:
+    """Every `uv run train.py …` and `uv run evaluate.py …` of README and docs, comments and continuations folded."""
+    root = Path(__file__).parents[1]
+    commands = []
+    for page in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        text = page.read_text().replace("\\\n", " ")
+        commands += re.findall(
+            r"^\s*(?:pip install uv && )?uv run ((?:train|evaluate)\.py[^\n#`]*)", text, re.MULTILINE
+        )
+    return commands
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_commands_compose(command):
+    script, *overrides = [word for word in shlex.split(command) if word != "-m" and "…" not in word]
+    config = load(script.removesuffix(".py"), *(as_keys(overrides) if script == "evaluate.py" else overrides))
+    if script == "train.py":
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def test_evaluate_composes():
