@@ -6,6 +6,8 @@ model, embeds every well, scores compounds held out of training, and writes a re
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -38,6 +40,7 @@ def run(config: DictConfig) -> Path:
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
     config.trainer.num_nodes = launch.nodes
+    config.data.loader.split = training_split(config.data)
     join(launch)
     config.folder = str(run_folder(config.output_dir, config.name, config.run_id))
     if launch.rank == 0:
@@ -48,9 +51,9 @@ def run(config: DictConfig) -> Path:
         import torch.distributed as dist
 
         dist.barrier()
-    method = fit(config)
+    method, loader = fit(config)
     if launch.rank == 0:
-        finish(config, method)
+        finish(config, method, loader)
     return Path(config.folder)
 
 
@@ -68,7 +71,15 @@ def prepare_data(data: DictConfig) -> None:
         prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
     if data.holdout is not None:
         dataset = ShardDataset(data.root)
-        write_splits(dataset, held_out(dataset.fields, data))
+        tag = data.loader.split.removeprefix("train")
+        write_splits(dataset, held_out(dataset.fields, data) + tag)
+
+
+def training_split(data: DictConfig) -> str | None:
+    """Name of the split to train on: that of its holdout, so that runs with other holdouts keep to their own files."""
+    if data.holdout is None:
+        return data.loader.split
+    return f"train-{hashlib.sha256(json.dumps(OmegaConf.to_container(data.holdout)).encode()).hexdigest()[:8]}"
 
 
 def held_out(fields: pd.DataFrame, data: DictConfig) -> pd.Series:
@@ -79,9 +90,11 @@ def held_out(fields: pd.DataFrame, data: DictConfig) -> pd.Series:
 
 
 def fit(config: DictConfig):
-    """Train, from the run's last checkpoint if there is one, and return the method."""
+    """Train, from the run's last checkpoint if there is one; (method, data module)."""
     import pytorch_lightning as pl
 
+    from morphoclip.evaluation.provenance import commit
+    from morphoclip.profiling.export import training_data
     from morphoclip.training.run_folder import last_checkpoint
 
     pl.seed_everything(config.seed, verbose=False)
@@ -96,11 +109,13 @@ def fit(config: DictConfig):
     checkpoint = last_checkpoint(Path(config.folder))
     if checkpoint:
         print(f"going on from {checkpoint}")
+    method.trained_on = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
     trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if trainer.interrupted:
         again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
         sys.exit(f"\ninterrupted; go on from the last checkpoint with\n  uv run {again}")
-    return method
+    trainer.save_checkpoint(Path(config.folder) / "checkpoints" / "last.ckpt")
+    return method, loader
 
 
 def build_method(config: DictConfig, loader):
@@ -115,20 +130,21 @@ def build_method(config: DictConfig, loader):
     return hydra.utils.instantiate(config.method, encoder=encoder, **words)
 
 
-def finish(config: DictConfig, method) -> None:
+def finish(config: DictConfig, method, loader) -> None:
     """Export the encoder; score it beside what the config names; print the table and the path of the report."""
-    from morphoclip.profiling import export_encoder, load_encoder
-    from morphoclip.profiling.export import training_data
+    import shutil
 
-    folder, dataset = Path(config.folder), open_dataset(config)
-    if not (folder / "encoder").is_dir():
-        export_encoder(method, folder / "encoder", trained_on=training_data(dataset))
+    from morphoclip.profiling import export_encoder, load_encoder
+
+    folder, dataset = Path(config.folder), open_dataset(config, loader)
+    shutil.rmtree(folder / "encoder", ignore_errors=True)  # of an earlier, shorter start of this run
+    export_encoder(method, folder / "encoder", trained_on=method.trained_on)
     if not config.score.tasks:
         print(f"encoder: {folder / 'encoder'}")
         return
     encoders = {
         **{name: hydra.utils.instantiate(spec) for name, spec in config.score.encoders.items()},
-        UNTRAINED: untrained(config, method),
+        UNTRAINED: untrained(config, method, loader),
         TRAINED: load_encoder(folder / "encoder"),
     }
     tables = profiles(encoders, dataset, folder / "profiles")
@@ -143,21 +159,35 @@ def finish(config: DictConfig, method) -> None:
     print(f"report: {report}")
 
 
-def open_dataset(config: DictConfig):
+def open_dataset(config: DictConfig, loader):
     """Every crop of the run's dataset, scaled as in training."""
     from morphoclip.data import ShardDataset
 
-    return ShardDataset(config.data.root, scale_by=config.data.loader.scale_by)
+    return ShardDataset(config.data.root, None, *loader.scaling)
 
 
-def untrained(config: DictConfig, method):
-    """The trained encoder's architecture with fresh weights."""
+def untrained(config: DictConfig, method, loader, crops: int = 1024):
+    """The trained encoder's architecture with fresh weights.
+
+    Its batch normalisations get the statistics of training crops, as the trained one has: a baseline that lacked them
+    would make training look better than it is.
+    """
     import torch
 
     from morphoclip.models import create_encoder
 
     torch.manual_seed(config.seed)
-    return create_encoder(**method.export_encoder().config).eval()
+    encoder = create_encoder(**method.export_encoder().config).train()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # a plain average over the batches
+    dataset = loader.mixture.datasets[0]
+    chosen = np.random.default_rng(config.seed).permutation(len(dataset))[:crops]
+    with torch.no_grad():
+        for part in np.array_split(chosen, max(1, len(chosen) // 128)):
+            pixels, (low, high) = dataset.read(part), dataset.intensities(part)
+            encoder(encoder.preprocess(*map(torch.from_numpy, (pixels, low, high))))
+    return encoder.eval()
 
 
 def profiles(encoders: Mapping, dataset, folder: Path) -> dict[str, pd.DataFrame]:
@@ -274,7 +304,8 @@ def pictures(card, wells: pd.DataFrame, dataset, count: int) -> list[tuple[str, 
     best = best[best[schema.PLATE] == best[schema.PLATE].mode()[0]].drop_duplicates(schema.PERTURBATION)
     control = wells[(wells[schema.PLATE].isin(best[schema.PLATE])) & (wells[schema.CONTROL_TYPE] == schema.NEGCON)]
     shown = pd.concat([control.head(1), best])
-    fields = dataset.fields.reset_index().merge(shown[[schema.PLATE, schema.WELL]].assign(order=range(len(shown))))
+    with_crops = dataset.fields.reset_index().iloc[np.unique(dataset.index["field"])]
+    fields = with_crops.merge(shown[[schema.PLATE, schema.WELL]].assign(order=range(len(shown))))
     first = fields.sort_values(["order", schema.SITE]).drop_duplicates("order")["index"]
     names = shown[schema.NAME].where(shown[schema.NAME] != "", shown[schema.GENE])
     captions = names.where(shown[schema.CONTROL_TYPE] != schema.NEGCON, "negative control") + " " + shown[schema.WELL]

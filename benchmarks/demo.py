@@ -1,15 +1,17 @@
-"""What training brings on the demo's held-out compounds, arm by arm: `python -m benchmarks.demo [--seeds 3] [--check]`.
+"""What training brings on the demo's held-out compounds, arm by arm: `python -m benchmarks.demo [--check] [--set key=value …]`.
 
 Each arm is trained with several seeds and compared with its own untrained encoders on common rows: mean AP over the
 sister and compound_gene tasks, ungated, paired; the interval resamples seeds and clusters of compounds. A finished
 (arm, seed) is kept in the output folder and not trained again, so arms can also be run by several processes
-(`--arms clip --seeds 1`), and a last call without training prints the table. `--check` exits 1 unless the whole method
+(`--arms 1 --seeds 0`), and a last call without training prints the table. Results of another configuration are never
+reused: their folder carries a hash of it. `--check` exits 1 unless the whole method
 gains at least .10 with an interval that excludes 0, beats intensity statistics, and its untrained encoder beats chance.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -24,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import train
 from morphoclip import configs_dir
@@ -49,27 +51,29 @@ WHOLE = "CLIP + image term"
 
 
 def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictConfig:
+    """The arm's configuration, its folder named by arm, seed and a hash of everything in it."""
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        name = f"{list(ARMS).index(arm)}-{seed}"
-        return compose(
-            "train", overrides=[f"output_dir={output}", f"seed={seed}", f"run_id={name}", *ARMS[arm], *overrides]
-        )
+        config = compose("train", overrides=[f"output_dir={output}", f"seed={seed}", *ARMS[arm], *overrides])
+    config.data.loader.split = train.training_split(config.data)
+    content = OmegaConf.to_yaml(config, resolve=True)
+    config.run_id = f"{list(ARMS).index(arm)}-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    config.folder = str(output / config.name / config.run_id)
+    return config
 
 
 def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
     """{'trained': card, 'untrained': card, 'cpu_s': …}; kept, and read again where it exists."""
     config = arm_config(arm, seed, output, overrides)
-    config.folder = str(output / config.name / config.run_id)
     kept = Path(config.folder) / "cards.pickle"
     if kept.is_file():
         return pickle.loads(kept.read_bytes())
     Path(config.folder).mkdir(parents=True, exist_ok=True)
     train.prepare_data(config.data)
     start = time.process_time()
-    method = train.fit(config)
+    method, loader = train.fit(config)
     cpu_s = time.process_time() - start
-    encoders = {"untrained": train.untrained(config, method), "trained": method.export_encoder().eval()}
-    tables = train.profiles(encoders, train.open_dataset(config), Path(config.folder) / "profiles")
+    encoders = {"untrained": train.untrained(config, method, loader), "trained": method.export_encoder().eval()}
+    tables = train.profiles(encoders, train.open_dataset(config, loader), Path(config.folder) / "profiles")
     found = {name: train.score_held_out(config, table)[0] for name, table in tables.items()} | {"cpu_s": cpu_s}
     partial = kept.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(found))
@@ -80,12 +84,13 @@ def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
 def run_references(output: Path, overrides: list[str]) -> dict[str, ScoreCard]:
     """Score cards of the fixed extractors and the planted truth on the fixed layout."""
     config = arm_config(WHOLE, 0, output, overrides)
-    kept = output / config.name / "references.pickle"
+    kept = Path(config.folder) / "references.pickle"
     if kept.is_file():
         return pickle.loads(kept.read_bytes())
     train.prepare_data(config.data)
     encoders = {name: instantiate(spec) for name, spec in config.score.encoders.items()}
-    tables = train.profiles(encoders, train.open_dataset(config), kept.parent / "reference_profiles")
+    dataset = train.open_dataset(config, instantiate(config.data.loader))
+    tables = train.profiles(encoders, dataset, kept.parent / "reference_profiles")
     tables["true phenotype (ceiling)"] = train.true_profiles(config.score.truth, next(iter(tables.values())))
     cards = {name: train.score_held_out(config, table)[0] for name, table in tables.items()}
     kept.write_bytes(pickle.dumps(cards))
@@ -159,11 +164,13 @@ def main() -> int:
     parser.add_argument("--arms", type=int, nargs="+", default=list(range(len(ARMS))), help=f"of {list(ARMS)}")
     parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("overrides", nargs="*", help="key=value for all arms, e.g. data.screen.seed=2026")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value for all arms, e.g. data.screen.seed=2026")
     given = parser.parse_args()
     arms = [list(ARMS)[i] for i in given.arms]
-    found = {arm: [run_arm(arm, seed, given.output, given.overrides) for seed in given.seeds] for arm in arms}
-    table = rows(found, run_references(given.output, given.overrides))
+    if given.check and WHOLE not in arms:
+        parser.error(f"--check judges the arm {WHOLE!r}: leave it among --arms")
+    found = {arm: [run_arm(arm, seed, given.output, given.set) for seed in given.seeds] for arm in arms}
+    table = rows(found, run_references(given.output, given.set))
     print(
         json.dumps({"machine": machine(), "rows": table}, indent=2) if given.json else f"{machine()}\n\n{show(table)}"
     )

@@ -77,7 +77,7 @@ def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
 
 def test_held_out_compounds_and_batches_never_enter_training(run, outputs):
     cfg = config(outputs, "trainer.max_steps=1")
-    dataset = ShardDataset(cfg.data.root, "train")
+    dataset = ShardDataset(cfg.data.root, train.training_split(cfg.data))
     assigned = train.held_out(dataset.fields, cfg.data)
     held = set(dataset.fields.loc[assigned == "heldout", schema.PERTURBATION])
     always = set(dataset.fields.loc[assigned == "train", schema.PERTURBATION])
@@ -93,7 +93,8 @@ def test_scored_are_unseen_compounds_on_unseen_plates(run, outputs):
     table = pd.read_csv(run / "replicate.csv")
     compounds = table[table["Metadata_modality"] == "compound"]
     assert len(compounds) == 8
-    dataset = ShardDataset(config(outputs, "trainer.max_steps=1").data.root, "train")
+    data = config(outputs, "trainer.max_steps=1").data
+    dataset = ShardDataset(data.root, train.training_split(data))
     assert not set(compounds[schema.PERTURBATION]) & set(dataset.table.frame[schema.PERTURBATION])
 
 
@@ -130,3 +131,22 @@ def test_a_wrong_key_is_one_clear_error():
     assert result.returncode != 0
     assert "max_step" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_dataset_of_ones_own_trains_and_exports(run, outputs):
+    overrides = [o for o in TINY if not o.startswith(("data.screen", "data.loader"))]
+    with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
+        own = compose(
+            "train",
+            overrides=[
+                *overrides,
+                f"output_dir={outputs}",
+                f"data.root={outputs}/data/simulated-fixed-0/dataset",
+                *["data=dataset", "data.loader.sampler=bags", "data.loader.batch_size=4", "data.loader.num_workers=0"],
+                *["score=none", "name=mine", "trainer.max_steps=2", "callbacks.checkpoint.every_n_train_steps=100"],
+            ],
+        )
+    folder = train.run(own)
+    assert (folder / "checkpoints/last.ckpt").is_file()  # the end of training, not the last multiple of 100
+    assert morphoclip.load_encoder(folder).trained_on["crop_size"] == 64
+    assert morphoclip.load_encoder(folder / "encoder").trained_on["scale_by"] == "field"

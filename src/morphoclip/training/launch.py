@@ -57,7 +57,11 @@ def join(launch: Launch) -> None:
             "srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it"
         )
     os.environ.setdefault("MASTER_PORT", "29500")
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        # Before the first collective, or all ranks of a node would meet on its first GPU.
+        torch.cuda.set_device(launch.rank % launch.local_world_size)
     dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
 
 
