@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ import pytest
 from morphoclip.data import schema
 from morphoclip.evaluation import score, write_report
 from morphoclip.evaluation.plate_maps import plate_maps
+from morphoclip.evaluation.report import umap_coordinates
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -117,3 +120,39 @@ def test_bad_pictures_and_no_cards_are_refused(tmp_path, make_screen):
     with pytest.raises(ValueError, match="uint8"):
         write_report(tmp_path / "r.html", {"a": card}, title="x", contact_sheet=[("x", np.zeros((4, 4)))])
     assert not (tmp_path / "r.html").exists()
+
+
+def two_sets(make_screen, common: int) -> pd.DataFrame:
+    """Compounds with 24 features above guides that have the first `common` of them: NaN where a set lacks one."""
+    table = make_screen(0)
+    compounds, guides = (table[table[schema.MODALITY] == modality] for modality in ("compound", "crispr"))
+    return pd.concat([compounds, guides.drop(columns=[f"f{i}" for i in range(common, 24)])], ignore_index=True)
+
+
+class FirstTwo:
+    """In place of UMAP, whose compiling alone takes a minute: the first two of the dimensions it is given."""
+
+    def __init__(self, **settings) -> None:
+        pass
+
+    def fit_transform(self, x: np.ndarray) -> np.ndarray:
+        assert np.isfinite(x).all()
+        return x[:, :2]
+
+
+def test_the_map_rests_on_the_features_all_sets_have(make_screen, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstTwo))
+    table = two_sets(make_screen, common=4)
+    common = table.drop(columns=[f"f{i}" for i in range(4, 24)])
+    found = umap_coordinates(table)
+    assert found[[schema.PLATE, schema.WELL]].equals(table[[schema.PLATE, schema.WELL]])
+    pd.testing.assert_frame_equal(found, umap_coordinates(common))
+
+
+def test_sets_without_common_features_get_no_map_and_a_note(make_screen, tmp_path):
+    assert umap_coordinates(two_sets(make_screen, common=0)) is None
+    card = score(make_screen(0), tasks=["replicate"], null_size=50, shuffles=0, bootstrap=50)
+    text = write_report(tmp_path / "r.html", {"a": card}, title="x", umap=None).read_text()
+    assert 'id="umap"' not in text
+    assert "no map of the wells" in text
+    assert not any("no map" in note for note in card.notes)

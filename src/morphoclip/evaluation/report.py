@@ -40,6 +40,7 @@ _TABLE_COLUMNS = {
     "seen": "Seen in training",
 }
 _WIDTH = 170
+_NO_MAP = "no map of the wells: none was asked for, or too few features are complete over all of them"
 
 
 def write_report(
@@ -64,7 +65,8 @@ def write_report(
         rows: name -> score card, in the order shown; a row of chance is put before them.
         main: the row whose details are shown; default 'trained' where there is one, else the last.
         alarms: shown with the alarms of the main card.
-        umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well.
+        umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well;
+            None leaves the map out, and a note says so.
         contact_sheet: (caption, uint8 image (H, W) or (H, W, 3)).
         provenance: name -> value: command, configuration, commit, hashes.
         published: a table of published numbers beside ours, shown as it is.
@@ -97,7 +99,7 @@ def write_report(
         contact_sheet=[{"caption": text, "png": _png(image)} for text, image in contact_sheet or ()],
         tables=[_table(task, card.tables[task]) for task in tasks if task in card.tables],
         provenance={str(k): str(v) for k, v in (provenance or {}).items()},
-        notes=card.notes,
+        notes=card.notes if umap is not None else [*card.notes, _NO_MAP],
         threshold=threshold,
         data=data,
     )
@@ -109,17 +111,24 @@ def write_report(
     return path
 
 
-def umap_coordinates(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def umap_coordinates(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame | None:
     """UMAP of well profiles as Kim et al. 2025: 200 principal components, correlation, 50 neighbours, distance .7.
+
+    Sets of plates may have different features (a selection made a set at a time), which leaves NaN where they are put
+    below each other: the map rests on the features that are complete over all rows.
 
     Returns:
         x, y and the metadata `write_report` wants, in the rows' order. One thread, so that a seed means something.
+        None where fewer than three rows or two complete features leave nothing to draw.
     """
+    metadata, features = schema.split_columns(table)
+    x = table[features].dropna(axis="columns").to_numpy(np.float64)
+    if x.shape[0] < 3 or x.shape[1] < 2:
+        return None
+
     import umap
     from sklearn.decomposition import PCA
 
-    metadata, features = schema.split_columns(table)
-    x = table[features].to_numpy(np.float64)
     x = PCA(min(200, *x.shape), random_state=seed).fit_transform(x)
     neighbours = min(50, len(x) - 1)
     model = umap.UMAP(
