@@ -14,8 +14,7 @@ from morphoclip.models.norm import BatchNorm
 class ConvolutionalStem(nn.Module):
     """Stride-2 3×3 convolutions in place of one linear patch embedding (Xiao et al. 2021, early convolutions).
 
-    Batch normalisation, over all ranks, is what makes it learn in minutes: after 200 steps of 240 crops with gene
-    labels the cross-entropy was 2.71 with it and 2.91 with layer normalisation.
+    Batch normalisation, over all ranks, because it learned faster than layer normalisation in trials.
     Takes (B, C, H, W) and returns (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1; not flattened
     it is (B, H / 2^n, W / 2^n, embed_dim), which timm asks for where the image size may vary.
     """
