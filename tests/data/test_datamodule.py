@@ -15,8 +15,8 @@ BAGS = {"sampler": "bags", "batch_size": 6, "sampler_options": {"bag_size": 4}}
 UNIFORM = {"sampler": "uniform", "batch_size": 40}
 
 
-def module(folder, split=None, **options) -> CellDataModule:
-    return CellDataModule([{"root": folder}], split=split, **options)
+def module(folder, **options) -> CellDataModule:
+    return CellDataModule([{"root": folder}], **options)
 
 
 def epoch(loader) -> list[list[int]]:
@@ -36,6 +36,13 @@ def test_a_uniform_batch_carries_pixels_intensities_and_codes(screen):
         np.testing.assert_array_equal(batch.high[place].numpy(), sample.high)
         for name in ("plate", "well", "position", "perturbation", "condition", "is_control"):
             assert getattr(batch, name)[place] == getattr(sample, name)
+
+
+def test_a_fresh_dataset_needs_no_split_and_workers_come_fourth(screen):
+    datamodule = CellDataModule([{"root": screen}], 32, "uniform", 2)
+    loader = datamodule.train_dataloader()
+    assert loader.num_workers == 2
+    assert sorted(chain(*epoch(loader))) == list(range(len(ShardDataset(screen))))
 
 
 def test_a_batch_of_bags_has_one_condition_a_bag(screen):
@@ -179,7 +186,7 @@ def test_validation_walks_its_split_in_order(make_screen):
 def test_a_mixture_shares_codes_and_must_match(make_screen, rows_of_screen):
     one = make_screen(rows_of_screen[:19], name="one")
     two = make_screen(rows_of_screen[19:38], name="two")
-    datamodule = CellDataModule([{"root": one}, {"root": two, "weight": 2}], 30, split=None)
+    datamodule = CellDataModule([{"root": one}, {"root": two, "weight": 2}], 30)
     names = datamodule.table.frame[schema.PERTURBATION]
     assert len(names) == 17
     sources = [ShardDataset(one), ShardDataset(two)]
@@ -192,7 +199,7 @@ def test_a_mixture_shares_codes_and_must_match(make_screen, rows_of_screen):
         assert names[int(batch.condition[place])] == source.fields[schema.PERTURBATION][source.index["field"][row]]
     other = make_screen(name="other", size=10)
     with pytest.raises(ValueError, match=r"other has shape .* must match"):
-        CellDataModule([{"root": one}, {"root": other}], 30, split=None).train_dataloader()
+        CellDataModule([{"root": one}, {"root": other}], 30).train_dataloader()
 
 
 def test_mistaken_options_are_named(screen):

@@ -50,11 +50,11 @@ class CellDataModule(pl.LightningDataModule):
         datasets: `{"root": folder, "weight": 1.0}` each; weights say how often a dataset's crops are shown.
         batch_size: crops (uniform) or bags (bags) a rank and step.
         sampler: `uniform`, every crop once an epoch; or `bags`, N crops of one perturbation across plates and wells.
+        num_workers: loader processes; 0 reads in the training process.
         sampler_options: for `bags`: `bag_size`, `controls_per_batch`, `steps_per_epoch` (see `samplers.Bags`).
-        split: the split to train on; None for all crops.
+        split: the split to train on; None for all crops, as a dataset has them before a split is written.
         val_split: the split to validate on, crop by crop in order; None for no validation.
         scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.
-        num_workers: loader processes; 0 reads in the training process.
         seed: of every draw.
 
     Attributes:
@@ -66,14 +66,14 @@ class CellDataModule(pl.LightningDataModule):
         datasets: Sequence[Mapping],
         batch_size: int,
         sampler: str = "uniform",
+        num_workers: int = 0,
         *,
         sampler_options: Mapping | None = None,
-        split: str | None = "train",
+        split: str | None = None,
         val_split: str | None = None,
         scale_by: str = "field",
         low_percentile: float = LOW_PERCENTILE,
         high_percentile: float = HIGH_PERCENTILE,
-        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
