@@ -26,6 +26,8 @@ class CLOOBLoss(nn.Module):
         chunk_size: rows of similarities held at a time; None holds all.
     """
 
+    uses_logit_scale = False
+
     def __init__(self, inv_tau: float = 30.0, beta: float = 8.0, chunk_size: int | None = None) -> None:
         super().__init__()
         self.inv_tau = inv_tau

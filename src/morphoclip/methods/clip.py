@@ -41,6 +41,9 @@ class CLIP(Method):
             None has none, for losses that ignore it (CLOOB).
         logit_bias: start of a learned bias for losses that use one (SigLIP); None has none.
         encoder, optimizer, augment, seed, monitor_every: see `Method`.
+
+    Raises:
+        ValueError: a temperature for a loss whose `uses_logit_scale` is False.
     """
 
     def __init__(
@@ -80,6 +83,11 @@ class CLIP(Method):
         self.logit_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
         self.loss = build(loss)
+        if temperature is not None and not getattr(self.loss, "uses_logit_scale", True):
+            raise ValueError(
+                f"{type(self.loss).__name__} has its own fixed temperature, so that a learned one would get no gradient "
+                "(and stop DDP): set method.temperature=null"
+            )
         self.image_loss = build(image_loss) if image_loss and image_loss_weight else None
         self.image_loss_weight = image_loss_weight
         self.image_logit_scale = 1 / image_temperature
