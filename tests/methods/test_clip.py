@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
-from tests.methods.tiny import PROMPTS, Gradients, bags, clip, loader, trainer
+from morphoclip import configs_dir
+from tests.methods.tiny import ENCODER, PROMPTS, Gradients, bags, clip, loader, save_bert, trainer
 
 
 def test_each_distinct_prompt_is_encoded_once_a_step():
@@ -105,3 +108,20 @@ def test_training_prompts_start_spread_over_the_joint_space():
     embedded = method.embed_prompts(torch.arange(len(method.tokens))).detach()
     torch.testing.assert_close(embedded.mean(0), torch.zeros(embedded.shape[1]), atol=1e-4, rtol=0)
     torch.testing.assert_close(embedded.std(0, correction=0), torch.ones(embedded.shape[1]), atol=1e-3, rtol=0)
+
+
+def test_the_config_trains_against_any_hugging_face_encoder(tmp_path):
+    overrides = ["text=huggingface", f"text.name_or_path={save_bert(tmp_path)}", "folder=run"]
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose("train", overrides=overrides)
+    method = instantiate(config.method, encoder=ENCODER, prompts=PROMPTS)
+    assert type(method.text.model).__name__ == "BertModel"
+    before = {name: p.detach().clone() for name, p in method.text.named_parameters()}
+    trainer(1).fit(method, loader(bags()))
+    assert all(torch.equal(p, before[name]) for name, p in method.text.named_parameters())  # frozen
+    assert method.text_projection.weight.grad.abs().sum() > 0
+
+
+def test_a_learned_temperature_for_a_loss_that_ignores_it_is_refused():
+    with pytest.raises(ValueError, match=r"CLOOBLoss.*temperature=null"):
+        clip(loss={"_target_": "morphoclip.losses.CLOOBLoss"})

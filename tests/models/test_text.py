@@ -5,6 +5,7 @@ import torch
 
 from morphoclip.models import HuggingFaceTextEncoder, SmallTextEncoder
 from morphoclip.models.text import train_tokenizer, trim
+from tests.methods.tiny import save_bert
 
 PROMPTS = [
     "U2OS cells treated with compound: paracetamol, SMILES: CC(=O)Nc1ccc(O)cc1",
@@ -21,19 +22,7 @@ def small(**kw):
 
 @pytest.fixture(scope="module")
 def hub_folder(tmp_path_factory):
-    """A random BERT with a word tokenizer, as save_pretrained leaves one on disk."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert")
-    words = ["[PAD]", "[UNK]", "cells", "treated", "with", "DMSO", "compound"]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(params=["small", "mean", "first", "pooler"])
