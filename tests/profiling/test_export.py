@@ -8,6 +8,7 @@ import torch
 from morphoclip.models import create_encoder
 from morphoclip.profiling import export_encoder, load_encoder
 from morphoclip.profiling.export import encoder_hash
+from tests.methods import tiny
 
 SMALL = {
     "name": "vit_demo",
@@ -84,6 +85,19 @@ def test_checkpoints_and_run_folders_load_and_export(crops, tmp_path):
     folder = export_encoder(tmp_path / "run", tmp_path / "encoder")
     assert torch.equal(features(load_encoder(folder), crops), expected)
     assert load_encoder(folder).trained_on["pixel_size_um"] == 0.6
+
+
+def test_a_run_and_its_checkpoint_keep_what_they_were_trained_on(tmp_path):
+    method = tiny.simclr()
+    facts = {"crop_size": 16, "scale_by": "negcon", "low_percentile": 1, "high_percentile": 99.0}
+    method.trained_on = facts
+    run = tiny.trainer(1)
+    run.fit(method, tiny.loader(tiny.bags()))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    again = type(method).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for number, source in enumerate((method, tmp_path / "last.ckpt", again)):
+        folder = export_encoder(source, tmp_path / str(number))
+        assert load_encoder(folder).trained_on == {**facts, "method": "SimCLR"}
 
 
 def test_tied_weights_survive(crops, tmp_path):

@@ -37,6 +37,10 @@ class Method(pl.LightningModule):
         augment: a `_target_` of a `morphoclip.augment.Compose`; None augments nothing.
         seed: of every draw.
         monitor_every: steps between the collapse monitors.
+
+    Attributes:
+        trained_on: plain facts of the training data (`profiling.training_data(dataset)`), to be set before fitting;
+            checkpoints and exports carry them, so that whoever embeds with the encoder knows how to cut and scale.
     """
 
     clip_each_parameter = False  # a method may clip each parameter's gradient on its own
@@ -59,6 +63,7 @@ class Method(pl.LightningModule):
         self.seed = seed
         self.monitor_every = monitor_every
         self.guard = NonFiniteGuard()
+        self.trained_on: dict[str, Any] = {}
 
     def export_encoder(self) -> nn.Module:
         """The encoder that profiles are made with."""
@@ -156,3 +161,7 @@ class Method(pl.LightningModule):
         self.guard.check()
         checkpoint["encoder_config"] = self.encoder.config
         checkpoint["encoder_prefix"] = self.encoder_prefix
+        checkpoint["trained_on"] = {**self.trained_on, "method": type(self).__name__}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained_on = self.trained_on or dict(checkpoint.get("trained_on", {}))

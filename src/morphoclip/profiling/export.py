@@ -39,7 +39,7 @@ def export_encoder(
         to: the folder to make. It is written under a temporary name and renamed.
         formats: other formats beside it; none exists yet.
         trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
-            caller wants on record (`git_commit`, …). Default: the checkpoint's own `trained_on`, if it has one.
+            caller wants on record (`git_commit`, …). Default: the source's own `trained_on`, if it has one.
 
     Raises:
         FileExistsError: `to` exists and is not empty.
@@ -53,7 +53,7 @@ def export_encoder(
     if isinstance(source, nn.Module):
         method = type(source).__name__ if hasattr(source, "export_encoder") else None
         encoder = source.export_encoder() if method else source
-        known = getattr(encoder, "trained_on", {})
+        known = getattr(source, "trained_on", {})
         if not hasattr(encoder, "config"):
             raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
     else:
