@@ -185,6 +185,24 @@ def test_fields_cut_on_the_fly_equal_a_prepared_dataset(tmp_path, mode):
     assert (ours["Metadata_cell_count"].astype(float) > 1).all()
 
 
+def test_an_encoder_cuts_a_load_data_csv_as_its_training_data(tmp_path):
+    from morphoclip.data.prepare import prepare_dataset
+    from morphoclip.data.sources import read_load_data
+    from morphoclip.profiling import training_data
+
+    load_data = write_screen(tmp_path)
+    cut = {"crop_size": 16, "mode": "nuclei", "bin": 2, "pixel_size_um": 1.0, "otsu_factor": 0.7}
+    sources = read_load_data(str(load_data))
+    dataset = prepare_dataset(sources, tmp_path / "dataset", min_foreground=0.05, workers=1, progress=False, **cut)
+    encoder = ChannelMeans()
+    encoder.trained_on = training_data(ShardDataset(dataset, low_percentile=1, high_percentile=99))
+    assert encoder.trained_on["pixel_size_um"] == 2.0
+    expected, ours = (embed(encoder, source, progress=False) for source in (dataset, load_data))
+    pd.testing.assert_frame_equal(ours, expected[list(ours)], atol=1e-4)
+    with pytest.raises(ValueError, match=r"trained at 2\.0 µm.* 1\.0 µm"):
+        embed(encoder, load_data, bin=1, progress=False)
+
+
 def test_a_broken_field_is_left_out_and_told(tmp_path):
     load_data = write_screen(tmp_path)
     whole = embed(ChannelMeans(), load_data, "site", crop_size=32, pixel_size_um=1.2, progress=False)

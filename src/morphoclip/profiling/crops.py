@@ -13,6 +13,7 @@ from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.profiling.aggregation import enough_foreground
 
+CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
 SCALING = ("scale_by", "low_percentile", "high_percentile")
 WELL_KEY = [schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL]
 

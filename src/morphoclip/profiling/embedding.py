@@ -53,7 +53,8 @@ def embed(
         min_foreground: crops with a smaller share of nuclear pixels are left out; a well that has none above it keeps
             its best one, with `Metadata_low_foreground` set. None: the dataset's own rule, as in training.
         num_workers: processes that read and decode ahead.
-        crop_options: for a load_data.csv, what `FieldCrops` takes (`crop_size`, `mode`, `metadata`, …).
+        crop_options: for a load_data.csv, what `FieldCrops` takes (`crop_size`, `mode`, `metadata`, …). Default: as the
+            encoder's training data were cut, where it records that.
 
     Returns:
         `Metadata_*` columns of the fields as strings, then float32 features `embedding_0000`, … `Metadata_cell_count`
@@ -126,10 +127,12 @@ def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int
     scaling = {key: known[key] for key in SCALING if key in known}
     if Path(source).is_dir():
         return DatasetCrops(ShardDataset(source, **scaling), batch_size, **options)
-    options = {key: known[key] for key in ("crop_size",) if key in known} | options
+    size = {key: known[key] for key in ("crop_size",) if key in known}
+    said = {key: value for key, value in options.items() if value is not None}
+    options = scaling | size | known.get("cropping", {}) | said
     if "crop_size" not in options:
         raise ValueError("this encoder does not record its crop size: say crop_size=<pixels> to cut fields with")
-    return FieldCrops(source, encoder.channels, **scaling, **options)
+    return FieldCrops(source, encoder.channels, **options)
 
 
 @torch.inference_mode()

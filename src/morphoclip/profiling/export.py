@@ -16,7 +16,7 @@ from torch import nn
 
 import morphoclip
 from morphoclip.models import create_encoder
-from morphoclip.profiling.crops import SCALING
+from morphoclip.profiling.crops import CROPPING, SCALING
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
@@ -117,13 +117,16 @@ def load_encoder(source: str | Path, device: str | torch.device = "cpu") -> nn.M
 def training_data(dataset) -> dict[str, object]:
     """What an encoder's users need to know of the `ShardDataset` it was trained on, as plain JSON.
 
-    Pixel size, crop size and intensity scaling, which `embed` compares with new data, and the manifest's sha256.
+    Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, how fields were cut
+    (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256.
     """
     manifest = dataset.manifest
+    made_with = manifest["made_by"].get("arguments", {})
     return {
         "pixel_size_um": manifest["pixel_size_um"],
         "crop_size": manifest["crop_size"],
         **dict(zip(SCALING, dataset.scaling, strict=True)),
+        "cropping": {key: made_with[key] for key in CROPPING if key in made_with},
         "manifest_sha256": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(),
     }
 
