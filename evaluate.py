@@ -128,24 +128,20 @@ def read(config: DictConfig) -> pd.DataFrame:
     else:
         if config.dataset is None:
             raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
-        table = embedded(config[sources[0]], Path(config.dataset))
+        table = embedded(config[sources[0]], config.dataset)
     if config.aggregate is not None:
         by = [c for c in (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL) if c in table]
         table = profiling.aggregate(table, by, config.aggregate)
     return table
 
 
-def embedded(encoder: str, dataset: Path) -> pd.DataFrame:
+def embedded(encoder: str, dataset: str) -> pd.DataFrame:
     """Well profiles of a dataset folder, scaled as the encoder was trained, or of a load_data.csv."""
     import torch
 
-    from morphoclip.data import ShardDataset
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = profiling.load_encoder(encoder, device=device)
-    scaling = {k: v for k, v in model.trained_on.items() if k in ("scale_by", "low_percentile", "high_percentile")}
-    source = ShardDataset(dataset, **scaling) if dataset.is_dir() else dataset
-    return profiling.embed(model, source, level="well", device=device)
+    return profiling.embed(model, dataset, level="well", device=device)
 
 
 def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:

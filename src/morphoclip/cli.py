@@ -26,27 +26,36 @@ def export(
 @app.command()
 def embed(
     encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint, run folder or hub id")],
-    source: Annotated[Path, typer.Argument(help="dataset folder or load_data.csv")],
+    source: Annotated[str, typer.Argument(help="dataset folder or load_data.csv (path, quoted glob or URL)")],
     out: Out,
     level: Annotated[str, typer.Option(help="crop, site, well or perturbation")] = "well",
     batch_size: int = 256,
     device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
+    bin: Annotated[
+        int | None, typer.Option(help="load_data.csv: average bin x bin pixels; default: as trained")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="load_data.csv: µm before binning; default: as trained")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="load_data.csv: grid, nuclei or random; default: as trained")] = None,
+    metadata: Annotated[str | None, typer.Option(help="load_data.csv: folder of plate maps and annotations")] = None,
 ) -> None:
     """Profiles of everything in a dataset, with a JSON sidecar that says what made them."""
     import torch
 
     from morphoclip import load_encoder
-    from morphoclip.data import ShardDataset
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
     from morphoclip.profiling.export import encoder_provenance
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(encoder, device=device)
-    scaling = {k: v for k, v in model.trained_on.items() if k in ("scale_by", "low_percentile", "high_percentile")}
-    data = ShardDataset(source, **scaling) if source.is_dir() else source
-    table = embed_source(model, data, level, batch_size=batch_size, device=device)
-    write_profiles(table, out, encoder_provenance(model) | {"source": str(source), "level": level})
+    asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
+    options = {key: value for key, value in asked.items() if value is not None}
+    if options and Path(source).is_dir():
+        raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
+    table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
+    write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
     typer.echo(f"{len(table)} rows: {out}")
 
 
