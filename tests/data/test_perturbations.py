@@ -69,6 +69,8 @@ def test_a_prompt_that_cannot_be_made_is_named():
         table.prompts({"compound": "{name}"})
     with pytest.raises(ValueError, match=r"asks for \['protein'\]"):
         table.prompts(TEMPLATES | {"crispr": "{protein}"})
+    with pytest.raises(ValueError, match=r"'DMSO' has no value that the compound template '\{smiles\}'.* empty"):
+        table.prompts(TEMPLATES | {"compound": "{smiles}"})
 
 
 def test_one_condition_with_two_annotations_is_an_error_and_other_columns_go_blank():

@@ -11,8 +11,7 @@ import pandas as pd
 
 from morphoclip.data import schema
 
-# A condition is one perturbation at one dose in one cell line at one time.
-CONDITION = (schema.PERTURBATION, schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT, schema.DOSE)
+CONDITION = schema.CONDITION
 ANNOTATIONS = (
     schema.NAME,
     schema.GENE,
@@ -80,7 +79,7 @@ class PerturbationTable:
         all missing is left out, so DMSO has no 'SMILES: '.
 
         Raises:
-            ValueError: a modality has no template, or a template asks for a column the table lacks.
+            ValueError: a modality has no template, a template asks for a column the table lacks, or a prompt is empty.
         """
         values = {column.removeprefix(schema.PREFIX).lower(): self.frame[column] for column in self.frame}
         values |= {alias: self.frame[column] for alias, column in _ALIASES.items()}
@@ -98,6 +97,11 @@ class PerturbationTable:
                 if not names or any(filled.values()):
                     said.append(clause.format(**filled))
             prompts.append(", ".join(said))
+            if not prompts[-1]:
+                raise ValueError(
+                    f"perturbation {self.frame[schema.PERTURBATION][row]!r} has no value that the {modality} template "
+                    f"{templates[modality]!r} asks for, so its prompt is empty: add a clause that all have"
+                )
         return prompts
 
 

@@ -22,8 +22,6 @@ from morphoclip.data.manifest import MANIFEST, read_manifest
 from morphoclip.data.shards import ShardWriter
 from morphoclip.data.sources import PATH
 
-WELL_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL)
-
 
 def prepare_dataset(
     sources: pd.DataFrame,
@@ -124,7 +122,7 @@ def prepare_dataset(
 def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFrame:
     """Append every field's crops, well by well; returns the quarantined fields."""
     quarantined = []
-    for _, well in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in WELL_KEY)):
+    for _, well in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in schema.WELL_KEY)):
         well = list(well)
         good = [field for field in well if not field.reason]
         quarantined += [field for field in well if field.reason]

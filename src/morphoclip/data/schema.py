@@ -27,6 +27,10 @@ INCHIKEY = "Metadata_InChIKey"
 NAME = "Metadata_pert_iname"
 CELL_COUNT = "Metadata_cell_count"
 
+WELL_KEY = (SOURCE, BATCH, PLATE, WELL)
+# A condition is one perturbation at one dose in one cell line at one time; another is another experiment.
+CONDITION = (PERTURBATION, MODALITY, CELL_LINE, TIMEPOINT, DOSE)
+
 NEGCON = "negcon"
 EMPTY = "empty"
 MODALITIES = ("compound", "crispr", "orf")

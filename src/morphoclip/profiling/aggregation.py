@@ -13,8 +13,6 @@ from morphoclip.data import schema
 
 REDUCTIONS = {"mean": np.mean, "median": np.median}
 WITHIN = {"batch": [schema.BATCH], "source": [schema.SOURCE], "all": []}
-# A perturbation in another cell line, at another time or dose is another experiment and is never averaged in.
-CONDITION = [schema.PERTURBATION, schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT, schema.DOSE]
 
 
 def reduce_runs(runs: Iterable[tuple[int, np.ndarray]], how: str = "mean") -> Iterator[tuple[int, np.ndarray]]:
@@ -83,7 +81,7 @@ def consensus(table: pd.DataFrame, within: str = "all", how: str = "median") -> 
     if schema.PERTURBATION not in table:
         raise ValueError(f"consensus needs {schema.PERTURBATION}: annotate the table first")
     treated = table[table[schema.PERTURBATION].notna() & (table[schema.PERTURBATION] != "")]
-    return aggregate(treated, [c for c in CONDITION if c in table] + WITHIN[within], how)
+    return aggregate(treated, [c for c in schema.CONDITION if c in table] + WITHIN[within], how)
 
 
 def enough_foreground(foreground: np.ndarray, well: np.ndarray, minimum: float) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from morphoclip.profiling.aggregation import enough_foreground
 
 CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
 SCALING = ("scale_by", "low_percentile", "high_percentile")
-WELL_KEY = [schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,9 @@ class Crops:
 
 def well_codes(table: pd.DataFrame) -> np.ndarray:
     """A number for each row's well, (N,) int64, in sorted order of source, batch, plate and well."""
-    return table.groupby([c for c in WELL_KEY if c in table], sort=True, dropna=False).ngroup().to_numpy(np.int64)
+    return (
+        table.groupby([c for c in schema.WELL_KEY if c in table], sort=True, dropna=False).ngroup().to_numpy(np.int64)
+    )
 
 
 class DatasetCrops:
