@@ -85,6 +85,8 @@ def test_random_crops_obey_the_foreground_rule_or_keep_the_best():
     lone[100, 100] = 1000  # one pixel of 1600 never makes 1 %
     [corner] = fields.random_crops(lone, 500, 40, 1, np.random.default_rng(0), tries=400)
     assert fields.foreground(lone, corner, 40, 500) == 1 / 1600
+    full = fields.random_crops(dna, 500, 40, 5, np.random.default_rng(0), tries=400, min_foreground=0.4)
+    assert min(fields.foreground(dna, corner, 40, 500) for corner in full) >= 0.4
 
 
 @pytest.fixture

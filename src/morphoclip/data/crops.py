@@ -88,7 +88,7 @@ def prepare_field(source: Mapping[str, str], settings: CropSettings) -> Prepared
         passing = [passing[i] for i in chosen]
     if passing:
         return PreparedField(row, tuple(crop(corner) for corner in passing))
-    candidates = fields.random_crops(dna, threshold, settings.crop_size, 1, rng)
+    candidates = fields.random_crops(dna, threshold, settings.crop_size, 1, rng, min_foreground=settings.min_foreground)
     return PreparedField(row, best=crop(candidates[0]))
 
 
@@ -97,4 +97,5 @@ def _corners(dna: np.ndarray, centres: np.ndarray, threshold: float, settings: C
         return fields.nucleus_crops(centres, dna.shape, settings.crop_size)
     if settings.mode == "grid":
         return fields.grid_crops(dna.shape, settings.crop_size)
-    return fields.random_crops(dna, threshold, settings.crop_size, settings.crops_per_field or 16, rng)
+    number = settings.crops_per_field or 16
+    return fields.random_crops(dna, threshold, settings.crop_size, number, rng, min_foreground=settings.min_foreground)

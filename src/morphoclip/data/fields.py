@@ -177,7 +177,13 @@ def grid_crops(shape: tuple[int, int], size: int) -> np.ndarray:
 
 
 def random_crops(
-    dna: np.ndarray, threshold: float, size: int, number: int, rng: np.random.Generator, tries: int = 20
+    dna: np.ndarray,
+    threshold: float,
+    size: int,
+    number: int,
+    rng: np.random.Generator,
+    tries: int = 20,
+    min_foreground: float = MIN_FOREGROUND,
 ) -> np.ndarray:
     """Top-left corners (number, 2): each the first of `tries` random places with enough foreground, else the best."""
     high = np.subtract(dna.shape, size) + 1
@@ -189,7 +195,7 @@ def random_crops(
             share = foreground(dna, candidate, size, threshold)
             if share > best:
                 best, corners[place] = share, candidate
-            if share >= MIN_FOREGROUND:
+            if share >= min_foreground:
                 break
     return corners
 
