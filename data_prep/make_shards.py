@@ -47,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             seed=given.seed,
             workers=given.workers,
         )
+    except ImportError as error:  # fsspec imports what a URL needs only when it meets one
+        print(f"error: {error}; for s3:// paths: pip install s3fs", file=sys.stderr)
+        return 2
     except (ValueError, KeyError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
