@@ -76,7 +76,7 @@ class PerturbationTable:
 
         A template is filled with bare lower-case column names: `{name}`, `{smiles}`, `{gene}`, `{targets}`,
         `{cell_line}`, `{timepoint_h}`, `{dose_um}`, `{guide_sequence}`, … A clause (between commas) whose values are
-        all missing is left out, so DMSO has no 'SMILES: '.
+        all missing is left out, so DMSO has no 'SMILES: '. Empty wells, which no bag holds, may have an empty prompt.
 
         Raises:
             ValueError: a modality has no template, a template asks for a column the table lacks, or a prompt is empty.
@@ -97,7 +97,7 @@ class PerturbationTable:
                 if not names or any(filled.values()):
                     said.append(clause.format(**filled))
             prompts.append(", ".join(said))
-            if not prompts[-1]:
+            if not prompts[-1] and self.frame[schema.PERTURBATION][row]:
                 raise ValueError(
                     f"perturbation {self.frame[schema.PERTURBATION][row]!r} has no value that the {modality} template "
                     f"{templates[modality]!r} asks for, so its prompt is empty: add a clause that all have"
