@@ -122,11 +122,10 @@ def build_method(config: DictConfig, loader):
     """The method, on the intensity statistics of the training split and, with a text tower, its prompts."""
     mean, std = loader.mixture.datasets[0].channel_statistics()
     encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
-    words = (
-        {}
-        if not config.perturbation
-        else {"prompts": loader.table.prompts(OmegaConf.to_container(config.perturbation))}
-    )
+    words = {}
+    if config.perturbation:
+        prompts = loader.table.prompts(OmegaConf.to_container(config.perturbation))
+        words = {"prompts": [prompt or None for prompt in prompts]}
     return hydra.utils.instantiate(config.method, encoder=encoder, **words)
 
 
