@@ -116,7 +116,13 @@ def test_every_config_instantiates(group):
     for path in sorted((configs_dir() / group).glob("*.yaml")):
         method = path.stem if group == "method" else "simclr"
         overrides = [f"+{group}={path.stem}"] if group != "method" else []
-        defaults = {"encoder": "vit_demo", "augment": "flip_color", "optimizer": "adamw", "method": method}
+        defaults = {
+            "encoder": "vit_demo",
+            "augment": "flip_color",
+            "optimizer": "adamw",
+            "text": "small",
+            "method": method,
+        }
         overrides += [f"+{name}={choice}" for name, choice in defaults.items() if name != group or group == "method"]
         with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = hydra.compose(overrides=[*overrides, "+seed=0"])

@@ -99,7 +99,8 @@ def test_scored_are_unseen_compounds_on_unseen_plates(run, outputs):
 
 
 def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run, outputs, capsys, monkeypatch):
-    options = ["trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=1", "score=none", "run_id=crashed"]
+    options = ["trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=1", "score=none"]
+    train.run(config(outputs, *options, "run_id=straight"))
     shards = {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")}
 
     class Crash(RuntimeError):
@@ -112,15 +113,16 @@ def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run
     with monkeypatch.context() as patch:
         patch.setattr(Speed, "on_train_batch_end", crash)
         with pytest.raises(Crash):
-            train.run(config(outputs, *options))
-    train.run(config(outputs, *options))
+            train.run(config(outputs, *options, "run_id=crashed"))
+    train.run(config(outputs, *options, "run_id=crashed"))
     assert "going on from" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")} == shards
-    whole, crashed = (
-        torch.load(outputs / f"demo/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "crashed")
+    straight, crashed = (
+        torch.load(outputs / f"demo/{name}/checkpoints/last.ckpt", weights_only=True)
+        for name in ("straight", "crashed")
     )
-    assert whole["global_step"] == crashed["global_step"] == 6
-    for name, value in whole["state_dict"].items():
+    assert straight["global_step"] == crashed["global_step"] == 6
+    for name, value in straight["state_dict"].items():
         assert torch.equal(value, crashed["state_dict"][name]), name
 
 

@@ -79,7 +79,7 @@ def write_report(
         raise ValueError("a report needs at least one score card")
     main = main or ("trained" if "trained" in rows else list(rows)[-1])
     card = rows[main]
-    tasks = [task for task in TASKS if any(task in c.tables for c in rows.values())]
+    tasks = [t for t in TASKS if any(t in c.tables or f"{t}_ungated" in c.tables for c in rows.values())]
     scatters = {task: _scatter(card.tables[task]) for task in tasks if task in card.tables}
     data = {"scatters": scatters, "umap": None if umap is None else _umap(umap)}
     html = _template().render(
