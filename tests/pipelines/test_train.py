@@ -123,7 +123,8 @@ def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run
     )
     assert straight["global_step"] == crashed["global_step"] == 6
     for name, value in straight["state_dict"].items():
-        assert torch.equal(value, crashed["state_dict"][name]), name
+        again = crashed["state_dict"][name]
+        assert torch.equal(value, again) if isinstance(value, torch.Tensor) else value == again, name
 
 
 def test_a_wrong_key_is_one_clear_error():
