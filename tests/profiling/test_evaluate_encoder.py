@@ -11,7 +11,7 @@ from morphoclip.models import create_encoder
 from morphoclip.profiling import embed, export_encoder, training_data
 
 
-def test_an_encoder_embeds_a_dataset_a_dataset(tmp_path):
+def test_an_encoder_embeds_a_dataset(tmp_path):
     """`encoder=` with `dataset=`, from the command's words to a table of wells."""
     rng = np.random.default_rng(0)
     with ShardWriter(tmp_path / "dataset", pixel_size_um=1.0) as writer:
