@@ -22,6 +22,8 @@ from pycytominer.operations.transform import RobustMAD, Spherize
 from morphoclip.profiling import Normalizer
 
 BARS = {"sphere": 15.0, "mad_robustize": 10.0}
+# float32 is what profile tables hold; pycytominer's whitening is only exact in float64, so spheres are compared there.
+CASES = (("sphere", "float64"), ("mad_robustize", "float64"), ("mad_robustize", "float32"))
 
 
 def profiles(wells: int, features: int) -> pd.DataFrame:
@@ -41,14 +43,16 @@ def timed(run: Callable[[], pd.DataFrame]) -> tuple[float, np.ndarray]:
     return seconds, table.filter(regex="^f").to_numpy()
 
 
-def compare(step: str, table: pd.DataFrame) -> dict[str, object]:
-    x = table.drop(columns="Metadata_Plate")
+def compare(step: str, dtype: str, table: pd.DataFrame) -> dict[str, object]:
+    x = table.drop(columns="Metadata_Plate").astype(dtype)
+    table = pd.concat([table[["Metadata_Plate"]], x], axis=1)
     theirs = {"sphere": lambda: Spherize(method="ZCA-cor"), "mad_robustize": RobustMAD}[step]()
     ours = Normalizer([{"step": step, "fit_on": "all", "by": "all"}])
-    our_seconds, our_values = timed(lambda: ours.fit(table).transform(table))
-    their_seconds, their_values = timed(lambda: theirs.fit(x).transform(x))
+    our_seconds, our_values = timed(lambda: ours.fit_transform(table))
+    their_seconds, their_values = timed(lambda: theirs.fit_transform(x))
     return {
         "step": step,
+        "dtype": dtype,
         "morphoclip_s": our_seconds,
         "pycytominer_s": their_seconds,
         "ratio": their_seconds / our_seconds,
@@ -65,7 +69,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     table = profiles(options.wells, options.features)
-    rows = [compare(step, table) for step in BARS]
+    rows = [compare(step, dtype, table) for step, dtype in CASES]
     about = {
         "wells": options.wells,
         "features": options.features,
@@ -77,7 +81,11 @@ def main() -> None:
     else:
         print(", ".join(f"{key} {value}" for key, value in about.items()))
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format))
-    missed = [row["step"] for row in rows if row["ratio"] < row["bar"] or row["largest_difference"] > 1e-5]
+    missed = [
+        f"{row['step']} in {row['dtype']}"
+        for row in rows
+        if row["ratio"] < row["bar"] or row["largest_difference"] > 1e-5
+    ]
     if options.check and missed:
         sys.exit(f"missed: {', '.join(missed)}")
 

@@ -48,6 +48,18 @@ def test_mad_robustize_of_an_odd_number_of_wells(screen):
     np.testing.assert_allclose(ours, RobustMAD().fit(features(odd)).transform(features(odd)), atol=1e-10)
 
 
+def test_mad_robustize_of_float32_profiles_with_many_features():
+    """More values than one thread selects among at once, in the dtype of profile tables."""
+    x = np.random.default_rng(0).normal(5, 2, (1501, 800)).astype(np.float32)
+    table = pd.DataFrame(x, columns=[f"f{i}" for i in range(800)])
+    ours = normalized(table, {"step": "mad_robustize", "fit_on": "all", "by": "all"}).to_numpy()
+    deviation = np.abs(x - np.median(x, axis=0))
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(
+        ours, (x - np.median(x, axis=0)) / (1.4826 * np.median(deviation, axis=0)), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_center_scale_equals_standardize(screen):
     ours = normalized(screen, {"step": "center_scale", "fit_on": "negcon", "by": "plate"})
     np.testing.assert_allclose(ours, by_plate(screen, StandardScaler()), atol=1e-10)

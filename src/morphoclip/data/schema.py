@@ -86,8 +86,9 @@ def split_columns(table: pd.DataFrame) -> tuple[list[str], list[str]]:
         ValueError: a column without the `Metadata_` prefix is not numeric.
     """
     metadata = [c for c in table.columns if c.startswith(PREFIX)]
-    features = [c for c in table.columns if not c.startswith(PREFIX)]
-    text = [c for c in features if not pd.api.types.is_numeric_dtype(table[c])]
+    kinds = {c: dtype for c, dtype in table.dtypes.items() if not c.startswith(PREFIX)}
+    features = list(kinds)
+    text = [c for c, dtype in kinds.items() if not pd.api.types.is_numeric_dtype(dtype)]
     if text:
         raise ValueError(
             f"columns {text[:5]} are neither numeric nor named Metadata_*: rename them to Metadata_<name> or drop them"

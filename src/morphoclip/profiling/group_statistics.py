@@ -39,7 +39,9 @@ def fit_groups(
     for group, rows in reference.items():
         chosen = x if len(rows) == len(x) else x[rows]
         try:
-            states[group] = module.fit(chosen.astype(np.float64, copy=False), **shared, **step.options)
+            if not getattr(module, "OWN_DTYPE", False):
+                chosen = chosen.astype(np.float64, copy=False)
+            states[group] = module.fit(chosen, **shared, **step.options)
         except ConstantFeatureError as error:
             constant = [names[i] for i in error.columns[:3]]
             raise ValueError(

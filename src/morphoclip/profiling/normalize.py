@@ -90,8 +90,9 @@ class Normalizer:
         if not self.steps and names and names[0].startswith(EMBEDDING_PREFIX):
             warnings.warn("encoder profiles carry large plate effects; at least `center` them", stacklevel=3)
         metadata = table[schema.split_columns(table)[0]]
-        single = (table[names].dtypes == np.float32).all()
-        x = table[names].to_numpy(np.float32 if single else np.float64)
+        wide = table.drop(columns=list(metadata))  # a view, where `table[names]` copies every value
+        wide = wide if list(wide) == names else wide[names]
+        x = wide.to_numpy(np.float32 if (wide.dtypes == np.float32).all() else np.float64)
         for i, step in enumerate(self.steps):
             if not getattr(step.module, "TAKES_MISSING", False):
                 check_finite(x, names, metadata)

@@ -10,4 +10,5 @@ A step module is made of plain functions over arrays; rows are wells, columns fe
 - `expand(fit_on, by, **options) -> list of dicts`: instead of all these, a step that is short for several.
 - `ONE_GROUP = True`: the columns change meaning, so statistics must be pooled (`by: all`).
 - `TAKES_MISSING = True`: NaN and inf are let through to it.
+- `OWN_DTYPE = True`: `fit` gets x in the table's own dtype, float32 or float64.
 """

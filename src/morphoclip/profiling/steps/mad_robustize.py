@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from morphoclip.profiling.scale import positive_scale, shift_and_scale
 
+OWN_DTYPE = True
+
 # The factor that makes the deviation estimate a normal distribution's standard deviation, rounded as pycytominer does.
 CONSISTENCY = 1.4826
+_PART = 2**19  # values a thread selects among at once: they fit its cache
 
 
 def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
@@ -16,22 +21,29 @@ def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
     Raises:
         ConstantFeatureError: half of the reference wells or more share a feature's median and eps is 0.
     """
-    columns = np.array(x.T, order="C")  # a feature's values side by side: selection runs ten times faster
-    center = _medians(columns)
-    columns -= center[:, None]
-    deviation = CONSISTENCY * _medians(np.abs(columns, out=columns))
-    return {"location": center, "scale": positive_scale(deviation, center, eps)}
+    parts = np.array_split(x.T, -(-x.size // _PART))
+    with ThreadPoolExecutor(2) as pool:  # numpy selects without the GIL
+        center, deviation = (
+            np.concatenate(found) for found in zip(*pool.map(_center_and_deviation, parts), strict=True)
+        )
+    return {"location": center, "scale": positive_scale(CONSISTENCY * deviation, center, eps)}
 
 
 def apply(x: np.ndarray, state: dict[str, np.ndarray], **_: float) -> np.ndarray:
     return shift_and_scale(x, state)
 
 
-def _medians(columns: np.ndarray) -> np.ndarray:
-    """Medians (D,) of the rows of (D, n), which are reordered in place."""
-    half = columns.shape[1] // 2
-    if columns.shape[1] % 2:
-        columns.partition(half, axis=1)
-        return columns[:, half].copy()
-    columns.partition(half, axis=1)
-    return (columns[:, :half].max(1) + columns[:, half]) / 2
+def _center_and_deviation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and median absolute deviation, float64 (d,), of the rows of (d, n)."""
+    features = np.array(features, order="C")  # a feature's values side by side: selection runs ten times faster
+    center = _medians(features)
+    features -= center[:, None].astype(features.dtype)
+    return center, _medians(np.abs(features, out=features))
+
+
+def _medians(features: np.ndarray) -> np.ndarray:
+    """Medians, float64 (d,), of the rows of (d, n), which are reordered in place."""
+    half = features.shape[1] // 2
+    features.partition(half, axis=1)
+    upper = features[:, half].astype(np.float64)
+    return upper if features.shape[1] % 2 else (features[:, :half].max(axis=1) + upper) / 2
