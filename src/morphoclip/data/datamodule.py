@@ -9,14 +9,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from morphoclip.batch import Batch
+from morphoclip.data.balanced import Balanced, Wells
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.data.mixture import Mixture
+from morphoclip.data.pairs import Pairs
 from morphoclip.data.perturbations import PerturbationTable
 from morphoclip.data.samplers import Bags, EpochSampler, Sequential, Uniform
 from morphoclip.distributed import rank, world_size
 
-SAMPLERS = {"uniform": Uniform, "bags": Bags}
+SAMPLERS = {"uniform": Uniform, "bags": Bags, "pairs": Pairs, "wells": Wells, "balanced": Balanced}
 
 
 class ResumableLoader(DataLoader):
@@ -48,10 +50,13 @@ class CellDataModule(pl.LightningDataModule):
 
     Args:
         datasets: `{"root": folder, "weight": 1.0}` each; weights say how often a dataset's crops are shown.
-        batch_size: crops (uniform) or bags (bags) a rank and step.
-        sampler: `uniform`, every crop once an epoch; or `bags`, N crops of one perturbation across plates and wells.
+        batch_size: crops, bags or pairs a rank and step.
+        sampler: `uniform`, every crop once an epoch; `bags`, N crops of one perturbation across plates and wells;
+            `pairs`, two wells of one perturbation; `wells`, at most k wells of one perturbation; or `balanced`, every
+            class equally often.
         num_workers: loader processes; 0 reads in the training process.
-        sampler_options: for `bags`: `bag_size`, `controls_per_batch`, `steps_per_epoch` (see `samplers.Bags`).
+        sampler_options: keywords of the sampler: see `samplers.Bags`, `pairs.Pairs`, `balanced.Wells` and
+            `balanced.Balanced`.
         split: the split to train on; None for all crops, as a dataset has them before a split is written.
         val_split: the split to validate on, crop by crop in order; None for no validation.
         scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.

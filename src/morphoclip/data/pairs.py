@@ -1,0 +1,148 @@
+"""Pairs of wells of one perturbation: what CWA-MSN trains on (METHODS §5)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from morphoclip.data import schema
+from morphoclip.data.dataset import PLATE_COLUMNS
+from morphoclip.data.mixture import Mixture
+
+# Where the second well may lie; each place is told apart by these columns and the condition.
+SCOPES: dict[str, tuple[str, ...]] = {
+    "same": schema.WELL_KEY,
+    "plate": (schema.SOURCE, schema.BATCH, schema.PLATE),
+    "batch": (schema.SOURCE, schema.BATCH),
+    "source": (schema.SOURCE,),
+    "any": (),
+}
+
+
+class Pairs:
+    """Two crops of one condition from two different wells, (G, 2) rows a step.
+
+    An epoch shows every crop of a treated well once as the first of a pair, but for a remainder that fills no batch,
+    another one each epoch; negative controls take a fixed few places of every batch instead of the many their wells
+    would. The second crop is drawn from another well of the same condition (perturbation × dose × cell line × time)
+    within the scope. Where there is none it comes from the same well, another crop of it if it has one. Wells without
+    a perturbation (empty ones) are left out.
+
+    Args:
+        mixture: where the crops are.
+        global_batch: pairs a step, all ranks together.
+        seed: of every draw.
+        pair_scope: where the second well may lie: on the same `plate`, in the same `batch` or `source`, or `any`where;
+            `same` gives the same crop twice, which is plain MSN.
+        different_position: prefer a second well in another row and another column, then one at another place at
+            least; replicates that always share a place would teach the place.
+        controls_per_batch: this many pairs of negative controls a batch, all ranks together.
+        steps_per_epoch: default: as many as show every treated crop once.
+
+    Raises:
+        ValueError: an unknown scope, or fewer treated crops than a batch needs.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        global_batch: int,
+        seed: int,
+        *,
+        pair_scope: str = "any",
+        different_position: bool = True,
+        controls_per_batch: int = 1,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        if pair_scope not in SCOPES:
+            raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES)}")
+        self.seed, self.pair_scope, self.different_position = seed, pair_scope, different_position
+        codes, fields = mixture.codes, mixture.fields_of(np.arange(len(mixture)))
+        named = mixture.table.frame[schema.PERTURBATION].ne("").to_numpy()[codes.condition]  # a field
+        is_control = codes.is_control[fields]
+        self._treated = np.flatnonzero(named[fields] & ~is_control)
+        self._controls = np.flatnonzero(named[fields] & is_control)
+        self._control_pairs = min(controls_per_batch, len(self._controls))
+        self._treated_pairs = global_batch - self._control_pairs
+        full = len(self._treated) // self._treated_pairs if self._treated_pairs > 0 else 0
+        if full == 0:
+            raise ValueError(
+                f"a batch of {global_batch} pairs (all ranks) needs {max(1, self._treated_pairs)} treated crops beside "
+                f"{self._control_pairs} controls, the split has {len(self._treated)}: set batch_size × ranks between "
+                f"{self._control_pairs + 1} and {len(self._treated) + self._control_pairs}"
+            )
+        self.steps, self._epoch_steps = steps_per_epoch or full, full
+        self._wells = _Wells(mixture, fields, SCOPES[pair_scope])
+        self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
+
+    def rows(self, epoch: int, step: int) -> np.ndarray:
+        round_, place = divmod(step, self._epoch_steps)
+        if self._order[0] != (epoch, round_):
+            self._order = (
+                (epoch, round_),
+                np.random.default_rng([self.seed, epoch, round_, 0]).permutation(self._treated),
+            )
+        rng = np.random.default_rng([self.seed, epoch, step, 1])
+        treated = self._order[1][place * self._treated_pairs : (place + 1) * self._treated_pairs]
+        controls = rng.choice(self._controls, self._control_pairs, replace=False)
+        first = rng.permutation(np.concatenate([treated, controls]))
+        if self.pair_scope == "same":
+            return np.stack([first, first], axis=1)
+        second = [self._wells.partner(row, self.different_position, rng) for row in first]
+        return np.stack([first, np.array(second)], axis=1)
+
+
+class _Wells:
+    """The wells of a mixture sorted by (condition, place in the scope), so that a well finds its partners in a run.
+
+    Everything follows from sorted values: neither the order of fields nor of datasets matters.
+    """
+
+    def __init__(self, mixture: Mixture, fields: np.ndarray, scope: tuple[str, ...]) -> None:
+        codes, present = mixture.codes, mixture.present
+        place = np.zeros(len(mixture.fields), np.int64)
+        if scope:
+            chosen = mixture.fields.iloc[present]
+            place[present] = chosen.groupby(list(scope), sort=True).ngroup().to_numpy(np.int64)
+        keys = np.stack([codes.condition, place, codes.well])  # a field
+        wells, of_field = np.unique(keys[:, present], axis=1, return_inverse=True)
+        self.position = np.zeros(wells.shape[1], np.int64)
+        self.position[of_field] = codes.position[present]
+        self.begin, self.end = _runs(wells[:2])
+        well_of_field = np.full(len(mixture.fields), -1)
+        well_of_field[present] = of_field
+        self.of_row = well_of_field[fields].astype(np.int32)
+        self.rows = np.argsort(self.of_row, kind="stable")
+        self.starts = np.searchsorted(self.of_row[self.rows], np.arange(wells.shape[1] + 1))
+
+    def partner(self, row: int, different_position: bool, rng: np.random.Generator) -> int:
+        """A row of another well with the same condition and scope; of the same well where there is no other."""
+        own = self.of_row[row]
+        others = np.delete(np.arange(self.begin[own], self.end[own]), own - self.begin[own])
+        if len(others) == 0:
+            crops = self.rows[self.starts[own] : self.starts[own + 1]]
+            rest = crops[crops != row]
+            return rng.choice(rest) if len(rest) else row
+        if different_position:
+            others = self._farther(others, own)
+        well = rng.choice(others)
+        return self.rows[rng.integers(self.starts[well], self.starts[well + 1])]
+
+    def _farther(self, others: np.ndarray, own: int) -> np.ndarray:
+        """Those in another row and column; else those at another place; else all."""
+        apart = [
+            part != own_part
+            for part, own_part in zip(
+                divmod(self.position[others], PLATE_COLUMNS), divmod(self.position[own], PLATE_COLUMNS), strict=True
+            )
+        ]
+        for wanted in (apart[0] & apart[1], apart[0] | apart[1]):
+            if wanted.any():
+                return others[wanted]
+        return others
+
+
+def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For sorted columns `keys` (k, n): where the run of columns equal to each begins and ends."""
+    first = np.append(np.flatnonzero(np.any(np.diff(keys, prepend=-1), axis=0)), keys.shape[1])
+    lengths = np.diff(first)
+    return np.repeat(first[:-1], lengths), np.repeat(first[1:], lengths)
