@@ -60,7 +60,7 @@ def prepare_dataset(
         pixel_size_um: of the TIFFs, before binning (20x objective, camera binning 2: .598).
         otsu_factor: the foreground threshold is this factor × Otsu (Kim et al.'s code: .7).
         min_foreground: share of DNA pixels above it (Kim et al.: .01).
-        codec: `blosc` or `raw`.
+        codec: see `codecs`.
         shard_bytes: size of a shard.
         seed: of random crops.
         workers: processes; default: all cores at hand. Their number changes no byte.

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tarfile
-import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.data.codecs import get_codec
+from morphoclip.data.codecs import crc32, get_codec
 from morphoclip.data.field_table import FieldTable
 from morphoclip.data.fields import percentile_column
 from morphoclip.data.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
@@ -64,7 +63,7 @@ class ShardWriter:
     Args:
         folder: the dataset to make. It must not exist (an empty folder is taken over).
         channels: names in the order of the crops' first axis.
-        codec: `raw` (npy) or `blosc` (lossless zstd + shuffle).
+        codec: `blosc` (lossless zstd + shuffle), `raw` (npy), `sqrt` (near-lossless), `png16` or `tiff`; see docs/data.md.
         crop_size: pixels; taken from the first crop if not given.
         pixel_size_um: size of a stored pixel in µm; runs that mix datasets need it.
         shard_bytes: a shard is closed once it holds this much.
@@ -149,7 +148,7 @@ class ShardWriter:
             "shard": len(self._shards) - 1,
             "offset": _tar_add(self._tar, f"{key}.{self.codec.extension}", crop.data),
             "nbytes": len(crop.data),
-            "crc32": zlib.crc32(crop.data),
+            "crc32": crc32(crop.data),
             "field": field,
             "y": int(y),
             "x": int(x),
@@ -163,6 +162,7 @@ class ShardWriter:
             "x": int(x),
             "shape": [len(self.channels), self.crop_size, self.crop_size],
             "dtype": "uint16",
+            "crc32": entry["crc32"],
         }
         _tar_add(self._tar, f"{key}.json", json.dumps(label).encode())
         self._shards[-1]["samples"] += 1
