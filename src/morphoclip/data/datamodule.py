@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
-import torch
-from torch.utils.data import DataLoader
 
-from morphoclip.batch import Batch
 from morphoclip.data.balanced import Balanced, Wells
 from morphoclip.data.dataset import ShardDataset
+from morphoclip.data.loader import Loader
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.data.mixture import Mixture
 from morphoclip.data.pairs import Pairs
@@ -19,28 +17,6 @@ from morphoclip.data.samplers import Bags, EpochSampler, Sequential, Uniform
 from morphoclip.distributed import rank, world_size
 
 SAMPLERS = {"uniform": Uniform, "bags": Bags, "pairs": Pairs, "wells": Wells, "balanced": Balanced}
-
-
-class ResumableLoader(DataLoader):
-    """A DataLoader that counts the batches it hands out, so that its state is exact whatever the workers fetched ahead.
-
-    `len` is always the full epoch; after `load_state_dict` the first iteration yields the rest of it. With a plain
-    loop every iteration is the next epoch.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._count(super().__iter__())  # not a generator itself: workers start now, at the current state
-
-    def _count(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            self.sampler.ready += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.sampler.load_state_dict(state)
 
 
 class CellDataModule(pl.LightningDataModule):
@@ -54,12 +30,14 @@ class CellDataModule(pl.LightningDataModule):
         sampler: `uniform`, every crop once an epoch; `bags`, N crops of one perturbation across plates and wells;
             `pairs`, two wells of one perturbation; `wells`, at most k wells of one perturbation; or `balanced`, every
             class equally often.
-        num_workers: loader processes; 0 reads in the training process.
+        num_workers: threads that read and decode ahead; 0 reads when a batch is asked for.
         sampler_options: keywords of the sampler: see `samplers.Bags`, `pairs.Pairs`, `balanced.Wells` and
             `balanced.Balanced`.
         split: the split to train on; None for all crops, as a dataset has them before a split is written.
         val_split: the split to validate on, crop by crop in order; None for no validation.
         scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.
+        on_bad_sample: `error`, or `skip`: see `Mixture`.
+        prefetch: batches read ahead.
         seed: of every draw.
 
     Attributes:
@@ -79,6 +57,8 @@ class CellDataModule(pl.LightningDataModule):
         scale_by: str = "field",
         low_percentile: float = LOW_PERCENTILE,
         high_percentile: float = HIGH_PERCENTILE,
+        on_bad_sample: str = "error",
+        prefetch: int = 2,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -96,10 +76,11 @@ class CellDataModule(pl.LightningDataModule):
         self.sampler_options = dict(sampler_options or {})
         self.split, self.val_split = split, val_split
         self.scaling = (scale_by, low_percentile, high_percentile)
-        self.num_workers = num_workers
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.on_bad_sample = on_bad_sample
         self.seed = seed
         self._mixtures: dict[str | None, Mixture] = {}
-        self._loader: ResumableLoader | None = None
+        self._loader: Loader | None = None
         self._state: dict[str, int] = {"epoch": 0, "batches_ready": 0}
 
     def setup(self, stage: str | None = None) -> None:
@@ -107,7 +88,7 @@ class CellDataModule(pl.LightningDataModule):
         for split in {self.split, self.val_split or self.split}:
             if split not in self._mixtures:
                 datasets = [ShardDataset(root, split, *self.scaling) for root in self.roots]
-                self._mixtures[split] = Mixture(datasets, self.weights)
+                self._mixtures[split] = Mixture(datasets, self.weights, self.on_bad_sample)
 
     @property
     def mixture(self) -> Mixture:
@@ -122,14 +103,14 @@ class CellDataModule(pl.LightningDataModule):
     def channels(self) -> tuple[str, ...]:
         return self.mixture.datasets[0].channels
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> Loader:
         plan = SAMPLERS[self.sampler](self.mixture, self.batch_size * world_size(), self.seed, **self.sampler_options)
         state = self.state_dict()
         self._loader = self._make_loader(self.mixture, EpochSampler(plan, rank(), world_size()))
         self._loader.load_state_dict(state)
         return self._loader
 
-    def val_dataloader(self) -> ResumableLoader | list:
+    def val_dataloader(self) -> Loader | list:
         if self.val_split is None:
             return []
         self.setup()
@@ -137,16 +118,13 @@ class CellDataModule(pl.LightningDataModule):
         plan = Sequential(mixture, self.batch_size * world_size(), world_size())
         return self._make_loader(mixture, EpochSampler(plan, rank(), world_size()))
 
-    def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> ResumableLoader:
-        # The sampler yields the rows of whole batches, so the loader itself must not batch.
-        return ResumableLoader(
-            mixture,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> Loader:
+        return Loader(mixture, sampler, self.num_workers, self.prefetch)
+
+    @property
+    def skipped(self) -> int:
+        """How often a damaged sample was skipped on this rank."""
+        return sum(mixture.skipped for mixture in self._mixtures.values())
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch and the batches of it that are ready (handed out)."""

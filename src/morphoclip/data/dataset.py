@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import zlib
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,19 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.data.codecs import get_codec
+from morphoclip.data.codecs import crc32, get_codec
 from morphoclip.data.fields import percentile_column
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
 from morphoclip.data.perturbations import PerturbationTable
 from morphoclip.data.splits import read_split
 
 PLATE_COLUMNS = 48  # of a 1536-well plate: a position means the same place on every smaller one
-OPEN_SHARDS = 64  # file handles a process keeps
+OPEN_SHARDS = 64  # file handles a dataset keeps
+CHUNK = 2**20  # index rows looked at at a time, so that a large index is never copied
+
+
+class SampleError(ValueError):
+    """A sample that cannot be read; the message names shard and key, says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,9 @@ def _position(well: str) -> int:
 
 
 class ShardDataset:
-    """A dataset folder as a sequence of crops. Pickles small and survives fork and spawn: workers reopen it.
+    """A dataset folder as a sequence of crops. Many threads may read it; it pickles small, and workers reopen it.
+
+    Opening maps the index and reads the percentiles that scale; `fields`, `table` and `codes` load on first use.
 
     Args:
         folder: made by `ShardWriter`.
@@ -132,13 +139,14 @@ class ShardDataset:
         self.pixel_size_um = self.manifest["pixel_size_um"]
         self.codec = get_codec(self.manifest["codec"])
         self.shape = (len(self.channels), self.manifest["crop_size"], self.manifest["crop_size"])
-        self.index = _map_index(self.folder / "index.arrow")
-        self.fields = pd.read_parquet(self.folder / "fields.parquet")
-        everything = self.split is None
-        self.rows = np.arange(len(self.index["field"])) if everything else read_split(self.folder, self.split)
-        self.present = np.unique(self.index["field"][self.rows])
-        self._files: OrderedDict[int, object] = OrderedDict()
-        self._low, self._high = field_scaling(self.fields, self.present, self.channels, *self.scaling)
+        self.index = map_index(self.folder / "index.arrow")
+        self._split_rows = None if self.split is None else read_split(self.folder, self.split)
+        self._files: OrderedDict[int, int] = OrderedDict()
+        self._files_lock = threading.Lock()
+        columns = scaling_columns(self.folder / "fields.parquet", self.channels, *self.scaling)
+        bounds = pd.read_parquet(self.folder / "fields.parquet", columns=columns)
+        present = np.empty(0, np.int64) if self.scaling[0] == "field" else self.present
+        self._low, self._high = field_scaling(bounds, present, self.channels, *self.scaling)
 
     def __getstate__(self) -> dict:
         return {"folder": self.folder, "split": self.split, "scaling": self.scaling}
@@ -148,7 +156,28 @@ class ShardDataset:
         self._open()
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index["field"] if self._split_rows is None else self._split_rows)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The index rows of this split, (len,) int64."""
+        return np.arange(len(self)) if self._split_rows is None else self._split_rows
+
+    def rows_of(self, items: np.ndarray | Sequence[int]) -> np.ndarray:
+        """The index row of each crop."""
+        return np.asarray(items) if self._split_rows is None else self._split_rows[items]
+
+    @cached_property
+    def fields(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "fields.parquet")
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        seen = np.zeros(self.manifest["counts"]["fields"], bool)
+        for start in range(0, len(self), CHUNK):
+            part = slice(start, start + CHUNK)
+            seen[self.index["field"][part if self._split_rows is None else self._split_rows[part]]] = True
+        return np.flatnonzero(seen)
 
     @cached_property
     def table(self) -> PerturbationTable:
@@ -161,14 +190,18 @@ class ShardDataset:
     def __getitem__(self, item: int) -> Sample:
         if not -len(self) <= item < len(self):
             raise IndexError(f"crop {item} of a dataset of {len(self)}")
-        field = self.index["field"][self.rows[item]]
+        if item < 0:
+            item += len(self)
+        field = int(self.fields_of([item])[0])
         codes = {name: values[field].item() for name, values in vars(self.codes).items()}
         low, high = self.intensities([item])
-        return Sample(image=self.read([item])[0], low=low[0], high=high[0], sample=int(self.rows[item]), **codes)
+        return Sample(
+            image=self.read([item])[0], low=low[0], high=high[0], sample=int(self.rows_of([item])[0]), **codes
+        )
 
     def fields_of(self, items: np.ndarray | Sequence[int]) -> np.ndarray:
         """The row of `fields` each crop comes from."""
-        return self.index["field"][self.rows[items]]
+        return self.index["field"][self.rows_of(items)]
 
     def intensities(self, items: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """(low, high), each (n, C) float32, of crops."""
@@ -179,47 +212,56 @@ class ShardDataset:
         """Crops as (n, C, H, W) uint16, into `out` where given.
 
         Raises:
-            ValueError: a crop's bytes differ from its checksum; the message names shard and key.
+            SampleError: a crop is cut off, lies past its shard's end, or differs from its checksum.
             FileNotFoundError: a shard is gone.
         """
         if out is None:
             out = np.empty((len(items), *self.shape), np.uint16)
-        for place, row in enumerate(self.rows[items]):
-            self._read_row(row, out[place])
+        for place, row in enumerate(self.rows_of(items)):
+            self.read_row(int(row), out[place])
         return out
 
-    def _read_row(self, row: int, out: np.ndarray) -> None:
-        shard, nbytes = int(self.index["shard"][row]), int(self.index["nbytes"][row])
-        data = os.pread(self._file(shard).fileno(), nbytes, int(self.index["offset"][row]))
-        if len(data) != nbytes or zlib.crc32(data) != self.index["crc32"][row]:
-            what = f"is cut off ({len(data)} of {nbytes} bytes)" if len(data) != nbytes else "fails its checksum"
-            raise ValueError(
-                f"{self._path(shard)}: sample {row:09d} {what}; the shard is damaged: copy it again or remake the dataset"
-            )
-        self.codec.decode(data, out)
+    def read_row(self, row: int, out: np.ndarray) -> None:
+        """The crop of an index row into `out` (C, H, W) uint16; raises as `read` does."""
+        shard, nbytes, offset = (int(self.index[name][row]) for name in ("shard", "nbytes", "offset"))
+        header = nbytes - out.nbytes
+        if self.codec.verbatim and header >= 0:  # in place, without a copy
+            head = bytearray(header)
+            found = self._pread(shard, [head, out], offset)
+            checksum = crc32(out.reshape(-1).view(np.uint8), crc32(head)) if found == nbytes else None
+        else:
+            data = bytearray(nbytes)
+            found = self._pread(shard, [data], offset)
+            checksum = crc32(data) if found == nbytes else None
+        if found != nbytes:
+            raise self._error(shard, row, f"is cut off ({found} of {nbytes} bytes)")
+        if checksum != self.index["crc32"][row]:
+            raise self._error(shard, row, "fails its checksum")
+        if not (self.codec.verbatim and header >= 0):
+            self.codec.decode(data, out)
+
+    def _error(self, shard: int, row: int, what: str) -> SampleError:
+        return SampleError(
+            f"{self._path(shard)}: sample {row:09d} {what}; the shard is damaged: copy it again or remake the dataset "
+            "(`morphoclip data verify` lists all such samples)"
+        )
 
     def _path(self, shard: int) -> Path:
         return self.folder / "shards" / self.manifest["shards"][shard]["name"]
 
-    def _file(self, shard: int):
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard]
-        try:
-            file = open(self._path(shard), "rb", buffering=0)  # noqa: SIM115
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self._path(shard)} is missing, though {self.folder}/manifest.json lists it: copy the dataset again"
-            ) from error
-        self._files[shard] = file
-        if len(self._files) > OPEN_SHARDS:
-            self._files.popitem(last=False)[1].close()
-        return file
+    def _pread(self, shard: int, buffers: list, offset: int) -> int:
+        """Fill `buffers` from a shard and return how many bytes there were; a handle is not closed while in use."""
+        with self._files_lock:
+            handle = self._files.pop(shard, None) or _Handle(self._path(shard))
+            self._files[shard] = handle
+            old = self._files.popitem(last=False)[1] if len(self._files) > OPEN_SHARDS else None
+        del old  # closed once no other thread reads from it
+        return os.preadv(handle.number, buffers, offset)
 
     def close(self) -> None:
         """Close the shards that are open; reading opens them again."""
-        while self._files:
-            self._files.popitem()[1].close()
+        with self._files_lock:
+            self._files.clear()
 
     def channel_statistics(self, max_crops: int = 2048) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, (C,) float32 each, of the scaled pixels of this split.
@@ -241,11 +283,44 @@ class ShardDataset:
         return np.float32(mean), np.float32(np.sqrt(square - mean**2))
 
 
-def _map_index(path: Path) -> dict[str, np.ndarray]:
+class _Handle:
+    """An open file that closes when the last of its readers lets go."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            folder = path.parents[1]
+            raise FileNotFoundError(
+                f"{path} is missing, though {folder}/manifest.json lists it: copy the dataset again"
+            ) from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def map_index(path: Path) -> dict[str, np.ndarray]:
     import pyarrow as pa
 
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return {name: table[name].chunk(0).to_numpy(zero_copy_only=True) for name in table.column_names}
+
+
+def scaling_columns(
+    path: Path, channels: Sequence[str], scale_by: str, low_percentile: float, high_percentile: float
+) -> list[str]:
+    """The columns of fields.parquet that `field_scaling` needs, those of them that are there."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    wanted = {percentile_column(p, channel) for p in (low_percentile, high_percentile) for channel in channels}
+    if not wanted <= set(names):
+        stored = sorted({c.split("_")[0][1:] for c in names if c.startswith("p")}, key=float)
+        missing = next(p for p in (low_percentile, high_percentile) if percentile_column(p, channels[0]) not in names)
+        raise ValueError(f"percentile {missing} is not stored; the dataset has {', '.join(stored)}")
+    plate = {schema.SOURCE, schema.BATCH, schema.PLATE, schema.CONTROL_TYPE} if scale_by != "field" else set()
+    return [name for name in names if name in wanted | plate]
 
 
 def field_scaling(
@@ -259,15 +334,12 @@ def field_scaling(
     """The intensities (F, C) float32 that scale to 0 and 1 for every field; `present` are the split's fields.
 
     Raises:
-        ValueError: unknown `scale_by` or percentile; a plate of the split without negative controls.
+        ValueError: unknown `scale_by`; a plate of the split without negative controls.
     """
-    bounds = []
-    for percentile in (low_percentile, high_percentile):
-        columns = [percentile_column(percentile, channel) for channel in channels]
-        if not set(columns) <= set(fields):
-            stored = sorted({c.split("_")[0][1:] for c in fields if c.startswith("p")}, key=float)
-            raise ValueError(f"percentile {percentile} is not stored; the dataset has {', '.join(stored)}")
-        bounds.append(fields[columns])
+    bounds = [
+        fields[[percentile_column(percentile, channel) for channel in channels]]
+        for percentile in (low_percentile, high_percentile)
+    ]
     if scale_by != "field":
         if scale_by == "plate":
             reference = fields.index.isin(present)

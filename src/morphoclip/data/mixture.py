@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -10,8 +12,11 @@ import pandas as pd
 import torch
 
 from morphoclip.batch import Batch
-from morphoclip.data.dataset import FieldCodes, ShardDataset, code_fields
+from morphoclip.data.dataset import FieldCodes, SampleError, ShardDataset, code_fields
 from morphoclip.data.perturbations import PerturbationTable
+
+ON_BAD_SAMPLE = ("error", "skip")
+log = logging.getLogger(__name__)
 
 
 class Mixture:
@@ -20,12 +25,26 @@ class Mixture:
     Args:
         datasets: with the same channels in the same order, crop size and pixel size.
         weights: how often a crop of each dataset is shown, relative to the others.
+        on_bad_sample: `error`; or `skip`, which shows another crop of the same bag (or batch, where the bag has none)
+            in its place, logs the sample and counts it.
+
+    Attributes:
+        skipped: how often a sample was skipped so far.
 
     Raises:
-        ValueError: channels, crop sizes or pixel sizes differ, or a weight is not positive.
+        ValueError: channels, crop sizes or pixel sizes differ, a weight is not positive, or an unknown policy.
     """
 
-    def __init__(self, datasets: Sequence[ShardDataset], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[ShardDataset],
+        weights: Sequence[float] | None = None,
+        on_bad_sample: str = "error",
+    ) -> None:
+        if on_bad_sample not in ON_BAD_SAMPLE:
+            raise ValueError(f"on_bad_sample={on_bad_sample!r} is neither error nor skip")
+        self.on_bad_sample, self.skipped = on_bad_sample, 0
+        self._counting = threading.Lock()
         self.datasets = tuple(datasets)
         self.weights = np.ones(len(datasets)) if weights is None else np.asarray(weights, float)
         first = self.datasets[0]
@@ -80,19 +99,53 @@ class Mixture:
             places = np.flatnonzero(which == number)
             yield number, places, items[places] - self._starts[number]
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_counting"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._counting = threading.Lock()
+
     def __getitem__(self, items: np.ndarray) -> Batch:
-        """The batch of crops `items` (B,) or of bags (B, N)."""
+        """The batch of crops `items` (B,) or of bags (B, N).
+
+        Raises:
+            SampleError, OSError: a sample cannot be read, under `on_bad_sample="error"`.
+        """
+        images = np.empty((np.size(items), *self.datasets[0].shape), np.uint16)
+        bad = self.read(np.reshape(items, -1), images)
+        return self.batch(items, images, bad)
+
+    def read(self, items: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Crops `items` (n,) into `out` (n, C, H, W) uint16; returns bool (n,), the samples skipped. Threads may share it."""
+        bad = np.zeros(len(items), bool)
+        for number, places, local in self._by_dataset(items):
+            dataset = self.datasets[number]
+            for place, row in zip(places, dataset.rows_of(local), strict=True):
+                try:
+                    dataset.read_row(int(row), out[place])
+                except (SampleError, OSError) as error:
+                    if self.on_bad_sample == "error":
+                        raise
+                    bad[place] = True
+                    with self._counting:
+                        self.skipped += 1
+                    log.warning("skipped (%d so far): %s", self.skipped, error)
+        return bad
+
+    def batch(self, items: np.ndarray, images: np.ndarray, bad: np.ndarray) -> Batch:
+        """The batch of `items` (B,) or bags (B, N), whose pixels `read` wrote to `images` (B or B·N, C, H, W)."""
         shape, flat = np.shape(items), np.reshape(items, -1)
-        crop = self.datasets[0].shape
-        images = np.empty((len(flat), *crop), np.uint16)
-        low, high = np.empty((2, len(flat), crop[0]), np.float32)
+        if bad.any():
+            donors = _donors(bad.reshape(shape))
+            images[bad] = images[donors[bad]]
+            flat = flat[donors]
+        low, high = np.empty((2, len(flat), len(images[0])), np.float32)
         sample = np.empty(len(flat), np.int64)
         for number, places, local in self._by_dataset(flat):
             dataset = self.datasets[number]
-            for place, item in zip(places, local, strict=True):
-                dataset.read([item], out=images[place : place + 1])
             low[places], high[places] = dataset.intensities(local)
-            sample[places] = dataset.rows[local]
+            sample[places] = dataset.rows_of(local)
         field = self.fields_of(flat)
         codes = {name: values[field] for name, values in vars(self.codes).items()}
         arrays = {"images": images, "low": low, "high": high, "sample": sample, **codes}
@@ -102,3 +155,24 @@ class Mixture:
                 tensors[name] = tensors[name][:, 0].clone()
             tensors["mask"] = torch.ones(shape, dtype=torch.bool)
         return Batch(**tensors)
+
+
+def _donors(bad: np.ndarray) -> np.ndarray:
+    """For each place of a batch, flattened, the place whose crop it shows: its own where that is good.
+
+    A bad crop shows the next good one of its bag, and a bag without any shows the next bag that has some.
+    """
+    rows = bad.reshape(len(bad), -1)
+    places = np.arange(rows.size).reshape(rows.shape)
+    if not (~rows).any():
+        raise SampleError(
+            "every sample of a batch is damaged: copy the dataset again (`morphoclip data verify` says what)"
+        )
+    for row in np.flatnonzero(rows.any(axis=1)):
+        for other in (row + np.arange(len(rows))) % len(rows):
+            good = np.flatnonzero(~rows[other])
+            if len(good):
+                wanted = good[np.searchsorted(good, np.arange(rows.shape[1])) % len(good)]
+                places[row] = other * rows.shape[1] + wanted
+                break
+    return places.reshape(-1)

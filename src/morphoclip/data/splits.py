@@ -139,4 +139,4 @@ def read_split(folder: str | Path, name: str) -> np.ndarray:
         raise FileNotFoundError(
             f"{folder} has no split {name!r}; it has {known or 'none'}. Use split=None for all crops or write_splits"
         )
-    return np.load(path)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,118 @@
+"""Batches read ahead by threads into reused buffers, resumable in the middle of an epoch (DESIGN §3.5).
+
+Threads and not processes: reading, checksums and decoding release the interpreter's lock, so threads use all cores, and
+their crops lie where the batch needs them. A process would have to copy every batch through shared memory.
+`python -m benchmarks.loader` measures both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from morphoclip.batch import Batch
+from morphoclip.data.mixture import Mixture
+from morphoclip.data.samplers import EpochSampler
+
+CROPS_A_TASK = 8  # enough to make a task's overhead small, few enough to share a batch among many threads
+
+
+class Buffers:
+    """Arrays for the pixels of a batch, used again once no tensor refers to them.
+
+    New memory would cost the zeroing of every page. With a GPU they are pinned, and torch's allocator of pinned memory
+    does the same: it waits until the copies from a block are done.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.pinned = torch.cuda.is_available()
+        self._arrays: deque[np.ndarray] = deque(maxlen=keep)
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(…) uint16 with arbitrary content."""
+        if self.pinned:
+            return torch.empty(shape, dtype=torch.uint16, pin_memory=True).numpy()
+        for array in self._arrays:
+            # the deque, the loop variable and getrefcount's argument; every view or tensor adds one
+            if array.shape == shape and sys.getrefcount(array) == 3:
+                return array
+        self._arrays.append(np.empty(shape, np.uint16))
+        return self._arrays[-1]
+
+
+@dataclass
+class _Reading:
+    """A batch that is being read."""
+
+    items: np.ndarray
+    images: np.ndarray
+    parts: list[Future]
+
+
+class Loader:
+    """The batches of a sampler; counts those it hands out, so that its state is exact whatever was read ahead.
+
+    `len` is always the full epoch; after `load_state_dict` the first iteration yields the rest of it. With a plain
+    loop every iteration is the next epoch. A batch is the caller's as long as it keeps it.
+
+    Args:
+        mixture: where the crops are.
+        sampler: says which crops make up each batch.
+        num_workers: threads that read; 0 reads when a batch is asked for.
+        prefetch: batches read ahead.
+    """
+
+    def __init__(self, mixture: Mixture, sampler: EpochSampler, num_workers: int = 0, prefetch: int = 2) -> None:
+        self.mixture, self.sampler = mixture, sampler
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self._buffers = Buffers(keep=prefetch + 3)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._count(iter(self.sampler))  # not a generator itself: the epoch is fixed now, at the current state
+
+    def _count(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
+        for batch in self._read_ahead(chosen) if self.num_workers else map(self._read, chosen):
+            self.sampler.ready += 1
+            yield batch.pin_memory() if self._buffers.pinned else batch
+
+    def _read(self, items: np.ndarray) -> Batch:
+        images = self._buffers.take((items.size, *self.mixture.datasets[0].shape))
+        return self.mixture.batch(items, images, self.mixture.read(items.reshape(-1), images))
+
+    def _read_ahead(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(self.num_workers, "loader")
+        waiting: deque[_Reading] = deque()
+        try:
+            for items in chosen:
+                waiting.append(self._start(pool, items))
+                if len(waiting) > self.prefetch:
+                    yield self._finish(waiting.popleft())
+            while waiting:
+                yield self._finish(waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, pool: ThreadPoolExecutor, items: np.ndarray) -> _Reading:
+        flat = items.reshape(-1)
+        images = self._buffers.take((items.size, *self.mixture.datasets[0].shape))
+        parts = [slice(start, start + CROPS_A_TASK) for start in range(0, len(flat), CROPS_A_TASK)]
+        return _Reading(items, images, [pool.submit(self.mixture.read, flat[p], images[p]) for p in parts])
+
+    def _finish(self, reading: _Reading) -> Batch:
+        bad = np.concatenate([part.result() for part in reading.parts])
+        return self.mixture.batch(reading.items, reading.images, bad)
+
+    def state_dict(self) -> dict[str, int]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.sampler.load_state_dict(state)
