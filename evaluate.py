@@ -15,18 +15,22 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from morphoclip import configs_dir, profiling
-from morphoclip.data import schema
+from morphoclip.data import ShardDataset, schema
 from morphoclip.data.annotations import annotate, read_annotations, with_canonical_ids
 from morphoclip.evaluation import Protocol, ScoreCard, compare, score, write_report
 from morphoclip.evaluation.alarms import shuffled_labels
+from morphoclip.evaluation.batch_effects import batch_scores_by_step
 from morphoclip.evaluation.battery import BATTERY
+from morphoclip.evaluation.heat_maps import consensus_heat_maps
 from morphoclip.evaluation.leaks import mark_leaks, seen_perturbations
+from morphoclip.evaluation.nearest import Gallery, galleries, nearest_wells
 from morphoclip.evaluation.protocol import absent_pairs, absent_sets, plate_sets
 from morphoclip.evaluation.provenance import environment, file_hashes
 from morphoclip.evaluation.published import beside_published
 from morphoclip.evaluation.report import umap_coordinates
 from morphoclip.evaluation.sweep import count_pipelines, sweep, write_sweep_report
 from morphoclip.evaluation.tables import join_profiles, normalized_folds, profile_paths
+from morphoclip.profiling.contact_sheet import well_pictures
 
 EMBEDDING = "embedding_"
 
@@ -64,6 +68,12 @@ def main(config: DictConfig) -> None:
         lines = [f"{task}: {compare([card], [cards['baseline']], [task])}" for task in card.queries]
         card.notes += [f"profiles against baseline, {line}" for line in lines]
     card.write(output)
+    normalizer = chosen_normalizer(config, table)
+    steps = pd.DataFrame()
+    if normalizer.steps:
+        steps = batch_scores_by_step(table, protocol, normalizer.after_each_step, config.seed)
+    if not steps.empty:
+        steps.to_csv(output / "batch_effects_by_step.csv", index=False, float_format="%.10g")
     report = write_report(
         output / "report.html",
         cards,
@@ -72,12 +82,30 @@ def main(config: DictConfig) -> None:
         provenance=provenance(config),
         published=published,
         published_note="Only rows marked comparable were scored on the plates and with the p-values the paper used.",
+        batch_steps=steps,
         extra=other_scores(card),
+        galleries=pictured_neighbours(card, folds[0], config, protocol),
+        heat_maps=consensus_heat_maps(folds[0], protocol),
     )
     print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
     for line in [*lines, *card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
         print(line)
     print(f"report: {report}")
+
+
+def pictured_neighbours(card: ScoreCard, wells: pd.DataFrame, config: DictConfig, protocol: Protocol) -> list[Gallery]:
+    """Nearest neighbours with images, where `dataset` is a folder that holds them."""
+    if config.dataset is None:
+        return []
+    if not Path(config.dataset).is_dir():
+        card.notes.append(
+            f"no pictures of neighbours: {config.dataset} is not a dataset folder (make_shards writes one)"
+        )
+        return []
+    dataset = ShardDataset(config.dataset)
+    return galleries(
+        wells, nearest_wells(wells, card.tables["replicate"], protocol), lambda rows: well_pictures(dataset, rows)
+    )
 
 
 def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:

@@ -153,7 +153,7 @@ def finish(config: DictConfig, method, loader) -> None:
     cards = {name: card for name, (card, _) in scored.items()}
     cards[TRAINED] = with_leaks(config, cards[TRAINED], tables[TRAINED])
     cards[TRAINED].write(folder)
-    report = run_report(config, cards, scored[TRAINED][1], dataset)
+    report = run_report(config, cards, tables[TRAINED], scored[TRAINED][1], dataset)
     print_scores(cards)
     print(f"report: {report}")
 
@@ -267,12 +267,22 @@ def with_leaks(config: DictConfig, card, table: pd.DataFrame):
     return mark_leaks(card, set(seen), sorted(fields))
 
 
-def run_report(config: DictConfig, cards: Mapping, wells: pd.DataFrame, dataset) -> Path:
-    """Write report.html: all rows on the same wells, paired differences, pictures, provenance."""
+def run_report(config: DictConfig, cards: Mapping, table: pd.DataFrame, wells: pd.DataFrame, dataset) -> Path:
+    """Write report.html: all rows on the same wells, paired differences, pictures, provenance.
+
+    `table` holds the trained encoder's profiles as they are, `wells` those scored, normalised.
+    """
     from morphoclip.evaluation import compare, write_report
+    from morphoclip.evaluation.batch_effects import batch_scores_by_step
+    from morphoclip.evaluation.heat_maps import consensus_heat_maps
+    from morphoclip.evaluation.nearest import galleries, nearest_wells
     from morphoclip.evaluation.provenance import environment
     from morphoclip.evaluation.report import umap_coordinates
+    from morphoclip.profiling.contact_sheet import well_pictures
 
+    protocol = hydra.utils.instantiate(config.protocol)
+    normalizer = hydra.utils.instantiate(config.normalize)
+    near = nearest_wells(wells, cards[TRAINED].tables["replicate"], protocol)
     tasks = [task for task in ("sister", "compound_gene") if f"{task}_ungated" in cards[TRAINED].tables]
     for name in [name for name in cards if name != TRAINED and tasks]:
         difference = compare([cards[TRAINED]], [cards[name]], tasks)
@@ -285,6 +295,9 @@ def run_report(config: DictConfig, cards: Mapping, wells: pd.DataFrame, dataset)
         lede=config.score.lede,
         umap=umap_coordinates(wells, config.score.seed),
         contact_sheet=pictures(cards[TRAINED], wells, dataset, config.score.contact_sheet),
+        galleries=galleries(wells, near, lambda rows: well_pictures(dataset, rows)),
+        heat_maps=consensus_heat_maps(wells, protocol),
+        batch_steps=batch_scores_by_step(table, protocol, normalizer.after_each_step, config.score.seed),
         provenance={
             "command": " ".join(["train.py", *sys.argv[1:]]),
             **environment(),

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 
 from morphoclip.data import schema
-from morphoclip.evaluation import score, write_report
+from morphoclip.evaluation import Protocol, score, write_report
+from morphoclip.evaluation.heat_maps import consensus_heat_maps
+from morphoclip.evaluation.nearest import Gallery
 from morphoclip.evaluation.plate_maps import plate_maps
 from morphoclip.evaluation.report import umap_coordinates
 
@@ -58,6 +60,9 @@ def report(make_screen, tmp_path_factory) -> Path:
         title="A screen",
         umap=points,
         contact_sheet=pictures,
+        galleries=[Gallery("Row <b>", [("P1 A01", "query", np.full((6, 9, 3), 80, np.uint8))])],
+        heat_maps=consensus_heat_maps(table, Protocol()),
+        batch_steps=pd.DataFrame({"step": ["none", "center"], "plate_map": [0.8, 0.4]}),
         provenance={"command": "evaluate.py"},
         extra=[("Batch effects", "Higher is worse.", pd.DataFrame({"metric": ["silhouette"], "value": [0.25]}))],
     )
@@ -70,6 +75,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_it_is_given(repo
     assert "<script>alert(1)" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert not report.with_name("report.html.partial").exists()
+    assert "Row &lt;b&gt;" in text
+    assert "Batch effects step by step" in text
+    assert text.count("data:image/jpeg;base64,/9j/") == 1
 
 
 def test_scores_on_the_page_are_the_scores(report, make_screen):
@@ -94,7 +102,7 @@ def test_a_browser_draws_and_sorts_it(report, tmp_path):
     seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.S).group(1)))
     assert seen["errors"] == []
     assert seen["requests"] == []
-    assert seen["canvases"] == 5
+    assert seen["canvases"] == 8  # two scatters and three heat maps among them
     assert seen["blank"] == 0
     assert seen["down"] == sorted(seen["down"], reverse=True)
     assert seen["up"] == sorted(seen["up"])

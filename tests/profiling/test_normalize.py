@@ -118,6 +118,14 @@ def test_a_users_own_module_is_a_step(screen, monkeypatch):
     np.testing.assert_allclose(ours.groupby("Metadata_Plate")[["f0", "f5"]].max(), 0)
 
 
+def test_each_step_is_shown_as_if_it_were_the_last(screen):
+    steps = [CENTER, {"step": "pca", "fit_on": "all", "by": "all", "n_components": 3}, {"step": "l2"}]
+    stages = list(Normalizer(steps).after_each_step(screen))
+    assert [name for name, _ in stages] == ["none", "center", "pca", "l2"]
+    for i, (_, table) in enumerate(stages):
+        pd.testing.assert_frame_equal(table, Normalizer(steps[:i]).fit_transform(screen))
+
+
 def test_no_steps_warn_on_encoder_profiles_only(screen):
     import warnings
 

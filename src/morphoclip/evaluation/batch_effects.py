@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
+from morphoclip.data import schema
 from morphoclip.evaluation.average_precision import average_precision
+from morphoclip.evaluation.protocol import Protocol, plate_sets
 from morphoclip.evaluation.similarity import checked_features, unit_rows
 
 CONNECTIVITY_K = (1, 5, 10, 15)
 LISI_K = (15, 30, 60, 90)
+BY_STEP = ("silhouette", "graph_connectivity_k15", "lisi_k30", "plate_map")
 
 
-def batch_scores(features: np.ndarray, batches: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """Every batch metric of profiles (N, D) for the batch of each row.
+def batch_scores(
+    features: np.ndarray, batches: Sequence[str], seed: int = 0, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Every batch metric (or those named) of profiles (N, D) for the batch of each row.
 
     Returns:
         metric, value, chance. Higher silhouette, graph connectivity and plate mAP, and lower LISI, mean more batch effect.
@@ -32,8 +37,42 @@ def batch_scores(features: np.ndarray, batches: Sequence[str], seed: int = 0) ->
     shuffled = np.random.default_rng(seed).permutation(batches)
     rows = []
     for name, function in _metrics(x, nearest):
+        if metrics is not None and name not in metrics:
+            continue
         rows.append((name, function(batches), function(shuffled)))
     return pd.DataFrame(rows, columns=["metric", "value", "chance"])
+
+
+def batch_scores_by_step(
+    table: pd.DataFrame,
+    protocol: Protocol,
+    stages: Callable[[pd.DataFrame], Iterable[tuple[str, pd.DataFrame]]],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Batch metrics of all wells of each set of plates before normalisation and after each of its steps.
+
+    Args:
+        table: wells before normalisation.
+        stages: wells of a set -> name of a step and the wells after it. Features that some well lacks are left out.
+
+    Returns:
+        subset, step, features (how many) and the metrics BY_STEP; last in each set a row 'shuffled batches', what the
+        last stage scores when batches mean nothing. Sets of one batch have no rows.
+    """
+    rows = []
+    for plate_set in plate_sets(table, protocol)[0]:
+        chance: dict[str, object] = {}
+        for name, wells in stages(plate_set.table):
+            batches = wells[protocol.batch_column].astype(str).to_numpy()
+            if len(np.unique(batches)) < 2:
+                break
+            x = wells[schema.split_columns(wells)[1]].dropna(axis="columns").to_numpy()
+            scores = batch_scores(x, batches, seed, BY_STEP).set_index("metric")
+            about = {"subset": plate_set.name, "step": name, "features": x.shape[1]}
+            rows.append(about | scores["value"].to_dict())
+            chance = about | {"step": "shuffled batches"} | scores["chance"].to_dict()
+        rows += [chance] if chance else []
+    return pd.DataFrame(rows)
 
 
 def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:

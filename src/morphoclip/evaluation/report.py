@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
+from morphoclip.evaluation.nearest import Gallery, spoken_names
 from morphoclip.evaluation.plate_maps import plate_maps
 from morphoclip.evaluation.scorecard import ALL, ScoreCard
 from morphoclip.evaluation.tasks import COMPOUND_GENE, CRISPR_ORF, REPLICATE, SISTER, TASKS
@@ -53,6 +54,9 @@ def write_report(
     alarms: Sequence[str] = (),
     umap: pd.DataFrame | None = None,
     contact_sheet: Sequence[tuple[str, np.ndarray]] | None = None,
+    galleries: Sequence[Gallery] = (),
+    heat_maps: Sequence[Mapping[str, object]] = (),
+    batch_steps: pd.DataFrame | None = None,
     provenance: Mapping[str, object] | None = None,
     published: pd.DataFrame | None = None,
     published_note: str = "",
@@ -68,6 +72,9 @@ def write_report(
         umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well;
             None leaves the map out, and a note says so.
         contact_sheet: (caption, uint8 image (H, W) or (H, W, 3)).
+        galleries: nearest neighbours of a few wells with their images.
+        heat_maps: as `consensus_heat_maps` gives them.
+        batch_steps: as `batch_scores_by_step` gives them.
         provenance: name -> value: command, configuration, commit, hashes.
         published: a table of published numbers beside ours, shown as it is.
         extra: (title, caption, table) of further scores.
@@ -81,7 +88,7 @@ def write_report(
     card = rows[main]
     tasks = [t for t in TASKS if any(t in c.tables or f"{t}_ungated" in c.tables for c in rows.values())]
     scatters = {task: _scatter(card.tables[task]) for task in tasks if task in card.tables}
-    data = {"scatters": scatters, "umap": None if umap is None else _umap(umap)}
+    data = {"scatters": scatters, "umap": None if umap is None else _umap(umap), "heat_maps": list(heat_maps)}
     html = _template().render(
         title=title,
         lede=lede or _lede(rows, card),
@@ -95,8 +102,10 @@ def write_report(
         published=None if published is None or published.empty else published.to_dict("records"),
         published_note=published_note,
         umap=umap is not None,
-        extra=[_extra(*sheet) for sheet in extra],
-        contact_sheet=[{"caption": text, "png": _png(image)} for text, image in contact_sheet or ()],
+        heat_maps=[{"name": m["name"], "n": len(m["names"]), "of": m["of"]} for m in heat_maps],
+        extra=[_extra(*sheet) for sheet in [*_batch_steps(batch_steps), *extra]],
+        galleries=[_gallery(gallery) for gallery in galleries],
+        contact_sheet=[{"caption": text, "png": _encoded(image, "PNG")} for text, image in contact_sheet or ()],
         tables=[_table(task, card.tables[task]) for task in tasks if task in card.tables],
         provenance={str(k): str(v) for k, v in (provenance or {}).items()},
         notes=card.notes if umap is not None else [*card.notes, _NO_MAP],
@@ -136,7 +145,9 @@ def umap_coordinates(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame | None:
     )
     place = model.fit_transform(x)
     keep = [
-        c for c in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.NAME, schema.CONTROL_TYPE) if c in metadata
+        c
+        for c in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.NAME, schema.GENE, schema.CONTROL_TYPE)
+        if c in metadata
     ]
     return table[keep].reset_index(drop=True).assign(x=place[:, 0], y=place[:, 1])
 
@@ -242,11 +253,7 @@ def _scatter(table: pd.DataFrame) -> dict:
 
 def _umap(points: pd.DataFrame) -> dict:
     plates, plate_names = pd.factorize(points[schema.PLATE], sort=True)
-    name = points[schema.PERTURBATION]
-    if schema.NAME in points:
-        spoken = points[schema.NAME].fillna("").astype(str)
-        name = spoken.where(spoken != "", name)
-    perturbations, names = pd.factorize(name, sort=True)
+    perturbations, names = pd.factorize(spoken_names(points), sort=True)
     return {
         "x": points["x"].round(3).tolist(),
         "y": points["y"].round(3).tolist(),
@@ -267,6 +274,14 @@ def _table(task: str, table: pd.DataFrame) -> dict:
         [_text(v, c["number"]) for v, c in zip(row, shown, strict=True)] for row in ordered[columns].to_numpy(object)
     ]
     return {"name": task, "title": f"{_ROW_TITLES[task]} ({task.replace('_', '–')})", "columns": shown, "lines": lines}
+
+
+def _batch_steps(steps: pd.DataFrame | None) -> list[tuple[str, str, pd.DataFrame]]:
+    caption = (
+        "How well the batch of a well can be told, before normalisation and after each step. Higher silhouette, graph "
+        "connectivity and plate mAP, and lower LISI, mean more batch effect; the last row of a set is what is left to chance."
+    )
+    return [] if steps is None or steps.empty else [("Batch effects step by step", caption, steps)]
 
 
 def _extra(title: str, caption: str, table: pd.DataFrame) -> dict:
@@ -290,11 +305,24 @@ def _text(value: object, number: bool) -> dict:
     return {"number": True, "value": f"{value:.6g}", "text": text}
 
 
-def _png(image: np.ndarray) -> str:
+def _gallery(gallery: Gallery) -> dict:
+    pictures = [
+        {
+            "caption": caption,
+            "relation": relation,
+            "kind": relation.split()[0],
+            "jpeg": _encoded(image, "JPEG", quality=88),
+        }
+        for caption, relation, image in gallery.pictures
+    ]
+    return {"title": gallery.title, "pictures": pictures}
+
+
+def _encoded(image: np.ndarray, form: str, **options: object) -> str:
     from PIL import Image
 
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"a picture of the contact sheet is {image.dtype} {image.shape}: expected uint8 (H, W[, 3])")
+        raise ValueError(f"a picture of the report is {image.dtype} {image.shape}: expected uint8 (H, W[, 3])")
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG", optimize=True)
+    Image.fromarray(image).save(file, format=form, optimize=True, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")

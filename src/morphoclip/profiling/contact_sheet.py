@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 
 # DNA blue, ER green, AGP red; RNA and Mito add white-ish cytoplasm detail without hiding the three.
@@ -42,6 +44,40 @@ def contact_sheet(dataset: ShardDataset, fields: Sequence[int], crops: int = 6) 
         items.append(own[np.linspace(0, len(own) - 1, crops).round().astype(int)])
     low, high = dataset.intensities(items[0][:1])
     return [_strip(dataset, chosen, low[0], high[0]) for chosen in items]
+
+
+def well_pictures(dataset: ShardDataset, wells: pd.DataFrame, crops: int = 2, size: int = 120) -> list[np.ndarray]:
+    """A small picture of each well, all in the contrast of the first: put the negative control first.
+
+    Args:
+        wells: Metadata_Plate and Metadata_Well, a row a well. crops: of each, side by side.
+        size: height in pixels; smaller crops stay as they are.
+    """
+    from PIL import Image
+
+    strips = contact_sheet(dataset, well_fields(dataset, wells), crops)
+    share = min(1.0, size / strips[0].shape[0])
+    to = (round(strips[0].shape[1] * share), round(strips[0].shape[0] * share))
+    return [np.asarray(Image.fromarray(strip).resize(to, Image.Resampling.LANCZOS)) for strip in strips]
+
+
+def well_fields(dataset: ShardDataset, wells: pd.DataFrame) -> list[int]:
+    """Row in `dataset.fields` of each well's first field that has crops.
+
+    Raises:
+        ValueError: a well has none.
+    """
+    place = [schema.PLATE, schema.WELL]
+    fields = dataset.fields.iloc[dataset.present].rename_axis("field").reset_index()
+    fields = fields.sort_values([c for c in (schema.SITE,) if c in fields], kind="stable").drop_duplicates(place)
+    found = wells[place].astype(str).merge(fields[[*place, "field"]].astype(dict.fromkeys(place, str)), how="left")
+    if found["field"].isna().any():
+        bare = found[found["field"].isna()].iloc[0]
+        raise ValueError(
+            f"plate {bare[schema.PLATE]} well {bare[schema.WELL]} has no crop in {dataset.folder}: "
+            "give dataset=<the folder the profiles were made from>"
+        )
+    return found["field"].astype(int).tolist()
 
 
 def _strip(dataset: ShardDataset, items: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

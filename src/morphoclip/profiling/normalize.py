@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +86,34 @@ class Normalizer:
         self.features = schema.split_columns(table)[1]
         self.states = [{} for _ in self.steps]
 
+    def after_each_step(self, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Fit as `fit_transform` does, but show the way there: ('none', the values given), then (step, table so far)."""
+        self._begin(table)
+        metadata, given = self._open(table)
+        stages = self._stages(metadata, given, fitting=True)
+        for name, (x, names) in zip(["none", *(step.name for step in self.steps)], stages, strict=True):
+            yield name, _joined(metadata, x, names)
+
     def _run(self, table: pd.DataFrame, fitting: bool, transforming: bool) -> pd.DataFrame | None:
-        names = self.features
-        if not self.steps and names and names[0].startswith(EMBEDDING_PREFIX):
+        if not self.steps and self.features and self.features[0].startswith(EMBEDDING_PREFIX):
             warnings.warn("encoder profiles carry large plate effects; at least `center` them", stacklevel=3)
+        metadata, given = self._open(table)
+        x, names = deque(self._stages(metadata, given, fitting, apply_last=transforming), maxlen=1).pop()
+        return _joined(metadata, x, names) if transforming else None
+
+    def _open(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        """Metadata, and the fitted features as one array; a view of the table where that is possible."""
         metadata = table[schema.split_columns(table)[0]]
-        wide = table.drop(columns=list(metadata))  # a view, where `table[names]` copies every value
-        wide = wide if list(wide) == names else wide[names]
-        x = wide.to_numpy(np.float32 if (wide.dtypes == np.float32).all() else np.float64)
+        wide = table.drop(columns=list(metadata))
+        wide = wide if list(wide) == self.features else wide[self.features]
+        return metadata, wide.to_numpy(np.float32 if (wide.dtypes == np.float32).all() else np.float64)
+
+    def _stages(
+        self, metadata: pd.DataFrame, x: np.ndarray, fitting: bool, apply_last: bool = True
+    ) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Values and feature names: those given, then those after each step."""
+        names = self.features
+        yield x, names
         for i, step in enumerate(self.steps):
             if not getattr(step.module, "TAKES_MISSING", False):
                 check_finite(x, names, metadata)
@@ -100,11 +121,9 @@ class Normalizer:
             states = fit_groups(step, groups, self.states[i], x, names, metadata, fitting)
             if fitting:
                 self.states[i] = states
-            if transforming or i + 1 < len(self.steps):
+            if apply_last or i + 1 < len(self.steps):
                 x, names = apply_groups(step, groups, states, x, names)
-        if not transforming:
-            return None
-        return pd.concat([metadata, pd.DataFrame(x, columns=names, index=table.index)], axis=1)
+            yield x, names
 
     def save(self, path: str | Path) -> None:
         """Write steps, features and statistics to one safetensors file, under a temporary name first.
@@ -153,6 +172,10 @@ class Normalizer:
             i, group, name = json.loads(key)
             normalizer.states[i].setdefault(group, {})[name] = array
         return normalizer
+
+
+def _joined(metadata: pd.DataFrame, x: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    return pd.concat([metadata, pd.DataFrame(x, columns=names, index=metadata.index)], axis=1)
 
 
 def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame) -> None:
