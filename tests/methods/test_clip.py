@@ -14,7 +14,7 @@ from tests.methods.tiny import ENCODER, PROMPTS, Gradients, bags, clip, loader, 
 def test_each_distinct_prompt_is_encoded_once_a_step():
     method = clip()
     rows = []
-    method.text.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    method.conditions.towers[0].register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     trainer(2).fit(method, loader(bags()))
     assert rows == [3, 3]  # six bags, four conditions, three texts
 
@@ -27,9 +27,9 @@ def test_a_condition_without_a_prompt_never_enters_training():
 
 
 def test_the_tokenizer_knows_training_prompts_only():
-    vocabulary = clip(prompts=[*PROMPTS[:4], None]).text.tokenizer.get_vocab()
-    assert clip(prompts=PROMPTS).text.tokenizer.get_vocab() == vocabulary
-    assert clip(prompts=[*PROMPTS[:4], "zzzz zzzz zzzz"]).text.tokenizer.get_vocab() != vocabulary
+    vocabulary = clip(prompts=[*PROMPTS[:4], None]).conditions.towers[0].tokenizer.get_vocab()
+    assert clip(prompts=PROMPTS).conditions.towers[0].tokenizer.get_vocab() == vocabulary
+    assert clip(prompts=[*PROMPTS[:4], "zzzz zzzz zzzz"]).conditions.towers[0].tokenizer.get_vocab() != vocabulary
 
 
 def embed(method, batch):
@@ -105,7 +105,7 @@ def test_padding_has_no_say_in_batch_statistics():
 def test_training_prompts_start_spread_over_the_joint_space():
     method = clip()
     method.eval()
-    embedded = method.embed_prompts(torch.arange(len(method.tokens))).detach()
+    embedded = method.embed_prompts(torch.arange(len(method.conditions))).detach()
     torch.testing.assert_close(embedded.mean(0), torch.zeros(embedded.shape[1]), atol=1e-4, rtol=0)
     torch.testing.assert_close(embedded.std(0, correction=0), torch.ones(embedded.shape[1]), atol=1e-3, rtol=0)
 
@@ -115,11 +115,11 @@ def test_the_config_trains_against_any_hugging_face_encoder(tmp_path):
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=overrides)
     method = instantiate(config.method, encoder=ENCODER, prompts=PROMPTS)
-    assert type(method.text.model).__name__ == "BertModel"
-    before = {name: p.detach().clone() for name, p in method.text.named_parameters()}
+    assert type(method.conditions.towers[0].model).__name__ == "BertModel"
+    before = {name: p.detach().clone() for name, p in method.conditions.towers[0].named_parameters()}
     trainer(1).fit(method, loader(bags()))
-    assert all(torch.equal(p, before[name]) for name, p in method.text.named_parameters())  # frozen
-    assert method.text_projection.weight.grad.abs().sum() > 0
+    assert all(torch.equal(p, before[name]) for name, p in method.conditions.towers[0].named_parameters())  # frozen
+    assert method.conditions.projections[0].weight.grad.abs().sum() > 0
 
 
 def test_a_learned_temperature_for_a_loss_that_ignores_it_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ AUGMENT = {
 }
 # Conditions 0 and 1 are two doses whose prompt says the same; condition 4 is held out.
 PROMPTS = ["paracetamol in U2OS", "paracetamol in U2OS", "aspirin in U2OS", "DMSO", None]
+MIXED_PROMPTS = ["CCO", "c1ccccc1", "loss of PLK1", "gain of PLK1", None]
+MIXED = ["compound", "compound", "crispr", "orf", "compound"]
 CONDITION = torch.tensor([0, 2, 3, 1, 0, 3])
 PERTURBATION = torch.tensor([0, 1, 2, 0, 0, 2])
 
@@ -38,22 +41,35 @@ def simclr(**kw: Any) -> SimCLR:
     return SimCLR(ENCODER, OPTIMIZER, AUGMENT, **{"loss": loss, "head": [16, 8], **kw})
 
 
+TEXT = {
+    "_target_": "morphoclip.models.SmallTextEncoder",
+    **{"width": 8, "depth": 1, "heads": 2, "vocabulary_size": 300, "dropout": 0.0},
+}
+MORGAN = {"_target_": "morphoclip.models.MorganEncoder", "bits": 64, "widths": [16]}
+TOWERS = {"towers": [{"modalities": ["compound"], "tower": MORGAN}, {"modalities": ["crispr", "orf"], "tower": TEXT}]}
+
+
 def clip(**kw: Any) -> CLIP:
     torch.manual_seed(0)
-    text = {
-        "_target_": "morphoclip.models.SmallTextEncoder",
-        **{"width": 8, "depth": 1, "heads": 2, "vocabulary_size": 300, "dropout": 0.0},
-    }
     settings = {
         "prompts": PROMPTS,
-        "text": text,
+        "text": TEXT,
         "loss": {"_target_": "morphoclip.losses.InfoNCELoss"},
         "image_loss": {"_target_": "morphoclip.losses.SupConLoss"},
         "image_loss_weight": 0.5,
         "embed_dim": 8,
         "pool_hidden": 4,
     }
-    return CLIP(ENCODER, OPTIMIZER, AUGMENT, **(settings | kw))
+    return CLIP(kw.pop("encoder", ENCODER), OPTIMIZER, AUGMENT, **(settings | kw))
+
+
+FORMER = {"name": "cross_channel_former", "channels": ["DNA", "ER"], "feature_dim": 6, "depth": 1, "heads": 2}
+PROFILE_MLP = {"name": "profile_mlp", "channels": ["DNA", "ER"], "feature_dim": 6, "width": 8, "blocks": 1}
+
+
+def feature_clip(**kw: Any) -> CLIP:
+    """CLIP on cached features of two channels, with compounds and reagents read by their own towers."""
+    return clip(**({"encoder": FORMER, "prompts": MIXED_PROMPTS, "modalities": MIXED, "text": TOWERS} | kw))
 
 
 def view(size: int) -> dict[str, Any]:
@@ -103,6 +119,13 @@ def bags(own: slice = slice(None), size: int = 4) -> Batch:
         plate=torch.tensor([0, 1, 0, 1]).repeat(6, 1),
     )
     return batch.map(lambda tensor: (tensor[own, -size:] if tensor.ndim > 1 else tensor[own]).clone())
+
+
+def feature_bags(own: slice = slice(None)) -> Batch:
+    """The same six bags as cached features of two channels and six numbers."""
+    batch = bags(own)
+    features = torch.randn(6, 4, 2, 6, generator=torch.Generator().manual_seed(4))[own]
+    return replace(batch, images=None, low=None, high=None, features=features)
 
 
 def batch_of(method: str, own: slice = slice(None)) -> Batch:

@@ -25,6 +25,9 @@ class S2LLoss(nn.Module):
     repelling term round and leave the loss without a minimum.
     """
 
+    uses_logit_bias = True
+    uses_frozen_images = True
+
     def __init__(
         self,
         gamma: float = 1.75,

@@ -20,6 +20,8 @@ class SigLIPLoss(nn.Module):
     scale of 10 and a bias of −10. Prompts travel round a ring of ranks; a prompt that several ranks hold counts once.
     """
 
+    uses_logit_bias = True
+
     def __init__(self, chunk_size: int | None = None) -> None:
         super().__init__()
         self.chunk_size = chunk_size

@@ -11,10 +11,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from morphoclip.models.channel_vit import ChannelViT
+from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
 from morphoclip.models.heads import JointProjection
+from morphoclip.models.per_channel import PerChannel
 from morphoclip.models.vit_demo import vit_demo
 
-OWN_BACKBONES = {"vit_demo": vit_demo}
+OWN_BACKBONES = {"vit_demo": vit_demo, "channel_vit": ChannelViT}
 FIXED = {"intensity_statistics": "IntensityStatistics", "classical_features": "ClassicalFeatures"}
 
 
@@ -60,6 +63,10 @@ class Encoder(nn.Module):
         """Subtract the channel means and divide by the channel deviations of [0, 1] images (B, C, H, W)."""
         return (x - self.mean).div_(self.std)
 
+    def unstandardise(self, x: Tensor) -> Tensor:
+        """Standardised images (B, C, H, W) back to [0, 1], to look at."""
+        return (x * self.std + self.mean).clamp_(0, 1)
+
     def preprocess(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """uint16 crops (B, C, H, W) with their limits (B, C) to what `forward` takes."""
         return self.standardise(self.scale(images, low, high))
@@ -78,8 +85,9 @@ class Encoder(nn.Module):
             keep: int64 (B, L'), which patches the transformer sees (the others are masked out); None sees all.
 
         Returns:
-            (B, P + L', width): P prefix tokens, then the patches in the order of `keep`. A convolutional backbone
-            has no prefix and gives a token for each place of its last feature map.
+            (B, P + L', width): P prefix tokens, then the patches in the order of `keep`; of `channel_vit`, those of one
+            channel after another. A convolutional backbone has no prefix and gives a token for each place of its last
+            feature map, `per_channel` a token a channel.
 
         Raises:
             TypeError: patches are masked but the backbone is not a timm vision transformer.
@@ -88,6 +96,8 @@ class Encoder(nn.Module):
             features = self.backbone.forward_features(x)
             return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
         vit = self.backbone
+        if isinstance(vit, ChannelViT):
+            return vit.forward_features(x, keep)
         if not (hasattr(vit, "blocks") and hasattr(vit, "_pos_embed")):
             raise TypeError(f"{type(vit).__name__} has no patch tokens to mask: use a vision transformer")
         tokens = vit._pos_embed(vit.patch_embed(x))
@@ -112,11 +122,11 @@ def create_encoder(
     """Build an encoder by name.
 
     Args:
-        name: one of `OWN_BACKBONES`, a `FIXED` extractor, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
+        name: one of `OWN_BACKBONES`, `per_channel`, a `FIXED` extractor, one of `FEATURE_ENCODERS` on cached features, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
         in_channels: C.
         channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
         image_size: side of a crop in pixels, for backbones with position embeddings.
-        mean, std: statistics of [0, 1] images, one number or one a channel.
+        mean, std: statistics of [0, 1] images, one number or one a channel; `per_channel` has its backbone's own.
         projection: size of a `JointProjection` as the last layer; None leaves the backbone's own features.
         pretrained: fetch the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
         weights: local file of timm weights for the same purpose.
@@ -127,13 +137,19 @@ def create_encoder(
     """
     if channels is None:
         channels = ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels]
+    if name in FEATURE_ENCODERS:
+        return FeatureEncoder(name, channels=channels, mean=mean, std=std, **backbone_kw)
     if name in FIXED:  # imported here because they are Encoders themselves
         return getattr(import_module("morphoclip.models.classical"), FIXED[name])(channels=channels, **backbone_kw)
     mean, std = ([float(v)] * in_channels if isinstance(v, int | float) else [float(x) for x in v] for v in (mean, std))
     for what, values in {"channels": channels, "mean": mean, "std": std}.items():
         if len(values) != in_channels:
             raise ValueError(f"encoder {name!r} has in_channels={in_channels} but {what} lists {len(values)}: {values}")
-    if name in OWN_BACKBONES:
+    if name == "per_channel":
+        sized = {} if image_size is None else {"image_size": image_size}
+        backbone = PerChannel(in_channels, pretrained=pretrained, weights=weights, **sized, **backbone_kw)
+        mean, std, backbone_kw = [0.0] * in_channels, [1.0] * in_channels, backbone.rebuild
+    elif name in OWN_BACKBONES:
         if pretrained or weights:
             raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
         sized = {} if image_size is None else {"image_size": image_size}
@@ -152,7 +168,7 @@ def create_encoder(
         )
     else:
         raise ValueError(
-            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, *FIXED])} or a name of timm.list_models()"
+            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} or a name of timm.list_models()"
         )
     # Weights come from the checkpoint when the encoder is rebuilt, so the config never asks for pretrained ones.
     config = {

@@ -57,14 +57,23 @@ class GatedAttentionPool(nn.Module):
         """Pool the instances of each group within a bag apart, e.g. the crops of each plate.
 
         Args:
-            x: (B, M, D).
+            x: (B, M, D), or (B, M, C, D) per channel.
             group: int (B, M), the group of each instance.
             mask: bool (B, M), False on padding.
 
         Returns:
-            Pooled groups (B, M, D), where place m holds the group of instance m, and a bool (B, M) that is True at the
+            Pooled groups (B, M, D) or (B, M, C, D), where place m holds the group of instance m, and a bool (B, M) that is True at the
             first instance of each group: shapes stay the same whatever the groups, so that nothing waits.
         """
+        if x.ndim == 4:
+            channels = x.shape[2]
+            apart = x.transpose(1, 2).flatten(0, 1)  # (B·C, M, D)
+            pooled, is_first = self.pool_groups(
+                apart,
+                group.repeat_interleave(channels, dim=0),
+                None if mask is None else mask.repeat_interleave(channels, dim=0),
+            )
+            return pooled.unflatten(0, (-1, channels)).transpose(1, 2), is_first[::channels]
         present = torch.ones_like(group, dtype=torch.bool) if mask is None else mask
         together = (group[:, :, None] == group[:, None, :]) & present[:, None, :] & present[:, :, None]  # (B, M, M)
         earlier = together.tril(diagonal=-1).any(dim=2)
@@ -73,3 +82,16 @@ class GatedAttentionPool(nn.Module):
         x = x.masked_fill(~present[..., None], 0)
         weights = self.scores(x)[:, None, :].masked_fill(~together, -torch.inf).softmax(dim=2)
         return weights @ x, present & ~earlier
+
+
+class MeanPool(GatedAttentionPool):
+    """The plain mean, with the interface of the attention pool; arguments are taken and play no part."""
+
+    def __init__(self, dim: int = 0, hidden: int = 0) -> None:
+        nn.Module.__init__(self)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[:-1])
+
+
+POOLS = {"gated": GatedAttentionPool, "mean": MeanPool}

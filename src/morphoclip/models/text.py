@@ -1,6 +1,6 @@
 """Prompts ▶ embeddings: a small transformer with its own tokenizer, and any Hugging Face encoder.
 
-Both share one interface: `tokenize(texts)` once, then `forward(tokens, mask)` on the rows a step needs.
+Towers share one interface: `tokenize(texts)` once, `take(tokens, rows)` for the rows a step needs, `forward(*taken)`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ def trim(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Cut right padding to the longest row: tokens and mask (U, L) to (U, L' <= L)."""
     longest = int(mask.sum(dim=1).max())
     return tokens[:, :longest], mask[:, :longest]
+
+
+def take_tokens(tokens: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and mask of `rows` (U',), cut to the longest of them and not of all."""
+    return trim(*(values[rows] for values in tokens))
 
 
 class SmallTextEncoder(nn.Module):
@@ -70,6 +75,8 @@ class SmallTextEncoder(nn.Module):
             line[: len(row)] = torch.tensor(row)
         return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
 
+    take = staticmethod(take_tokens)
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embeddings (U, D) of tokens int64 (U, L) with mask bool (U, L)."""
         states = self.token_embedding(tokens) + self.pos_embed[: tokens.shape[1]]
@@ -110,27 +117,35 @@ def train_tokenizer(prompts: Sequence[str], vocabulary_size: int):
 
 
 class HuggingFaceTextEncoder(nn.Module):
-    """Any Hugging Face text encoder, e.g. BiomedBERT or bert-base-cased.
+    """Any Hugging Face encoder of text, e.g. BiomedBERT or bert-base-cased, or of SMILES, e.g. ChemBERTa.
 
     Args:
         name_or_path: of the hub or a local folder, with its tokenizer.
-        training: `frozen` keeps the weights, in evaluation mode and without gradient; `full` trains all of them.
+        training: `frozen` keeps the weights, in evaluation mode and without gradient; `full` trains all of them;
+            `lora` trains low-rank updates of every linear layer of its blocks (Hu et al. 2021; the `peft` extra).
         pooling: `mean` over tokens, `first` token's state, or the model's own `pooler`.
         max_length: tokens kept of a prompt.
+        lora_rank, lora_alpha, lora_dropout: of the updates, which are scaled by alpha / rank.
 
     Raises:
-        ValueError: `pooler` is asked of a model that has none.
+        ValueError: `pooler` is asked of a model that has none, or `training` is none of the three.
+        ImportError: `lora` without peft.
     """
 
     def __init__(
         self,
         name_or_path: str | Path,
         *,
-        training: Literal["frozen", "full"] = "frozen",
+        training: Literal["frozen", "lora", "full"] = "frozen",
         pooling: Literal["mean", "first", "pooler"] = "mean",
         max_length: int = 256,
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        lora_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if training not in ("frozen", "lora", "full"):
+            raise ValueError(f"training {training!r} is none of frozen, lora, full")
         from transformers import AutoModel, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
@@ -144,7 +159,9 @@ class HuggingFaceTextEncoder(nn.Module):
             raise ValueError(f"{name_or_path} has no pooler: set pooling to mean or first")
         if pooling != "pooler" and has_pooler:
             self.model.pooler = None  # an unused tower would hang DDP
-        self.model.requires_grad_(not self.is_frozen)
+        self.model.requires_grad_(training == "full")
+        if training == "lora":
+            self.model = with_lora(self.model, lora_rank, lora_alpha, lora_dropout)
 
     def train(self, mode: bool = True) -> HuggingFaceTextEncoder:
         super().train(mode)
@@ -163,6 +180,8 @@ class HuggingFaceTextEncoder(nn.Module):
         )
         return encoded["input_ids"], encoded["attention_mask"].bool()
 
+    take = staticmethod(take_tokens)
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Embeddings (U, D) of tokens int64 (U, L) with mask bool (U, L)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
@@ -171,3 +190,18 @@ class HuggingFaceTextEncoder(nn.Module):
             return output.pooler_output
         states = output.last_hidden_state
         return states[:, 0] if self.pooling == "first" else mean_over_tokens(states, mask)
+
+
+def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> nn.Module:
+    """The model with trainable low-rank updates in the linear layers of its blocks; all else is frozen.
+
+    Raises:
+        ImportError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("training=lora needs peft: pip install 'morphoclip[peft]'") from error
+    blocks = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=blocks)
+    return inject_adapter_in_model(config, model)

@@ -1,0 +1,214 @@
+"""What was done to the cells ▶ joint space: towers of words and molecules, doses, one candidate a distinct condition."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from morphoclip.methods.base import build
+from morphoclip.methods.recompute import recomputed
+from morphoclip.models.frozen import frozen_embeddings
+
+
+class Conditions(nn.Module):
+    """Prompt (and dose) ▶ tower of its modality ▶ projection into the joint space.
+
+    Every tower runs every step: one whose modality is absent gets rows of weight 0, so that no rank waits for another.
+
+    Args:
+        prompts: one a row of the `PerturbationTable`; None for conditions outside the training split. Equal prompts
+            (a template without dose) are one candidate.
+        text: `_target_` of a tower that reads all prompts, or `{towers: [{modalities: […], tower: …, head: …}, …]}`. A
+            tower that learns from its prompts is given them as `prompts`. A `head` is a `_target_` built with the
+            tower's and the dose's size as `in_dim` (`ResidualMLP`).
+        embed_dim: size of the joint space.
+        modalities: of each condition; needed with several towers.
+        doses: of each condition in µM, '' where there is none; needed with a dose encoding.
+        dose: `_target_` of a `DoseEncoding`, concatenated to what a tower says. Doses then tell candidates apart.
+        recompute: prompts a chunk, see `recomputed`; None keeps all.
+        cache: folder that keeps what frozen towers say of their prompts; None computes it once a run.
+
+    Raises:
+        ValueError: a modality without a tower or with two, or a tower without a prompt to read.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str | None],
+        text: Mapping[str, Any],
+        embed_dim: int,
+        *,
+        modalities: Sequence[str] | None = None,
+        doses: Sequence[str] | None = None,
+        dose: Mapping[str, Any] | None = None,
+        recompute: int | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        specs = text.get("towers") or [{"tower": text}]
+        self.reads = [list(spec.get("modalities", ())) for spec in specs]
+        homes = self.homes(len(prompts), modalities)
+        if dose is not None and doses is None:
+            raise ValueError("a dose encoding needs the doses of the conditions")
+        said_doses = doses if dose is not None else [""] * len(prompts)
+        keys = [
+            None if prompt is None else (prompt, home, amount or "")
+            for prompt, home, amount in zip(prompts, homes, said_doses, strict=True)
+        ]
+        self.distinct = sorted({key for key in keys if key is not None})
+        row = {key: i for i, key in enumerate(self.distinct)}
+        self.register_buffer("row", torch.tensor([row.get(key, -1) for key in keys]), persistent=False)
+        self.recompute, self.cache = recompute, cache
+        self.dose = None if dose is None else build(dose)
+        amounts = [float(amount) if amount else torch.nan for *_, amount in self.distinct]
+        self.register_buffer("amount", torch.tensor(amounts), persistent=False)
+        self.home = torch.tensor([home for _, home, _ in self.distinct])
+        self.towers, self.heads, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.tokens: list[Any] = []
+        for number, spec in enumerate(specs):
+            texts = [prompt for prompt, home, _ in self.distinct if home == number]
+            if not texts:
+                raise ValueError(
+                    f"no condition in training has a modality of {list(spec['modalities'])}: drop that tower"
+                )
+            self.add_tower(spec, texts, embed_dim)
+        self.spread()
+
+    def homes(self, count: int, modalities: Sequence[str] | None) -> list[int]:
+        """The number of the tower that reads each of `count` conditions. Raises as `tower_of` does."""
+        if len(self.reads) == 1 and not self.reads[0]:
+            return [0] * count
+        if modalities is None:
+            raise ValueError("towers by modality need the modality of each condition")
+        return [self.tower_of(modality) for modality in modalities]
+
+    def tower_of(self, modality: str) -> int:
+        """The number of the tower that reads a modality.
+
+        Raises:
+            ValueError: none does, or several do.
+        """
+        if len(self.reads) == 1 and not self.reads[0]:
+            return 0
+        found = [number for number, reads in enumerate(self.reads) if modality in reads]
+        if len(found) != 1:
+            raise ValueError(
+                f"modality {modality!r} is read by {len(found)} of the towers {self.reads}: name it in one under text.towers"
+            )
+        return found[0]
+
+    def add_tower(self, spec: Mapping[str, Any], texts: Sequence[str], embed_dim: int) -> None:
+        learns = "prompts" in inspect.signature(get_class(spec["tower"]["_target_"])).parameters
+        tower = build(spec["tower"], prompts=sorted(set(texts))) if learns else build(spec["tower"])
+        width = tower.embed_dim + (self.dose.embed_dim if self.dose is not None else 0)
+        head = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
+        self.towers.append(tower)
+        self.heads.append(head)
+        self.projections.append(nn.Linear(getattr(head, "embed_dim", width), embed_dim))
+        self.tokens.append(tower.tokenize(texts))
+        self.register_buffer(f"frozen_{len(self.towers) - 1}", None, persistent=False)
+
+    def __len__(self) -> int:
+        """The number of distinct candidates."""
+        return len(self.distinct)
+
+    @torch.no_grad()
+    def spread(self, most: int = 256) -> None:
+        """Start with the prompts of each tower (up to `most`) at mean 0 and variance 1 in each joint dimension.
+
+        Prompts share most words, so their first embeddings share one large component and all cosines start near 1;
+        short runs spend half their steps on getting out of there. Unlike a batch norm this is the same on all ranks.
+        """
+        for number, projection in enumerate(self.projections):
+            own = (self.home == number).nonzero().flatten()
+            chosen = own[torch.linspace(0, len(own) - 1, min(most, len(own))).round().long()]
+            parts = nn.ModuleList([self.towers[number], self.heads[number]])
+            # Untrained batch statistics say nothing, so a batch normalisation starts with those of the prompts.
+            parts.train(len(own) > 1 and any(isinstance(part, _BatchNorm) for part in parts.modules()))
+            embedded = self.embed(number, chosen)  # (U, E)
+            parts.train()
+            mean, std = embedded.mean(0), embedded.std(0, correction=0).clamp_min(1e-3)
+            projection.weight.div_(std[:, None])
+            projection.bias.sub_(mean).div_(std)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Compute what frozen towers say of their prompts, once; with `cache`, once for all runs of that tower."""
+        for number, tower in enumerate(self.towers):
+            if getattr(tower, "is_frozen", False):
+                texts = [prompt for prompt, home, _ in self.distinct if home == number]
+                setattr(self, f"frozen_{number}", frozen_embeddings(tower, texts, self.cache, self.device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.projections[0].weight.device
+
+    def embed(self, number: int, rows: Tensor) -> Tensor:
+        """Joint embeddings (U, E) of candidates `rows` (U,), all of tower `number`; rows lie on the CPU."""
+        places = torch.searchsorted((self.home == number).nonzero().flatten(), rows)
+        frozen, tower = getattr(self, f"frozen_{number}"), self.towers[number]
+
+        def run(chunk: slice) -> Tensor:
+            return tower(*(part.to(self.device) for part in tower.take(self.tokens[number], places[chunk])))
+
+        if frozen is not None:
+            states = frozen[places.to(frozen.device)]
+        else:
+            states = recomputed(tower, run, len(places), self.recompute)
+        if self.dose is not None:
+            states = torch.cat([states, self.dose(self.amount[rows.to(self.device)].to(states.dtype))], dim=1)
+        return self.projections[number](self.heads[number](states))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Joint embeddings (U, E) of the distinct candidates at `rows` (U,).
+
+        Raises:
+            ValueError: a row is -1, i.e. a condition without a prompt has got into training.
+        """
+        chosen = rows.cpu()
+        if (chosen < 0).any():
+            raise ValueError("a training batch holds conditions without a prompt: take them out of the split")
+        if len(self.towers) == 1 and len(chosen) >= self.least(0):
+            return self.embed(0, chosen)
+        joint = None
+        for number in range(len(self.towers)):
+            here = (self.home[chosen] == number).nonzero().flatten()
+            present = torch.cat([chosen[here], self.company(number, self.least(number) - len(here), chosen)])
+            embedded = self.embed(number, present)
+            joint = embedded.new_zeros(len(rows), embedded.shape[1]) if joint is None else joint
+            joint = joint.index_add(0, here.to(rows.device), embedded[: len(here)].to(joint.dtype))
+            joint = joint + 0 * embedded[len(here) :].sum()
+        return joint
+
+    def least(self, number: int) -> int:
+        """Rows a tower must be given: one, so that all ranks run it, and two where it normalises over the batch."""
+        parts = (*self.towers[number].modules(), *self.heads[number].modules())
+        return 2 if any(isinstance(part, _BatchNorm) for part in parts) else 1
+
+    def company(self, number: int, count: int, chosen: Tensor) -> Tensor:
+        """`count` candidates of a tower besides those `chosen`, as long as there are others; they join with weight 0."""
+        own = (self.home == number).nonzero().flatten()
+        others = own[~torch.isin(own, chosen)]
+        return torch.cat([others, own])[: max(count, 0)]
+
+    def embed_texts(self, texts: Sequence[str], modality: str | None = None, dose: float | None = None) -> Tensor:
+        """Joint embeddings (U, E) of any texts, as the tower of `modality` reads them (None: the first tower).
+
+        Raises:
+            ValueError: no tower reads this modality.
+        """
+        number = 0 if modality is None else self.tower_of(modality)
+        tower = self.towers[number]
+        tokens = tower.take(tower.tokenize(texts), torch.arange(len(texts)))
+        states = tower(*(part.to(self.device) for part in tokens))
+        if self.dose is not None:
+            amount = torch.full((len(texts),), torch.nan if dose is None else dose, device=self.device)
+            states = torch.cat([states, self.dose(amount.to(states.dtype))], dim=1)
+        return self.projections[number](self.heads[number](states))

@@ -1,0 +1,58 @@
+"""What a frozen tower says of its texts, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def frozen_embeddings(
+    tower: nn.Module,
+    texts: Sequence[str],
+    folder: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+) -> Tensor:
+    """Embeddings (U, D) float32 of texts by a frozen tower, on `device`.
+
+    Args:
+        tower: with `tokenize`, `take` and `forward`.
+        folder: keeps them in a file named by a hash of weights, settings and texts; None keeps nothing.
+        batch_size: texts at a time.
+    """
+    path = None if folder is None else Path(folder) / f"{_digest(tower, texts)}.pt"
+    if path is not None and path.is_file():
+        return torch.load(path, map_location=device, weights_only=True)
+    tower.to(device)
+    training, tokens = tower.training, tower.tokenize(texts)
+    tower.eval()
+    rows = torch.arange(len(texts)).split(batch_size)
+    embedded = torch.cat([tower(*(part.to(device) for part in tower.take(tokens, chunk))).float() for chunk in rows])
+    tower.train(training)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        torch.save(embedded.cpu(), partial)
+        os.replace(partial, path)
+    return embedded
+
+
+def _digest(tower: nn.Module, texts: Sequence[str]) -> str:
+    """sha256 over the tower's class, its plain settings, its weights and the texts in order."""
+    settings = {k: v for k, v in sorted(vars(tower).items()) if isinstance(v, str | int | float | bool)}
+    settings.pop("training")
+    digest = hashlib.sha256(f"{type(tower).__qualname__} {settings}".encode())
+    for name, value in sorted(tower.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        digest.update(value if isinstance(value, bytes) else str(value).encode())
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""SMILES ▶ embeddings by message passing over bonds, with chemprop (METHODS §8). Needs the `chemprop` extra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from morphoclip.models.molecule import read_smiles
+
+
+class GraphEncoder(nn.Module):
+    """chemprop's directed message passing (Yang et al. 2019), atoms averaged into one vector a molecule.
+
+    Args:
+        width, depth: of the message passing.
+        dropout: within it.
+        weights: a local file of message-passing weights, `{"hyper_parameters": …, "state_dict": …}` as chemprop's
+            foundation models are saved; its hyperparameters replace width, depth and dropout.
+
+    Raises:
+        ImportError: chemprop is not installed.
+    """
+
+    def __init__(
+        self, *, width: int = 300, depth: int = 3, dropout: float = 0.0, weights: str | Path | None = None
+    ) -> None:
+        super().__init__()
+        try:
+            from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+            from chemprop.nn import BondMessagePassing, MeanAggregation
+        except ImportError as error:
+            raise ImportError("the graph encoder needs chemprop: pip install 'morphoclip[chemprop]'") from error
+        self.featurizer = SimpleMoleculeMolGraphFeaturizer()
+        self.aggregation = MeanAggregation()
+        if weights is None:
+            self.messages = BondMessagePassing(d_h=width, depth=depth, dropout=dropout)
+        else:
+            saved = torch.load(weights, map_location="cpu", weights_only=True)
+            self.messages = BondMessagePassing(**saved["hyper_parameters"])
+            self.messages.load_state_dict(saved["state_dict"])
+        self.embed_dim: int = self.messages.output_dim
+
+    def tokenize(self, smiles: Sequence[str]) -> list:
+        """A molecular graph each. Raises as `read_smiles` does."""
+        return [self.featurizer(read_smiles(text)) for text in smiles]
+
+    @staticmethod
+    def take(graphs: list, rows: Tensor) -> tuple[Tensor, ...]:
+        """The graphs of `rows` as one: atoms (A, F), bonds (E, G), bonds' ends (2, E), reverse bonds (E,), molecule (A,)."""
+        from chemprop.data import BatchMolGraph
+
+        joined = BatchMolGraph([graphs[row] for row in rows.tolist()])
+        return joined.V, joined.E, joined.edge_index, joined.rev_edge_index, joined.batch
+
+    def forward(
+        self, atoms: Tensor, bonds: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor
+    ) -> Tensor:
+        """Embeddings (U, D) of the graphs that `take` joined."""
+        dtype = self.messages.W_i.weight.dtype
+        graph = SimpleNamespace(
+            V=atoms.to(dtype), E=bonds.to(dtype), edge_index=edge_index, rev_edge_index=rev_edge_index, batch=molecule
+        )
+        return self.aggregation(self.messages(graph), molecule)
