@@ -16,7 +16,7 @@ from morphoclip.evaluation.batch_effects import (
     lisi,
 )
 from morphoclip.evaluation.clustering import cluster_agreement, families_of_best, heat_map
-from morphoclip.evaluation.neighbours import nearest_neighbour_accuracy, precision_at_k
+from morphoclip.evaluation.neighbours import nearest_neighbour_accuracy, precision_at_k, threshold_grid_precision
 from morphoclip.evaluation.probes import bioactivity_probe, mechanism_probe
 from morphoclip.evaluation.relationships import read_relationships, relationship_recall
 from morphoclip.evaluation.retrieval import recall_at_k
@@ -82,13 +82,56 @@ def test_batch_metrics_tell_separate_batches_from_mixed_ones():
         batch_scores(np.ones((3, 2)), ["a"] * 3)
 
 
-def test_lisi_and_connectivity_by_hand():
+def test_connectivity_by_hand():
+    batches = np.array(["a", "a", "b", "b"])
+    assert graph_connectivity(np.array([[1], [0], [3], [2]]), batches) == 1
+    assert graph_connectivity(np.array([[2], [3], [0], [1]]), batches) == 0.5
+
+
+def test_lisi_of_equally_far_neighbours_counts_them():
     nearest = np.array([[1, 2], [0, 3], [3, 0], [2, 1]])
     batches = np.array(["a", "a", "b", "b"])
-    assert lisi(nearest, batches) == pytest.approx(2)  # each sees one of each
-    assert lisi(nearest[:, :1], batches) == pytest.approx(1)
-    assert graph_connectivity(nearest[:, :1], batches) == 1
-    assert graph_connectivity(np.array([[2], [3], [0], [1]]), batches) == 0.5
+    assert lisi(nearest, np.ones((4, 2)), batches) == pytest.approx(2)  # each sees one of each
+    assert lisi(nearest[:, :1], np.ones((4, 1)), batches) == pytest.approx(1)
+
+
+def test_lisi_equals_harmonypys():
+    from harmonypy.lisi import compute_lisi
+    from sklearn.neighbors import NearestNeighbors
+
+    rng = np.random.default_rng(0)
+    batches = rng.integers(0, 3, 200)
+    x = rng.standard_normal((200, 5)) + batches[:, None]
+    oracle = compute_lisi(x, pd.DataFrame({"batch": batches}), ["batch"], perplexity=10)
+    distances, nearest = NearestNeighbors(n_neighbors=30).fit(x).kneighbors()
+    assert lisi(nearest, distances, batches) == pytest.approx(oracle.mean(), abs=1e-5)
+    equal = lisi(nearest, np.ones_like(distances), batches)
+    assert abs(equal - oracle.mean()) > 0.01  # nearer ones do count more
+
+
+def test_precision_over_a_grid_of_distances():
+    """Two pairs, one closer than the other; at some distance each row sees its own first, at .50 all see all."""
+    x = np.array([[1, 0, 0, -1.0], [1, 0, 0.1, -1.1], [0, 1, -1, 0], [0.4, 1, -1, -0.4]])
+    area, chance, n = threshold_grid_precision(x, [{"a"}, {"a"}, {"b"}, {"b"}])
+    correlation = np.corrcoef(x)
+    assert 1 - correlation[0, 1] < 0.02
+    assert 0.02 < 1 - correlation[2, 3] < 0.2
+    curve = []
+    for d in np.arange(1, 101, 3) / 100:
+        near = (1 - correlation < d) & ~np.eye(4, dtype=bool)
+        right = np.array([near[i, j] for i, j in ((0, 1), (1, 0), (2, 3), (3, 2))])
+        found = near.sum(axis=1)
+        curve.append((np.mean([r / f if f else 0 for r, f in zip(right, found, strict=True)]), right.mean()))
+    precision, recall = np.array(curve).T
+    assert area == pytest.approx(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
+    assert area == pytest.approx(0.375)  # from precision 1/2 at recall 1/2 to 1 at 1
+    assert chance == pytest.approx(area / 3)  # one of three others is right
+    assert n == 4
+    rng = np.random.default_rng(0)
+    labels = [{str(i % 20)} for i in range(200)]
+    area, chance, n = threshold_grid_precision(rng.standard_normal((200, 30)), labels)
+    assert area == pytest.approx(chance, abs=0.015)
+    assert np.isnan(threshold_grid_precision(x, [{"a"}, {"b"}, {"c"}, {"d"}])[0])
 
 
 def test_a_component_that_is_cell_count_is_found():

@@ -87,7 +87,7 @@ def test_heat_maps_hold_the_cosines_in_the_trees_order(make_screen):
     profiles = treated.groupby(schema.PERTURBATION)[[f"f{i}" for i in range(24)]].median()
     ids = [name.split(" ")[0] for name in found["names"]]
     x = profiles.loc[ids].to_numpy()
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(values, (x @ x.T)[np.triu_indices(n, 1)], atol=1 / 127)
     genes = [name.split("(")[1] for name in found["names"]]
     beside = np.mean([a == b for a, b in itertools.pairwise(genes)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -214,3 +216,36 @@ def test_l2_gives_unit_profiles_and_refuses_empty_ones(screen):
     screen.loc[5, ["f0", "f1", "f2", "f3", "f4", "f5"]] = 0.0
     with pytest.raises(ValueError, match="all zero"):
         normalized(screen, {"step": "l2"})
+
+
+def test_harmony_mixes_batches_within_kinds_of_wells(screen):
+    generator = np.random.default_rng(0)
+    kind, batch = generator.integers(0, 4, 300), np.arange(300) % 3
+    x = (
+        generator.normal(size=(300, 10))
+        + 4 * generator.normal(size=(4, 10))[kind]
+        + generator.normal(size=(3, 10))[batch]
+    )
+    table = pd.DataFrame(x, columns=[f"f{i}" for i in range(10)])
+    table.insert(0, "Metadata_Batch", [f"B{b}" for b in batch])
+    step = {"step": "harmony", "by": "batch"}
+    ours = normalized(table, step).to_numpy()
+
+    def spread(y: np.ndarray) -> float:
+        means = [[y[(batch == b) & (kind == k)].mean(0) for b in range(3)] for k in range(4)]
+        return float(np.var(means, axis=1).sum())
+
+    assert spread(ours) < 0.1 * spread(x)
+    kinds = np.array([ours[kind == k].mean(0) for k in range(4)])
+    assert np.linalg.norm(kinds[0] - kinds[1]) > 5  # and keeps them apart
+    np.testing.assert_array_equal(ours, normalized(table, step))
+    with pytest.raises(ValueError, match="one group only"):
+        normalized(table[batch == 0], step)
+    with pytest.raises(ValueError, match="groups to mix"):
+        Normalizer([{"step": "harmony"}])
+
+
+def test_harmony_says_what_to_install(screen, monkeypatch):
+    monkeypatch.setitem(sys.modules, "harmonypy", None)
+    with pytest.raises(ImportError, match="uv sync --extra harmony"):
+        normalized(screen, {"step": "harmony", "by": "plate"})

@@ -33,10 +33,10 @@ def batch_scores(
     if len(np.unique(batches)) < 2:
         raise ValueError(f"batch metrics need at least two batches, all rows are {batches[0]!r}")
     x = unit_rows(checked_features(features).astype(np.float64))
-    nearest = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
+    nearest, distances = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
     shuffled = np.random.default_rng(seed).permutation(batches)
     rows = []
-    for name, function in _metrics(x, nearest):
+    for name, function in _metrics(x, nearest, distances):
         if metrics is not None and name not in metrics:
             continue
         rows.append((name, function(batches), function(shuffled)))
@@ -93,14 +93,35 @@ def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:
     return float(np.mean(shares))
 
 
-def lisi(nearest: np.ndarray, batches: np.ndarray) -> float:
-    """Mean inverse Simpson index of the batches among the k neighbours `nearest` (N, k): 1 is one batch, more is mixed.
+def lisi(nearest: np.ndarray, distances: np.ndarray, batches: np.ndarray, perplexity: float | None = None) -> float:
+    """Mean inverse Simpson index of the batches around a row: 1 is one batch, more is mixed (Korsunsky et al. 2019).
 
-    All k neighbours weigh the same (Korsunsky et al. 2019 weigh them by distance).
+    A neighbour at distance d weighs exp(-b d), where b makes the entropy of a row's weights log(perplexity).
+
+    Args:
+        nearest: (N, k) other rows. distances: (N, k), Euclidean. perplexity: default k/3, as the original has it.
     """
+    k = nearest.shape[1]
+    weights = _weights(distances, perplexity or k / 3)
     codes, names = pd.factorize(batches)
-    shares = np.stack([(codes[nearest] == i).mean(axis=1) for i in range(len(names))], axis=1)
+    shares = np.stack([np.where(codes[nearest] == i, weights, 0).sum(axis=1) for i in range(len(names))], axis=1)
     return float((1 / np.square(shares).sum(axis=1)).mean())
+
+
+def _weights(distances: np.ndarray, perplexity: float, halvings: int = 60) -> np.ndarray:
+    """(N, k) weights that sum to 1 a row, whose entropy is log(perplexity); equal where all distances are."""
+    distances = distances - distances.min(axis=1, keepdims=True)
+    scale = distances.mean(axis=1, keepdims=True)
+    distances = distances / np.where(scale > 0, scale, 1)
+    low, high = np.full((len(distances), 1), -20.0), np.full((len(distances), 1), 20.0)  # log of b
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        kernel = np.exp(-np.exp(middle) * distances)
+        weights = kernel / kernel.sum(axis=1, keepdims=True)
+        entropy = -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=1, keepdims=True)
+        wide = entropy > np.log(perplexity)
+        low, high = np.where(wide, middle, low), np.where(wide, high, middle)
+    return weights
 
 
 def plate_map(features: np.ndarray, batches: np.ndarray) -> float:
@@ -131,7 +152,7 @@ def cell_count_correlation(features: np.ndarray, counts: np.ndarray, components:
     return np.array([abs(spearmanr(column, counts).statistic) for column in scores.T])
 
 
-def _metrics(x: np.ndarray, nearest: np.ndarray):
+def _metrics(x: np.ndarray, nearest: np.ndarray, distances: np.ndarray):
     from sklearn.metrics import silhouette_score
 
     yield "silhouette", lambda b: float((silhouette_score(x, b, metric="cosine") + 1) / 2)
@@ -140,18 +161,20 @@ def _metrics(x: np.ndarray, nearest: np.ndarray):
             yield f"graph_connectivity_k{k}", lambda b, k=k: graph_connectivity(nearest[:, :k], b)
     for k in LISI_K:
         if k <= nearest.shape[1]:
-            yield f"lisi_k{k}", lambda b, k=k: lisi(nearest[:, :k], b)
+            yield f"lisi_k{k}", lambda b, k=k: lisi(nearest[:, :k], distances[:, :k], b)
     yield "plate_map", lambda b: plate_map(x, b)
 
 
-def _nearest(unit: np.ndarray, k: int) -> np.ndarray:
-    """int64 (N, k') nearest other rows by cosine, best first; k' = min(k, N - 1)."""
+def _nearest(unit: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (N, k') nearest other rows by cosine, best first, and their Euclidean distances; k' = min(k, N - 1)."""
     k = min(k, len(unit) - 1)
-    parts = []
-    for rows in np.array_split(np.arange(len(unit)), 1 + len(unit) ** 2 // 2**24):
-        similarity = unit[rows] @ unit.T
-        similarity[np.arange(len(rows)), rows] = -np.inf
+    rows, distances = [], []
+    for part in np.array_split(np.arange(len(unit)), 1 + len(unit) ** 2 // 2**24):
+        similarity = unit[part] @ unit.T
+        similarity[np.arange(len(part)), part] = -np.inf
         near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(similarity, near, axis=1), axis=1, kind="stable")
-        parts.append(np.take_along_axis(near, order, axis=1))
-    return np.concatenate(parts)
+        rows.append(np.take_along_axis(near, order, axis=1))
+        cosine = np.take_along_axis(similarity, rows[-1], axis=1)
+        distances.append(np.sqrt(np.maximum(2 - 2 * cosine, 0)))
+    return np.concatenate(rows), np.concatenate(distances)

@@ -11,7 +11,7 @@ import pandas as pd
 from morphoclip.data import schema
 from morphoclip.evaluation.batch_effects import batch_scores, cell_count_correlation
 from morphoclip.evaluation.clustering import cluster_agreement
-from morphoclip.evaluation.neighbours import nearest_neighbour_accuracy, precision_at_k
+from morphoclip.evaluation.neighbours import nearest_neighbour_accuracy, precision_at_k, threshold_grid_precision
 from morphoclip.evaluation.probes import mechanism_probe
 from morphoclip.evaluation.protocol import PlateSet, Protocol, cross_pairs
 from morphoclip.evaluation.relationships import read_relationships, relationship_recall
@@ -23,7 +23,7 @@ KS = (1, 5, 10)
 
 
 def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
-    """NSB, NSBP on treated wells; precision and F1 at k by target on consensus profiles."""
+    """NSB, NSBP on treated wells; by target on consensus profiles, precision and F1 at k and over a grid of distances."""
     for plate_set in sets:
         labelled = with_labels(plate_set, protocol)
         treated = (labelled[schema.CONTROL_TYPE] != schema.NEGCON).to_numpy()
@@ -38,6 +38,8 @@ def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
             yield plate_set.name, "nsbp", value, n, chance
         profiles = _consensus(plate_set)
         targets = [set(labels) for labels in with_labels(profiles, protocol)[LABEL]]
+        area, chance, n = threshold_grid_precision(profiles.values(), targets)
+        yield plate_set.name, "threshold_grid_precision", area, n, chance
         for k in KS:
             if len(targets) > k:
                 precision, f1, chance, n = precision_at_k(profiles.values(), targets, k)

@@ -9,6 +9,7 @@ import numpy as np
 from morphoclip.evaluation.similarity import checked_features, unit_rows
 
 _BLOCK = 2**22
+DISTANCES = np.arange(1, 101, 3) / 100  # the correlation distances at which Kim et al.'s code draws its curve
 
 
 def nearest_neighbour_accuracy(
@@ -74,6 +75,39 @@ def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> 
         return float("nan"), float("nan"), float("nan"), 0
     chance = positives.mean() / (len(x) - 1)
     return float((hits / k).mean()), float(f1.mean()), float(chance), int(asking.sum())
+
+
+def threshold_grid_precision(features: np.ndarray, labels: Sequence[set[str]]) -> tuple[float, float, int]:
+    """Area under precision against recall of "closer than d shares a label", d over a fixed grid (Kim et al. 2025).
+
+    At each correlation distance d of DISTANCES precision (0 without neighbours) and recall are averaged over the rows
+    that share a label with another, and the area is taken by trapezoids. Unlike average precision it compares distances
+    of different rows, and it stops at uncorrelated profiles: rows found beyond d = 1 do not count.
+
+    Returns:
+        (area, chance, rows that asked); chance has the precision that labels handed out at random would have.
+    """
+    features = checked_features(features).astype(np.float64)
+    x = unit_rows(checked_features(features - features.mean(axis=1, keepdims=True)))
+    distance = 1 - x @ x.T
+    np.fill_diagonal(distance, np.inf)
+    match = _sharing(labels)
+    np.fill_diagonal(match, False)
+    asking = match.any(axis=1)
+    if not asking.any():
+        return float("nan"), float("nan"), 0
+    distance, match = distance[asking], match[asking]
+    positives = match.sum(axis=1)
+    share = positives / (len(x) - 1)
+    precision, recall, by_chance = [], [], []
+    for threshold in DISTANCES:
+        near = distance < threshold + 1e-6
+        hits, found = (near & match).sum(axis=1), near.sum(axis=1)
+        precision.append((hits / np.maximum(found, 1)).mean())
+        recall.append((hits / positives).mean())
+        by_chance.append(((found > 0) * share).mean())
+    area, chance = np.trapezoid(precision, recall), np.trapezoid(by_chance, recall)
+    return float(area), float(chance), len(positives)
 
 
 def _sharing(labels: Sequence[set[str]]) -> np.ndarray:

@@ -50,12 +50,15 @@ def parse_step(spec: Mapping[str, object]) -> list[Step]:
         raise ValueError(
             f"step {name!r} needs fit_on ({' | '.join(FIT_ON)}) and by ({' | '.join(GROUP_COLUMNS)}); got {dict(spec)}"
         )
-    takes = next(getattr(step.module, f) for f in ("expand", "fit", "apply") if hasattr(step.module, f))
-    allowed = set(inspect.signature(takes).parameters) - {"x", "state", "pooled", "fit_on", "by"}
+    hooks = ("expand", "apply_together", "fit", "apply")
+    takes = next(getattr(step.module, f) for f in hooks if hasattr(step.module, f))
+    allowed = set(inspect.signature(takes).parameters) - {"x", "state", "pooled", "groups", "fit_on", "by"}
     if unknown := set(options) - allowed:
         raise ValueError(f"step {name!r} has no option {sorted(unknown)}; it takes {sorted(allowed)}")
     if hasattr(step.module, "expand"):
         return [s for inner in step.module.expand(step.fit_on, step.by, **options) for s in parse_step(inner)]
+    if hasattr(step.module, "apply_together") and (step.by == "all" or step.fit_on == "negcon"):
+        raise ValueError(f"step {name!r} sees all wells at once: set by to the groups to mix, and fit_on: all")
     one_group = getattr(step.module, "ONE_GROUP", False) or str(options.get("method", "")).startswith("PCA")
     if one_group and step.by != "all":
         raise ValueError(f"step {name!r} changes the columns, which must stay the same for all wells: set by: all")

@@ -1,0 +1,122 @@
+"""Where a vision transformer looks in a field: attention of its last block, crop by crop, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from morphoclip.data import schema
+from morphoclip.data.fields import bin_field, describe_field, percentile_column, read_field
+from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+from morphoclip.data.sources import path_columns, read_load_data
+from morphoclip.models.attention import attention_maps
+from morphoclip.profiling.contact_sheet import COLOURS, GAP
+
+
+def attention_of_field(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1) -> np.ndarray:
+    """Attention maps of a whole field, (heads, H, W) float32: crops side by side, means where they overlap.
+
+    Args:
+        field: (C, H, W) uint16 in the encoder's channel order, binned as in training, at least a crop in size.
+        crop_size: side of the crops the encoder sees.
+    """
+    low, high = (torch.from_numpy(limit) for limit in field_limits(encoder, field))
+    corners = [(y, x) for y in _starts(field.shape[1], crop_size) for x in _starts(field.shape[2], crop_size)]
+    total, counts = 0.0, np.zeros(field.shape[1:], np.float32)
+    for y, x in corners:
+        crop = torch.from_numpy(field[None, :, y : y + crop_size, x : x + crop_size].copy())
+        maps = attention_maps(encoder, encoder.preprocess(crop, low[None], high[None]), block)
+        maps = torch.nn.functional.interpolate(maps, (crop_size, crop_size), mode="bilinear")[0].numpy()
+        if not counts.any():
+            total = np.zeros((len(maps), *counts.shape), np.float32)
+        total[:, y : y + crop_size, x : x + crop_size] += maps
+        counts[y : y + crop_size, x : x + crop_size] += 1
+    return total / counts
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Where crops of `size` begin so that they cover `length` pixels."""
+    return [*range(0, length - size, size), length - size]
+
+
+def field_limits(encoder: nn.Module, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The field's own intensities, (C,) float32 each, at the percentiles the encoder was trained with."""
+    known, description = getattr(encoder, "trained_on", {}), describe_field(field, encoder.channels)
+    percentiles = (known.get("low_percentile", LOW_PERCENTILE), known.get("high_percentile", HIGH_PERCENTILE))
+    low, high = (
+        np.array([description[percentile_column(percentile, channel)] for channel in encoder.channels], np.float32)
+        for percentile in percentiles
+    )
+    return low, np.maximum(high, low + 1)
+
+
+def find_field(load_data: str, encoder: nn.Module, where: Mapping[str, str]) -> np.ndarray:
+    """The first field of a load_data.csv with these Metadata_ values, (C, H, W) uint16, binned as in training.
+
+    Raises:
+        ValueError: no field has them.
+    """
+    table = read_load_data(load_data, channels=encoder.channels)
+    chosen = table
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+        if chosen.empty:
+            known = sorted(set(table[column]))[:8]
+            raise ValueError(f"no field of {load_data} has {dict(where)}; {column} is one of {known} …")
+    row = chosen.iloc[0]
+    paths = dict(zip(encoder.channels, row[path_columns(encoder.channels)], strict=True))
+    return bin_field(read_field(paths), getattr(encoder, "trained_on", {}).get("cropping", {}).get("bin", 1))
+
+
+def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384):
+    """A PIL image: the field in colour, the same where attention is above even, then a tile a head in grey.
+
+    `width` is a tile's, in pixels.
+    """
+    from PIL import Image
+
+    maps = attention_of_field(encoder, field, crop_size, block)
+    low, high = (limit[:, None, None] for limit in field_limits(encoder, field))
+    scaled = np.clip((field - low) / (high - low), 0, 1) ** 0.7
+    colours = np.array([COLOURS.get(channel, (1.0, 1.0, 1.0)) for channel in encoder.channels])
+    rgb = np.clip(np.einsum("chw,ck->hwk", scaled, colours), 0, 1)
+    mean = maps.mean(axis=0)
+    lit = rgb * (0.15 + 0.85 * np.clip(mean / np.quantile(mean, 0.99), 0, 1))[..., None]
+    heads = [np.repeat(np.clip(m / np.quantile(m, 0.99), 0, 1)[..., None], 3, axis=2) for m in maps]
+    height = round(width * field.shape[1] / field.shape[2])
+    small = [Image.fromarray((tile * 255).astype(np.uint8)).resize((width, height)) for tile in (rgb, lit, *heads)]
+    columns = min(4, len(small))
+    rows = -(-len(small) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for place, tile in enumerate(small):
+        sheet.paste(tile, (place % columns * (width + GAP), place // columns * (height + GAP)))
+    return sheet
+
+
+def draw_attention(
+    source: str | Path,
+    load_data: str,
+    out: str | Path,
+    *,
+    plate: str | None = None,
+    well: str | None = None,
+    site: str | None = None,
+    block: int = -1,
+) -> Path:
+    """What `morphoclip attention` does: the picture of one field to a PNG file."""
+    from morphoclip.profiling.export import load_encoder
+
+    encoder = load_encoder(source)
+    asked = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
+    field = find_field(load_data, encoder, {column: value for column, value in asked.items() if value is not None})
+    crop_size = encoder.config.get("image_size") or encoder.trained_on.get("crop_size") or min(field.shape[1:])
+    if crop_size > min(field.shape[1:]):
+        raise ValueError(f"the field is {field.shape[1:]} pixels, the encoder takes crops of {crop_size}")
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    attention_picture(encoder, field, crop_size, block).save(out)
+    return out
