@@ -1,0 +1,88 @@
+"""A vision transformer with a token for each (channel, patch), trained on random subsets of channels (METHODS §6)."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class ChannelViT(nn.Module):
+    """Bao et al. 2024: one patch embedding for all channels, an embedding a channel, positions shared by channels.
+
+    Hierarchical channel sampling, in training alone: a number m of channels is drawn evenly from 1 … C a batch, then for
+    each image which m. The cost grows with channels: a crop has C times the tokens of a plain ViT.
+
+    Args:
+        in_channels: C.
+        image_size, patch_size: pixels; images of another size get interpolated positions.
+        embed_dim, depth, heads, mlp_ratio, drop_path_rate: of the transformer; the defaults are ViT-S.
+        channel_sampling: False shows all channels in training too.
+        global_pool: `token` (class token) or `avg` (mean over the others).
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(
+        self,
+        in_channels: int = 5,
+        image_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        channel_sampling: bool = True,
+        global_pool: str = "token",
+    ) -> None:
+        super().__init__()
+        if global_pool not in ("token", "avg"):
+            raise ValueError(f"global_pool {global_pool!r} is neither token nor avg")
+        self.num_features = embed_dim
+        self.channel_sampling = channel_sampling
+        self.global_pool = global_pool
+        self.patch_embed = PatchEmbed(image_size, patch_size, 1, embed_dim, strict_img_size=False)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.num_patches, embed_dim))
+        self.channel_embedding = nn.Parameter(torch.empty(in_channels, embed_dim))
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        self.blocks = nn.Sequential(*(Block(embed_dim, heads, mlp_ratio, True, drop_path=rate) for rate in rates))
+        self.norm = nn.LayerNorm(embed_dim)
+        for table in (self.cls_token, self.pos_embed, self.channel_embedding):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward_features(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Normalised tokens of images (B, C, H, W): the class token, then the patches of one channel after another.
+
+        `keep` (B, L') int64 are the patches to see, in every channel; (B, 1 + C·L', D), or in training fewer channels.
+        """
+        count, channels, height, width = x.shape
+        chosen = self.choose_channels(count, channels).to(x.device)  # (B, m)
+        x = x.gather(1, chosen[..., None, None].expand(-1, -1, height, width))
+        tokens = self.patch_embed(x.flatten(0, 1)[:, None]).unflatten(0, chosen.shape)  # (B, m, L, D)
+        tokens = tokens + self.positions(height, width) + self.channel_embedding[chosen][:, :, None]
+        if keep is not None:
+            tokens = tokens.gather(2, keep[:, None, :, None].expand(-1, chosen.shape[1], -1, tokens.shape[-1]))
+        tokens = torch.cat([self.cls_token.expand(count, -1, -1), tokens.flatten(1, 2)], dim=1)
+        return self.norm(self.blocks(tokens))
+
+    def choose_channels(self, count: int, channels: int) -> Tensor:
+        """int64 (count, m), the channels each image shows, in order: all of them but in training with sampling."""
+        if not (self.training and self.channel_sampling):
+            return torch.arange(channels).expand(count, -1)
+        shown = int(torch.randint(1, channels + 1, ()))
+        return torch.rand(count, channels).argsort(dim=1)[:, :shown].sort(dim=1).values
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """Position embeddings (1, L, D) for images of this size."""
+        grid = [side // patch for side, patch in zip((height, width), self.patch_embed.patch_size, strict=True)]
+        return resample_abs_pos_embed(self.pos_embed, grid, self.patch_embed.grid_size, num_prefix_tokens=0)
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Embeddings (B, D) of tokens."""
+        return tokens[:, 0] if self.global_pool == "token" else tokens[:, 1:].mean(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))

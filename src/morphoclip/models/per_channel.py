@@ -1,0 +1,126 @@
+"""A frozen RGB backbone on each channel by itself: the transfer-learning baseline (METHODS §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class PerChannel(nn.Module):
+    """Each channel, tripled to grey RGB, through a frozen backbone; its features are concatenated, (B, C·D).
+
+    It standardises as the backbone was trained, so it takes [0, 1] images; crops of another size are resized.
+
+    Args:
+        in_channels: C.
+        backbone: a timm name, or `hf:` and the hub id or local folder of a Hugging Face vision model (DINOv2, DINOv3).
+        image_size: side in pixels of what the backbone sees.
+        pretrained: fetch (or read from the cache) the weights of that name; without them the backbone is random.
+        weights: local file of timm weights.
+        architecture: a Hugging Face config as a dict, to rebuild without the hub; weights then come from a checkpoint.
+        rgb: mean and deviation of RGB the backbone expects; None asks the name (ImageNet's for Hugging Face folders
+            without an image processor).
+
+    Attributes:
+        rebuild: keywords that rebuild this module but for its weights, without a hub.
+
+    Raises:
+        ValueError: `weights` for a Hugging Face model, whose folder is its name.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        backbone: str,
+        image_size: int = 224,
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        rgb: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.is_hugging_face = backbone.startswith("hf:")
+        if self.is_hugging_face:
+            if weights:
+                raise ValueError(f"weights are for timm names: give the folder in backbone, hf:{weights}")
+            self.model, architecture, named = _hugging_face(backbone.removeprefix("hf:"), architecture, pretrained)
+        else:
+            self.model, named = _timm(backbone, image_size, pretrained, weights)
+        mean, std = rgb = [list(map(float, values)) for values in rgb or named]
+        self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.rebuild = {"backbone": backbone, "architecture": architecture, "rgb": rgb}
+        self.image_size = image_size
+        self.requires_grad_(False).eval()
+        width = self.describe(torch.zeros(1, 3, image_size, image_size)).shape[1]
+        self.feature_shape = (in_channels, width)
+        self.num_features = in_channels * width
+
+    def train(self, mode: bool = True) -> PerChannel:
+        return super().train(False)  # frozen: no dropout and no batch statistics
+
+    def describe(self, rgb: Tensor) -> Tensor:
+        """(N, D) features of standardised RGB images (N, 3, S, S): the model's pooled output, else its first token."""
+        if not self.is_hugging_face:
+            return self.model(rgb)
+        output = self.model(pixel_values=rgb)
+        pooled = getattr(output, "pooler_output", None)
+        return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+
+    @torch.no_grad()
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Features (B, C, D), one a channel, of [0, 1] images (B, C, H, W)."""
+        if x.shape[-2:] != (self.image_size, self.image_size):
+            x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+        grey = x.flatten(0, 1)[:, None]  # (B·C, 1, S, S)
+        return self.describe((grey - self.rgb_mean) / self.rgb_std).unflatten(0, x.shape[:2])
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(B, C, D) to (B, C·D)."""
+        return features.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | None):
+    """(model, (mean, std)); convolutional models take no image size."""
+    if not timm.is_model(name):
+        raise ValueError(f"timm has no {name!r}: take a name of timm.list_models(), or hf:<hub id or folder>")
+    source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
+    options = {"pretrained": pretrained or weights is not None, "num_classes": 0, **source}
+    try:
+        model = timm.create_model(name, img_size=image_size, **options)
+    except TypeError:
+        model = timm.create_model(name, **options)
+    expected = timm.data.resolve_model_data_config(model)
+    return model, (expected["mean"], expected["std"])
+
+
+def _hugging_face(path: str, architecture: Mapping[str, Any] | None, pretrained: bool):
+    """(model, its config as a dict, (mean, std)); from the config alone where that is given."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    if architecture is not None:
+        settings = dict(architecture)
+        return (
+            AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)),
+            architecture,
+            IMAGENET,
+        )
+    try:
+        processor = AutoImageProcessor.from_pretrained(path)
+        rgb = (processor.image_mean, processor.image_std)
+    except OSError:
+        rgb = IMAGENET
+    config = AutoConfig.from_pretrained(path)
+    model = AutoModel.from_pretrained(path) if pretrained else AutoModel.from_config(config)
+    return model, config.to_dict(), rgb
