@@ -293,6 +293,20 @@ def cwa_msn_training(rank, world):
     return trained(rank, world, "cwa_msn")
 
 
+@case
+def online_knn(rank, world):
+    """The monitor shares its crops among ranks and gives what one process would."""
+    from morphoclip.training.online_knn import OnlineKNN, choose_crops
+    from tests.methods.tiny import simclr, trainer
+    from tests.training.test_online_knn import Mixture
+
+    callback = OnlineKNN(batch_size=5)
+    callback.mixture = Mixture(planted=False)
+    callback.rows = choose_crops(callback.mixture, 1000, 2, 3)[:-3]  # not alike on all ranks
+    found = callback.scores(trainer(1), simclr())
+    return [torch.tensor(value, dtype=torch.float64) for value in found.values()]
+
+
 def run_rank(rank: int, world: int, folder: str) -> None:
     """Entry of a spawned process: all cases, results to `folder`/rank<k>.pt."""
     torch.set_num_threads(1)

@@ -47,3 +47,12 @@ def test_per_channel_makes_the_brightness_of_a_stain_irrelevant():
 def test_half_precision_is_promoted():
     pred, target, mask = (x.bfloat16() for x in case())
     assert MAELoss()(pred, target, mask).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("norm_pix", "per_channel"), [(False, False), (True, False), (True, True)])
+def test_a_perfect_prediction_in_pixels_is_the_crop(norm_pix, per_channel):
+    _, target, mask = case()
+    loss = MAELoss(norm_pix=norm_pix, per_channel=per_channel)
+    perfect = loss.normalise(target) if norm_pix else target
+    assert loss(perfect, target, mask) == 0
+    torch.testing.assert_close(loss.to_pixels(perfect, target), target)

@@ -32,6 +32,13 @@ def test_every_trainable_parameter_gets_a_gradient(make, batch):
     assert not gradients.silent
 
 
+def test_bf16_autocast_leaves_the_loss_in_float32_and_reaches_every_parameter(make, batch):
+    method, gradients = make(), Gradients()
+    trainer(2, precision="bf16-mixed", callbacks=[gradients]).fit(method, loader(batch))
+    assert method.last_loss.dtype == torch.float32
+    assert not gradients.silent
+
+
 @pytest.mark.parametrize("name", ["simclr", "clip", "mae"])  # a teacher's targets move, and the loss with them
 def test_the_loss_falls(name):
     gradients = Gradients()
@@ -116,6 +123,8 @@ def test_every_config_instantiates(group):
     for path in sorted((configs_dir() / group).glob("*.yaml")):
         method = path.stem if group == "method" else "simclr"
         overrides = [f"+{group}={path.stem}"] if group != "method" else []
+        if path.stem == "per_channel":
+            overrides.append("encoder.pretrained=false")  # tests fetch nothing
         defaults = {
             "encoder": "vit_demo",
             "augment": "flip_color",

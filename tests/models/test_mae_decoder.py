@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morphoclip.models import MAEDecoder
-from morphoclip.models.mae_decoder import patchify, sin_cos_positions
+from morphoclip.models.mae_decoder import patchify, sin_cos_positions, unpatchify
 
 
 def test_patches_are_row_by_row_with_channels_last():
@@ -15,6 +15,7 @@ def test_patches_are_row_by_row_with_channels_last():
         for column in range(3):
             expected = images[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].permute(0, 2, 3, 1)
             assert torch.equal(patches[:, 3 * row + column], expected.flatten(1))
+    assert torch.equal(unpatchify(patches, 2, (2, 3)), images)
 
 
 def test_positions_differ_and_their_products_depend_on_the_offset_only():

@@ -37,6 +37,17 @@ class MAELoss(nn.Module):
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Patches (B, L, p²C) to mean 0 and variance 1 a patch, or a patch and channel."""
+        pixels, mean, deviation = self._moments(patches)
+        return ((pixels - mean) / deviation).flatten(2)
+
+    def to_pixels(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Predicted patches (B, L, p²C) in the units of the target's pixels, to look at."""
+        if not self.norm_pix:
+            return pred
+        pixels, mean, deviation = self._moments(target)
+        return (pred.view_as(pixels) * deviation + mean).flatten(2)
+
+    def _moments(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels (B, L, pixels, groups) with mean and deviation (B, L, 1, groups); a group is a channel or all."""
         pixels = patches.unflatten(2, (-1, self.channels)) if self.per_channel else patches[..., None]
-        mean, variance = pixels.mean(dim=2, keepdim=True), pixels.var(dim=2, keepdim=True)
-        return ((pixels - mean) / (variance + 1e-6).sqrt()).flatten(2)
+        return pixels, pixels.mean(dim=2, keepdim=True), (pixels.var(dim=2, keepdim=True) + 1e-6).sqrt()

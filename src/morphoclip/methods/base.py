@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -41,6 +42,8 @@ class Method(pl.LightningModule):
     Attributes:
         trained_on: plain facts of the training data (`profiling.training_data(dataset)`), to be set before fitting;
             checkpoints and exports carry them, so that whoever embeds with the encoder knows how to cut and scale.
+        collapse: the last monitors not yet looked at by `CollapseAlarm`: `rank_me`, `mean_cosine` and, of methods with
+            K prototypes, the number of `prototypes` in use and the mean `max_probability` times K.
     """
 
     clip_each_parameter = False  # a method may clip each parameter's gradient on its own
@@ -64,6 +67,7 @@ class Method(pl.LightningModule):
         self.monitor_every = monitor_every
         self.guard = NonFiniteGuard()
         self.trained_on: dict[str, Any] = {}
+        self.collapse: dict[str, Tensor] = {}
 
     def export_encoder(self) -> nn.Module:
         """The encoder that profiles are made with."""
@@ -98,6 +102,18 @@ class Method(pl.LightningModule):
         torch.manual_seed(fold(self.seed, *self.step_key(batch_idx), "dropout", rank()))
         lr = self.recipe.set_step(self.optimizers().optimizer, self.global_step, self.total_steps)
         self.log("train/lr", lr, batch_size=len(batch))
+
+    # To look at
+
+    def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Name -> what a step makes of a few crops, (rows, C, H, W) in [0, 1]; nothing unless a method has some."""
+        return {}
+
+    def frames(self, *views: Tensor) -> Tensor:
+        """Standardised views (B, C, h, w) one below the other in [0, 1], small ones in a black frame."""
+        side = max(view.shape[-1] for view in views)
+        shown = [self.encoder.unstandardise(view) for view in views]
+        return torch.cat([F.pad(view, (0, side - view.shape[-1], 0, side - view.shape[-2])) for view in shown])
 
     # Optimisation
 
@@ -145,11 +161,14 @@ class Method(pl.LightningModule):
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         self.log_dict(scalars, batch_size=len(batch))
         if self.global_step % self.monitor_every == 0:
-            self.log("collapse/rank_me", rank_me(embeddings), batch_size=len(batch))
-            self.log("collapse/mean_cosine", mean_cosine(embeddings), batch_size=len(batch))
+            monitors = {"rank_me": rank_me(embeddings), "mean_cosine": mean_cosine(embeddings)}
+            self.collapse = dict(monitors)
             if assignments is not None:
-                self.log("collapse/prototype_usage", prototype_usage(assignments), batch_size=len(batch))
-                self.log("collapse/max_probability", assignments.amax(dim=1).mean(), batch_size=len(batch))
+                count = assignments.shape[1]
+                monitors["prototype_usage"] = usage = prototype_usage(assignments)
+                monitors["max_probability"] = largest = assignments.amax(dim=1).mean()
+                self.collapse |= {"prototypes": usage * count, "max_probability": largest * count}
+            self.log_dict({f"collapse/{name}": value for name, value in monitors.items()}, batch_size=len(batch))
         return {"loss": loss}
 
     def on_train_end(self) -> None:

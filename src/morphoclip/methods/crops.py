@@ -20,3 +20,8 @@ def as_crops(batch: Batch) -> Batch:
         if value is not None
     }
     return Batch(**flat)
+
+
+def first_crops(batch: Batch, count: int) -> Batch:
+    """The first crops of a batch, to look at."""
+    return as_crops(batch).map(lambda tensor: tensor[:count])

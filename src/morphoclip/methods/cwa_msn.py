@@ -14,6 +14,7 @@ from morphoclip.augment import draw_visible
 from morphoclip.batch import Batch
 from morphoclip.losses import MSNLoss
 from morphoclip.methods.base import build
+from morphoclip.methods.crops import first_crops
 from morphoclip.methods.distillation import Distillation
 from morphoclip.models import ProjectionHead
 
@@ -88,6 +89,20 @@ class CWAMSN(Distillation):
         visible = patches - round(self.mask_ratio * patches)
         count, own, draws = self.draws(len(view), batch_idx, "mask")
         return draw_visible(count, patches, visible, draws)[own, :visible].to(view.device)
+
+    def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The views of a pair, one below the other: target, anchor without its hidden patches, small anchors."""
+        first, second = (first_crops(side, 1) for side in split_pairs(batch))
+        (whole,) = self.views(second, batch_idx, "target view", augmentation=self.global_view)
+        (large,) = self.views(first, batch_idx, "anchor view", augmentation=self.global_view)
+        patch = self.encoder.backbone.patch_embed.patch_size[0]
+        rows, columns = (side // patch for side in large.shape[-2:])
+        seen = torch.zeros(1, rows * columns, device=large.device).scatter(1, self.visible_patches(large, batch_idx), 1)
+        seen = seen.view(1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        small = self.views(first, batch_idx, *self.local_views, augmentation=self.local_view)
+        frames = self.frames(whole, large, *small)
+        frames[1, :, : seen.shape[-2], : seen.shape[-1]] *= seen[0]
+        return {"views": frames}
 
 
 def split_pairs(batch: Batch) -> tuple[Batch, Batch]:

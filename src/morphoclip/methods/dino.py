@@ -11,7 +11,7 @@ from torch import Tensor
 from morphoclip.batch import Batch
 from morphoclip.losses import DINOLoss, KoLeoLoss
 from morphoclip.methods.base import build
-from morphoclip.methods.crops import as_crops
+from morphoclip.methods.crops import as_crops, first_crops
 from morphoclip.methods.distillation import Distillation
 from morphoclip.models import PrototypeHead
 
@@ -56,6 +56,7 @@ class DINO(Distillation):
         super().__init__(ema_momentum, encoder=encoder, optimizer=optimizer, seed=seed, monitor_every=monitor_every)
         self.save_hyperparameters()
         self.global_view, self.local_view = build(global_view), build(local_view)
+        self.global_views = ["global view 1", "global view 2"]
         self.local_views = [f"local view {number}" for number in range(local_views)]
         self.teacher_temp = build(teacher_temp)
         self.loss = DINOLoss(out_dim, student_temp, center_momentum, sinkhorn_iters)
@@ -65,8 +66,9 @@ class DINO(Distillation):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         crops = as_crops(batch)
-        names = ("global view 1", "global view 2")
-        large = torch.cat(self.views(crops, batch_idx, *names, augmentation=self.global_view))  # (2B, C, H, W)
+        large = torch.cat(
+            self.views(crops, batch_idx, *self.global_views, augmentation=self.global_view)
+        )  # (2B, C, H, W)
         targets = self.teacher_head(self.teacher_encoder(large))  # (2B, K)
         embeddings = [self.encoder(large)]  # one call a resolution
         if self.local_views:
@@ -83,3 +85,10 @@ class DINO(Distillation):
             loss = self_distillation + self.koleo_weight * koleo
         assignments = ((targets.float() - center) / temperature).softmax(dim=1)
         return self.report(loss, embeddings[0][: len(crops)], batch, assignments, **parts)
+
+    def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The views of a crop, one below the other: two global ones, then the local ones."""
+        crop = first_crops(batch, 1)
+        large = self.views(crop, batch_idx, *self.global_views, augmentation=self.global_view)
+        small = self.views(crop, batch_idx, *self.local_views, augmentation=self.local_view)
+        return {"views": self.frames(*large, *small)}

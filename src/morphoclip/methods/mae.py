@@ -12,9 +12,9 @@ from morphoclip.augment import draw_visible
 from morphoclip.batch import Batch
 from morphoclip.losses import MAELoss
 from morphoclip.methods.base import Method
-from morphoclip.methods.crops import as_crops
+from morphoclip.methods.crops import as_crops, first_crops
 from morphoclip.models import MAEDecoder
-from morphoclip.models.mae_decoder import patchify, sin_cos_positions
+from morphoclip.models.mae_decoder import patchify, sin_cos_positions, unpatchify
 
 
 class MAE(Method):
@@ -45,6 +45,8 @@ class MAE(Method):
         seed: int = 0,
         monitor_every: int = 50,
     ) -> None:
+        if encoder["name"] == "channel_vit":
+            raise ValueError("MAE paints patches of all channels, channel_vit has a token a channel: take a timm ViT")
         # Without fc_norm the last norm comes before pooling, where the decoder reads and so trains it.
         super().__init__({**encoder, "global_pool": "avg", "fc_norm": False}, optimizer, augment, seed, monitor_every)
         self.save_hyperparameters()
@@ -63,10 +65,27 @@ class MAE(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         (x,) = self.views(as_crops(batch), batch_idx, "view")
-        count, own, draws = self.draws(len(x), batch_idx, "mask")
-        order = draw_visible(count, self.patches, self.visible, draws)[own].to(x.device)  # (B, L)
+        order, mask = self.draw_mask(x, batch_idx)
         tokens = self.encoder.forward_tokens(x, order[:, : self.visible])
         pred = self.decoder(tokens, order, self.encoder.num_prefix_tokens)  # (B, L, p²C)
-        mask = torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, : self.visible], False)
         loss = self.loss(pred, patchify(x, self.patch), mask)
         return self.report(loss, tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1), batch)
+
+    def draw_mask(self, x: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Patches (B, L) int64 with the visible ones first, and which ones are hidden (B, L) bool."""
+        count, own, draws = self.draws(len(x), batch_idx, "mask")
+        order = draw_visible(count, self.patches, self.visible, draws)[own].to(x.device)
+        return order, torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, : self.visible], False)
+
+    def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Three rows a crop: what is visible, with the hidden patches painted in, and the crop."""
+        (x,) = self.views(first_crops(batch, 3), batch_idx, "view")
+        order, mask = self.draw_mask(x, batch_idx)
+        tokens = self.encoder.forward_tokens(x, order[:, : self.visible])
+        patches, hidden = patchify(x, self.patch), mask[..., None]
+        pred = self.loss.to_pixels(self.decoder(tokens, order, self.encoder.num_prefix_tokens).float(), patches)
+        grid = self.encoder.backbone.patch_embed.grid_size
+        painted = unpatchify(torch.where(hidden, pred, patches), self.patch, grid)
+        seen = self.encoder.unstandardise(x) * ~unpatchify(hidden.expand_as(patches), self.patch, grid)
+        rows = [seen, self.encoder.unstandardise(painted), self.encoder.unstandardise(x)]
+        return {"reconstruction": torch.stack(rows, dim=1).flatten(0, 1)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from morphoclip.batch import Batch
 from morphoclip.methods.base import Method, build
-from morphoclip.methods.crops import as_crops
+from morphoclip.methods.crops import as_crops, first_crops
 from morphoclip.models import ProjectionHead
 
 
@@ -44,3 +45,8 @@ class SimCLR(Method):
         features = [self.encoder(view) for view in self.views(as_crops(batch), batch_idx, "view 1", "view 2")]
         loss = self.loss(*(self.head(f) for f in features))
         return self.report(loss, features[0], batch)
+
+    def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Two rows a crop: its views."""
+        views = self.views(first_crops(batch, 4), batch_idx, "view 1", "view 2")
+        return {"views": self.frames(torch.stack(views, dim=1).flatten(0, 1))}

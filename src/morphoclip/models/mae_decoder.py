@@ -28,6 +28,13 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch * patch * c)
 
 
+def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """Patches (B, L, p²C) back to images (B, C, H, W), the inverse of `patchify`."""
+    b, _, pixels = patches.shape
+    x = patches.reshape(b, *grid, patch, patch, pixels // patch**2)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, -1, grid[0] * patch, grid[1] * patch)
+
+
 class MAEDecoder(nn.Module):
     """Visible tokens ▶ pixels of all patches (He et al. 2022): mask tokens filled in, positions added, 8 blocks.
 

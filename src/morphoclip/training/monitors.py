@@ -25,3 +25,25 @@ def prototype_usage(assignments: Tensor) -> Tensor:
     """Share of the K prototypes in use: exp of the entropy of the mean of assignments (B, K), over K; 1/K is collapse."""
     mean = assignments.detach().float().mean(dim=0)
     return torch.exp(-torch.special.xlogy(mean, mean).sum()) / assignments.shape[1]
+
+
+def cross_plate_knn(profiles: Tensor, perturbation: Tensor, plate: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of wells whose nearest well on another plate had the same perturbation, and what chance would give.
+
+    Profiles are centred by plate and compared by cosine. Wells without a replicate on another plate are not asked.
+
+    Args:
+        profiles: (W, D), a row a well.
+        perturbation, plate: int64 (W,).
+    """
+    _, number = plate.unique(return_inverse=True)
+    profiles = profiles.float()
+    means = profiles.new_zeros(int(number.max()) + 1, profiles.shape[1]).index_add_(0, number, profiles)
+    rows = F.normalize(profiles - (means / number.bincount()[:, None])[number], dim=1)
+    elsewhere = number[:, None] != number
+    replicate = elsewhere & (perturbation[:, None] == perturbation)
+    asked = replicate.any(dim=1)
+    nearest = (rows @ rows.T).masked_fill(~elsewhere, -torch.inf).argmax(dim=1)
+    found = replicate.gather(1, nearest[:, None]).squeeze(1).float()
+    chance = replicate.sum(dim=1) / elsewhere.sum(dim=1).clamp_min(1)
+    return found[asked].mean(), chance[asked].mean()

@@ -1,0 +1,130 @@
+"""How well wells find their replicates on other plates, while training goes on: `val/knn` (METHODS §0)."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from morphoclip.distributed import gather_rows, rank, row_counts, world_size
+from morphoclip.training.monitors import cross_plate_knn
+from morphoclip.training.seeding import generator
+
+
+class OnlineKNN(pl.Callback):
+    """Logs `val/knn` before training and after every `every_n_epochs`th epoch, with `val/knn_chance` beside it.
+
+    A fixed set of wells on a few plates that share perturbations is embedded by the encoder a method exports. Crops
+    come from the datamodule's `val_split`, else from the training split: then a method that trains on perturbation
+    labels looks better than it is. It is a monitor, not a result: no replicate level, no normalisation but centring.
+
+    Args:
+        every_n_epochs: how often.
+        crops: about how many crops in all; ranks share them, and get the score that one process would.
+        crops_per_well: at most.
+        plates: on how many plates.
+        batch_size: crops a forward pass.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 5,
+        crops: int = 2048,
+        crops_per_well: int = 4,
+        plates: int = 4,
+        batch_size: int = 256,
+    ) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.crops, self.crops_per_well, self.plates = crops, crops_per_well, plates
+        self.batch_size = batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loader = trainer.datamodule.val_dataloader()
+        self.mixture = loader.dataset if loader else trainer.datamodule.mixture
+        self.rows = choose_crops(self.mixture, self.crops, self.crops_per_well, self.plates)
+        if trainer.global_step == 0:
+            for logger in trainer.loggers:  # what training starts from; hooks at this place cannot log
+                logger.log_metrics(self.scores(trainer, pl_module), step=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if last or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            pl_module.log_dict(self.scores(trainer, pl_module))
+
+    @torch.no_grad()
+    def scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """`val/knn` and `val/knn_chance` at this moment, alike on all ranks."""
+        encoder = pl_module.export_encoder()
+        modes = [(module, module.training) for module in encoder.modules()]
+        encoder.eval()
+        own = self.rows[rank() :: world_size()]
+        features, labels = [], []
+        for part in own.split(self.batch_size):
+            batch = self.mixture[part.numpy()]
+            labels.append(torch.stack([batch.well, batch.plate, batch.perturbation], dim=1))
+            batch = batch.to(pl_module.device)
+            with trainer.precision_plugin.val_step_context():
+                features.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
+        for module, mode in modes:
+            module.training = mode
+        features, labels = torch.cat(features), torch.cat(labels).to(pl_module.device)
+        counts = row_counts(features)
+        features, labels = gather_rows(features, counts), gather_rows(labels, counts)
+        # In one order whatever the number of ranks, so that sums round alike.
+        order = torch.cat([torch.arange(r, len(self.rows), world_size()) for r in range(world_size())]).argsort()
+        features, labels = features[order], labels[order]
+        _, first_of, well = first_rows(labels[:, 0])
+        profiles = features.new_zeros(len(first_of), features.shape[1]).index_add_(0, well, features)
+        profiles /= torch.bincount(well)[:, None]
+        knn, chance = cross_plate_knn(profiles, labels[first_of, 2], labels[first_of, 1])
+        return {"val/knn": knn.item(), "val/knn_chance": chance.item()}
+
+
+def first_rows(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(distinct codes, the first row of each, for every row the number of its code)."""
+    distinct, number = codes.unique(return_inverse=True)
+    rows = torch.arange(len(codes), device=codes.device)
+    first = rows.new_full((len(distinct),), len(codes)).scatter_reduce(0, number, rows, "amin")
+    return distinct, first, number
+
+
+def choose_crops(mixture, crops: int, crops_per_well: int, plates: int) -> Tensor:
+    """int64 rows of a mixture: crops of treated wells on plates that share perturbations; always the same ones.
+
+    The first plate is the one with the most perturbations that other plates have too, each further one shares most
+    with those taken. Perturbations on two or more of them are taken in a random order until there are enough crops.
+
+    Raises:
+        ValueError: no perturbation is on two plates.
+    """
+    codes = mixture.codes
+    field = torch.from_numpy(mixture.fields_of(torch.arange(len(mixture)).numpy()))
+    plate, well, perturbation = (
+        torch.from_numpy(getattr(codes, name))[field] for name in ("plate", "well", "perturbation")
+    )
+    treated = (~torch.from_numpy(codes.is_control)[field] & (perturbation >= 0)).nonzero().flatten()
+    has = torch.zeros(int(plate.max()) + 1, int(perturbation.max()) + 1, dtype=torch.bool)
+    has[plate[treated], perturbation[treated]] = True
+    chosen = torch.zeros(len(has), dtype=torch.bool)
+    wanted = has.sum(0) > 1
+    for _ in range(min(plates, len(has))):
+        shared = (has & wanted).sum(1).masked_fill(chosen, -1)
+        chosen[shared.argmax()] = True
+        wanted = has[chosen].any(0) & (has.sum(0) > 1)
+    twice = has[chosen].sum(0) > 1
+    if not twice.any():
+        raise ValueError(
+            "no perturbation is on two plates of this split, so val/knn has nothing to find: "
+            "remove callbacks.knn or set data.loader.val_split"
+        )
+    rows = treated[chosen[plate[treated]] & twice[perturbation[treated]]]
+    draws = generator(0, "online kNN")
+    rows = rows[torch.randperm(len(rows), generator=draws)]
+    rows = rows[well[rows].argsort(stable=True)]
+    _, first, number = first_rows(well[rows])
+    rows = rows[torch.arange(len(rows)) - first[number] < crops_per_well]
+    rank_of = torch.empty(has.shape[1], dtype=torch.int64)
+    rank_of[torch.randperm(has.shape[1], generator=draws)] = torch.arange(has.shape[1])
+    rows = rows[rank_of[perturbation[rows]].argsort(stable=True)]
+    last = rank_of[perturbation[rows[min(crops, len(rows)) - 1]]]  # a perturbation is taken whole
+    return rows[rank_of[perturbation[rows]] <= last]

@@ -1,0 +1,66 @@
+"""Pictures of what a method sees and makes, to the run folder and to loggers that show images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from morphoclip.batch import Batch
+
+GAP = 2  # pixels between tiles
+
+
+class Pictures(pl.Callback):
+    """Draws a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
+
+    PNG files go to `<run folder>/pictures`; a logger that can (`log_image`: Weights & Biases) gets them too. Channels
+    stand side by side in the encoder's order, in grey, since five channels have no true colours.
+
+    Args:
+        every_n_epochs: how often.
+        brightness: pixels are raised to this power; below 1 shows dim stains.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, brightness: float = 0.7) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.brightness = brightness
+
+    @rank_zero_only
+    @torch.no_grad()
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int):
+        if batch_idx or trainer.current_epoch % self.every_n_epochs:
+            return
+        modes = [(module, module.training) for module in pl_module.modules()]
+        pl_module.eval()  # which keeps batch norms from meeting the other ranks
+        with trainer.precision_plugin.val_step_context():
+            pictures = pl_module.pictures(batch, batch_idx)
+        for module, mode in modes:
+            module.training = mode
+        folder = Path(trainer.default_root_dir) / "pictures"
+        for name, images in pictures.items():
+            sheet = tiles(images.float().cpu() ** self.brightness)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sheet.numpy()).save(folder / f"{name}-epoch{trainer.current_epoch:04d}.png")
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(name, [sheet.numpy()], step=trainer.global_step)
+
+
+def tiles(images: Tensor, most: int = 24) -> Tensor:
+    """uint8 (H, W): images (rows, C, h, w) in [0, 1] as a sheet, a row an image and a column a channel.
+
+    More than `most` rows stand in several blocks of columns.
+    """
+    blocks = math.ceil(len(images) / most)
+    images = F.pad(images, (0, GAP, 0, GAP), value=1.0)
+    images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % blocks), value=1.0)
+    rows, channels, h, w = images.shape
+    sheet = images.view(blocks, rows // blocks, channels, h, w).permute(1, 3, 0, 2, 4)  # (R, h, blocks, C, w)
+    return (sheet.reshape(rows // blocks * h, blocks * channels * w)[:-GAP, :-GAP] * 255).round().to(torch.uint8)
