@@ -30,6 +30,44 @@ def test_signal_is_found_and_noise_is_chance(make_screen):
     assert not strong.alarms
 
 
+def test_pairs_keep_the_sign_and_tell_a_target_that_is_hit_from_one_that_is_not(make_screen, tmp_path):
+    """As BI-2536 should find PLK1 and miss BRD4: two annotated targets, one effect; and an opposite of its gene."""
+    table = make_screen(0, signal=0.3)
+    rng = np.random.default_rng(0)
+    gene = dict(zip([f"GENE{i}" for i in range(8)], 6 * rng.standard_normal((8, 24)), strict=True))
+    for name, effect in gene.items():
+        reagents = (table[schema.GENE] == name).to_numpy()
+        table.loc[reagents, FEATURES] += effect
+    is_drug = (table[schema.PERTURBATION] == "compound-GENE0-0").to_numpy()
+    table.loc[is_drug, schema.TARGETS] = "GENE0|GENE5"
+    opposite = (table[schema.PERTURBATION] == "compound-GENE3-1").to_numpy()
+    table.loc[opposite, FEATURES] -= 2 * gene["GENE3"]
+    table.loc[opposite, schema.TARGETS] = "GENE3"
+    card = score(table, tasks=["compound_gene"], **QUICK)
+    pairs = card.pairs[card.pairs["subset"] == "compound_U2OS_24-crispr_U2OS_96"]
+    assert not pairs.duplicated([schema.PERTURBATION, "Metadata_target"]).any()
+    row = pairs.set_index([schema.PERTURBATION, "Metadata_target"])
+    hit, missed = row.loc[("compound-GENE0-0", "GENE0")], row.loc[("compound-GENE0-0", "GENE5")]
+    assert hit["average_precision"] == 1
+    assert hit["cosine"] > 0.8
+    assert missed["average_precision"] < 0.5
+    opposed = row.loc[("compound-GENE3-1", "GENE3")]
+    assert opposed["average_precision"] == 1
+    assert opposed["cosine"] < -0.8
+    assert opposed["sign"] == "opposes"
+    assert (pairs["n_reagents"] == 2).all()
+    assert pairs["retrieved"].all()
+    card.write(tmp_path)
+    written = pd.read_csv(tmp_path / "compound_gene_pairs.csv")
+    assert len(written) == len(card.pairs)
+    crispr = written[written["subset"] == "compound_U2OS_24-crispr_U2OS_96"]
+    genes = card.tables["compound_gene_ungated"].query("subset == 'compound_U2OS_24-crispr_U2OS_96'")
+    by_hand = crispr.groupby("Metadata_target")["average_precision"].mean()
+    np.testing.assert_allclose(
+        by_hand, genes.set_index(schema.GENE)["mean_average_precision_from_compound"].loc[by_hand.index]
+    )
+
+
 def row_of(card, task: str, metric: str) -> pd.Series:
     m = card.metrics
     return m[(m["task"] == task) & (m["subset"] == "all") & (m["metric"] == metric)].iloc[0]

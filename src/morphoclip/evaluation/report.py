@@ -41,6 +41,7 @@ _TABLE_COLUMNS = {
     "seen": "Seen in training",
 }
 _WIDTH = 170
+MOST_PAIRS = 500
 _NO_MAP = "no map of the wells: none was asked for, or too few features are complete over all of them"
 
 
@@ -106,7 +107,7 @@ def write_report(
         extra=[_extra(*sheet) for sheet in [*_batch_steps(batch_steps), *extra]],
         galleries=[_gallery(gallery) for gallery in galleries],
         contact_sheet=[{"caption": text, "png": _encoded(image, "PNG")} for text, image in contact_sheet or ()],
-        tables=[_table(task, card.tables[task]) for task in tasks if task in card.tables],
+        tables=[*(_table(task, card.tables[task]) for task in tasks if task in card.tables), *_pairs(card.pairs)],
         provenance={str(k): str(v) for k, v in (provenance or {}).items()},
         notes=card.notes if umap is not None else [*card.notes, _NO_MAP],
         threshold=threshold,
@@ -274,6 +275,17 @@ def _table(task: str, table: pd.DataFrame) -> dict:
         [_text(v, c["number"]) for v, c in zip(row, shown, strict=True)] for row in ordered[columns].to_numpy(object)
     ]
     return {"name": task, "title": f"{_ROW_TITLES[task]} ({task.replace('_', '–')})", "columns": shown, "lines": lines}
+
+
+def _pairs(pairs: pd.DataFrame) -> list[dict]:
+    """The best (compound, target) pairs of retrieved perturbations; all of them are in compound_gene_pairs.csv."""
+    if pairs.empty or not pairs["retrieved"].any():
+        return []
+    shown = pairs[pairs["retrieved"]].sort_values("average_precision", ascending=False, kind="stable").head(MOST_PAIRS)
+    titles = {schema.PERTURBATION: "Compound", schema.NAME: "Name", "Metadata_target": "Target", "subset": "Subset"}
+    titles |= {"average_precision": "AP", "chance": "Chance", "cosine": "Cosine", "sign": "Sign"}
+    table = shown[[c for c in titles if c in shown]].rename(columns=titles)
+    return [{**_extra("Compound and target", "", table), "name": "pairs"}]
 
 
 def _batch_steps(steps: pd.DataFrame | None) -> list[tuple[str, str, pd.DataFrame]]:

@@ -14,6 +14,7 @@ from morphoclip.evaluation import alarms, controls
 from morphoclip.evaluation.average_precision import expected_average_precision
 from morphoclip.evaluation.battery import BATTERY
 from morphoclip.evaluation.intervals import cluster_interval
+from morphoclip.evaluation.pairs import compound_target_pairs
 from morphoclip.evaluation.protocol import PlateSet, Protocol, cross_pairs, plate_sets
 from morphoclip.evaluation.significance import mean_average_precision
 from morphoclip.evaluation.tasks import (
@@ -44,6 +45,7 @@ class ScoreCard:
         tables: task -> a row a perturbation, target or gene of each subset; '<task>_ungated' without the filter for
             retrieved perturbations. Columns `row`, `cluster` and `members` serve comparison.
         queries: task -> a row a query, averaged over folds.
+        pairs: a row a (compound, target) with the sign of their cosine, where compound_gene was scored.
         alarms: why the scores may not be believed. notes: what was left out.
     """
 
@@ -52,6 +54,7 @@ class ScoreCard:
     queries: dict[str, pd.DataFrame]
     alarms: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def value(self, task: str, metric: str = "mean_average_precision", subset: str = ALL) -> float:
         """One number of `metrics`; KeyError when it is not there."""
@@ -65,7 +68,8 @@ class ScoreCard:
         """metrics.csv and a csv a task in `folder`; the same scores give the same bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in {"metrics": self.metrics, **self.tables}.items():
+        pairs = {} if self.pairs.empty else {"compound_gene_pairs": self.pairs}
+        for name, table in {"metrics": self.metrics, **self.tables, **pairs}.items():
             partial = folder / f"{name}.csv.partial"
             table.drop(columns=["row", "cluster", "members"], errors="ignore").to_csv(
                 partial, index=False, float_format="%.10g"
@@ -208,6 +212,7 @@ class _Builder:
         self.settings, self.strict = settings, strict
         self.tables: dict[str, list[pd.DataFrame]] = {}
         self.queries: dict[str, list[pd.DataFrame]] = {}
+        self.pairs: list[pd.DataFrame] = []
         self.controls: list[tuple] = []
         self.alarms: list[str] = []
         self.notes: list[str] = []
@@ -244,7 +249,16 @@ class _Builder:
         self.tables.setdefault(table, []).append(groups)
         if gated:
             self.queries.setdefault(first.task, []).append(_average_folds(rows, sameby).assign(subset=first.subset))
+        elif first.task == COMPOUND_GENE:
+            self._add_pairs(first, _average_folds(rows, sameby, label=LABEL))
         return groups
+
+    def _add_pairs(self, question: Question, rows: pd.DataFrame) -> None:
+        pairs = compound_target_pairs(question, rows)
+        asked = [q[q["subset"] == question.subset] for q in self.queries.get(COMPOUND_GENE, [])]
+        both = {(p, label) for q in asked for p, label in zip(q[schema.PERTURBATION], q["label"], strict=True)}
+        named = zip(pairs[schema.PERTURBATION], pairs["Metadata_target"], strict=True)
+        self.pairs.append(pairs.assign(retrieved=[pair in both for pair in named]))
 
     def note_unpaired(self, question: Question, groups: pd.DataFrame) -> None:
         asked = question.meta.loc[question.queries, schema.PERTURBATION].nunique()
@@ -310,7 +324,9 @@ class _Builder:
         order = {task: i for i, task in enumerate([*TASKS, *BATTERY])}
         metrics = metrics.sort_values("task", key=lambda c: c.map(order), kind="stable", ignore_index=True)
         queries = {name: pd.concat(parts, ignore_index=True) for name, parts in self.queries.items()}
-        return ScoreCard(metrics, tables, queries, list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes)))
+        pairs = pd.concat(self.pairs, ignore_index=True) if self.pairs else pd.DataFrame()
+        alarms, notes = list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes))
+        return ScoreCard(metrics, tables, queries, alarms, notes, pairs)
 
     def _metrics(self, task: str, subset: str, part: pd.DataFrame, ungated: bool) -> list[tuple]:
         chance = float(part["chance"].mean())
@@ -377,9 +393,9 @@ def _members(rows: pd.DataFrame, by: str) -> pd.Series:
     return rows.groupby(by)[schema.PERTURBATION].agg(lambda names: "|".join(sorted(set(map(str, names)))))
 
 
-def _average_folds(rows: pd.DataFrame, sameby: list[str]) -> pd.DataFrame:
+def _average_folds(rows: pd.DataFrame, sameby: list[str], label: str = "label") -> pd.DataFrame:
     """A row a query: its AP, pair counts and chance averaged over the folds."""
     keep = [c for c in (schema.PLATE, schema.WELL, schema.MODALITY, schema.PERTURBATION, schema.NAME) if c in rows]
     by = list(dict.fromkeys([*sameby, *keep]))
     numbers = ["average_precision", "n_pos_pairs", "n_total_pairs", "chance", "tie_share"]
-    return rows.groupby(by, sort=True, dropna=False)[numbers].mean().reset_index().rename(columns={LABEL: "label"})
+    return rows.groupby(by, sort=True, dropna=False)[numbers].mean().reset_index().rename(columns={LABEL: label})
