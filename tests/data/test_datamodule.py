@@ -116,7 +116,7 @@ def fit(recorder: Recorder, datamodule: CellDataModule, resume: str | None = Non
     return recorder.seen
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
 @pytest.mark.parametrize("stop_at", [1, 11, 16, -2], ids=["first batch", "mid epoch", "last batch", "epoch end"])
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_a_killed_run_continues_with_the_very_next_batch(screen, tmp_path, num_workers, stop_at):
@@ -139,7 +139,7 @@ def test_lightning_knows_the_loader_is_resumable(screen, tmp_path):
     assert fit(Recorder(), module(screen, **BAGS), resume=checkpoint)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
 def test_a_shortened_epoch_is_followed_by_the_next(screen, num_workers):
     loader = module(screen, num_workers=num_workers, **UNIFORM).train_dataloader()
     full = epoch(module(screen, **UNIFORM).train_dataloader())

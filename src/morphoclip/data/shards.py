@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import tarfile
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -71,6 +73,7 @@ class ShardWriter:
 
     Raises:
         FileExistsError: `folder` exists, or another process is writing it.
+        OSError: the disk is full, from `add`, `append` or `close`.
     """
 
     def __init__(
@@ -139,6 +142,10 @@ class ShardWriter:
 
     def append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
         """Add one crop that `encode_crop` encoded elsewhere, of the field in row `field`."""
+        with _room_for(self.folder):
+            self._append(crop, field, y, x, foreground)
+
+    def _append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
         if self._tar is None:
             name = f"{len(self._shards):06d}.tar"
             self._tar = tarfile.open(self.partial / "shards" / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
@@ -181,12 +188,13 @@ class ShardWriter:
         try:
             if len(self) == 0:
                 raise ValueError(f"no crops were written to {self.folder}: a dataset needs at least one")
-            self._close_shard()
-            _write_arrow(self.partial / "index.arrow", self._index)
-            fields = self._fields.frame()
-            fields.to_parquet(self.partial / "fields.parquet", compression="zstd", index=False)
-            (self.partial / MANIFEST).write_text(json.dumps(self._manifest(fields), indent=2) + "\n")
-            os.rename(self.partial, self.folder)
+            with _room_for(self.folder):
+                self._close_shard()
+                _write_arrow(self.partial / "index.arrow", self._index)
+                fields = self._fields.frame()
+                fields.to_parquet(self.partial / "fields.parquet", compression="zstd", index=False)
+                (self.partial / MANIFEST).write_text(json.dumps(self._manifest(fields), indent=2) + "\n")
+                os.rename(self.partial, self.folder)
         except BaseException:
             self.abort()
             raise
@@ -197,7 +205,8 @@ class ShardWriter:
         if self._lock is None:
             return
         if self._tar is not None:
-            self._tar.fileobj.close()
+            with suppress(OSError):  # a full disk does not take what is still buffered
+                self._tar.fileobj.close()
             self._tar = None
         shutil.rmtree(self.partial)
         self._unlock()
@@ -244,6 +253,20 @@ class ShardWriter:
             "shards": self._shards,
             "made_by": self.made_by,
         }
+
+
+@contextmanager
+def _room_for(folder: Path) -> Iterator[None]:
+    """Say what to do where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"no room to write {folder}: free some space or name another disk (what was written is removed)",
+        ) from error
 
 
 def _claim(folder: Path) -> int:
