@@ -1,4 +1,4 @@
-"""The command line of what a profiling user does: `morphoclip export | embed | normalize`."""
+"""The command line of what a profiling user does: `morphoclip export | embed | normalize | attention`."""
 
 from __future__ import annotations
 
@@ -81,6 +81,22 @@ def normalize(
     normalizer.save(f"{out}.normalizer")
     write_profiles(table, out, {"profiles": profiles, "steps": [step.to_dict() for step in normalizer.steps]})
     typer.echo(f"{len(table)} rows: {out}")
+
+
+@app.command()
+def attention(
+    encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint or run folder of a vision transformer")],
+    field: Annotated[str, typer.Argument(help="load_data.csv; its first field unless chosen below")],
+    out: Annotated[Path, typer.Option(help="PNG file to write")],
+    plate: Annotated[str | None, typer.Option(help="Metadata_Plate")] = None,
+    well: Annotated[str | None, typer.Option(help="Metadata_Well, e.g. B03")] = None,
+    site: Annotated[str | None, typer.Option(help="Metadata_Site")] = None,
+    block: Annotated[int, typer.Option(help="transformer block; -1 is the last")] = -1,
+) -> None:
+    """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head."""
+    from morphoclip.profiling.attention import draw_attention
+
+    typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block))
 
 
 if __name__ == "__main__":
