@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 
@@ -109,3 +110,18 @@ def test_splits_are_written_as_rows_of_the_index(make_screen):
 def test_rows_are_stored_sorted(tmp_path):
     write_split(tmp_path, "few", np.array([5, 1, 3]))
     assert read_split(tmp_path, "few").tolist() == [1, 3, 5]
+
+
+def _write_often(folder):
+    for _ in range(100):
+        write_split(folder, "train", np.arange(1000))
+
+
+def test_runs_that_share_a_dataset_write_their_split_at_the_same_time(tmp_path):
+    both = [multiprocessing.get_context("fork").Process(target=_write_often, args=(tmp_path,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert [file.name for file in (tmp_path / "splits").iterdir()] == ["train.npy"]

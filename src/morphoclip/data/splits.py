@@ -63,13 +63,13 @@ def holdout(
         raise ValueError(f"no treated {modality!r} fields to hold out: are the fields annotated (--metadata)?")
     columns = [schema.PERTURBATION, schema.INCHIKEY, schema.NAME, stratify]
     perturbations = treated[list(dict.fromkeys(columns))].drop_duplicates(schema.PERTURBATION).astype(str)
-    perturbations["unit"] = _units(perturbations)
+    perturbations["unit"] = linked_units(perturbations)
     units = perturbations.sort_values(schema.PERTURBATION).drop_duplicates("unit")
 
     held: set[str] = set()
     for group, members in units.groupby(stratify)["unit"]:
-        number = int(len(members) * fraction + _uniform(seed, stratify, group))
-        held |= set(sorted(members, key=lambda unit: (_uniform(seed, unit), unit))[:number])
+        number = int(len(members) * fraction + uniform(seed, stratify, group))
+        held |= set(sorted(members, key=lambda unit: (uniform(seed, unit), unit))[:number])
     perturbations = perturbations[perturbations["unit"].isin(held)]
     out = fields[schema.BATCH].isin(list(batches)) | (
         (fields[schema.MODALITY] == modality) & fields[schema.PERTURBATION].isin(perturbations[schema.PERTURBATION])
@@ -77,7 +77,7 @@ def holdout(
     return pd.Series(np.where(out, HELDOUT, TRAIN), index=fields.index, name="split")
 
 
-def _units(perturbations: pd.DataFrame) -> pd.Series:
+def linked_units(perturbations: pd.DataFrame) -> pd.Series:
     """The smallest id among all perturbations linked to each by a shared name or structure skeleton."""
     unit = perturbations[schema.PERTURBATION]
     links = [perturbations[schema.INCHIKEY].str[:14], perturbations[schema.NAME].str.lower()]
@@ -90,7 +90,7 @@ def _units(perturbations: pd.DataFrame) -> pd.Series:
             return unit
 
 
-def _uniform(*parts: object) -> float:
+def uniform(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone: not on the machine, the run or Python's hash seed."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
@@ -100,7 +100,7 @@ def write_split(folder: str | Path, name: str, rows: np.ndarray) -> Path:
     """Write `splits/<name>.npy`, the sorted int64 rows of the index that belong to the split, and return its path."""
     path = Path(folder) / "splits" / f"{name}.npy"
     path.parent.mkdir(exist_ok=True)
-    working = path.with_suffix(".npy.partial")
+    working = path.with_name(f"{path.name}.partial-{os.getpid()}")  # runs of a sweep share the dataset
     with working.open("wb") as file:
         np.save(file, np.sort(np.asarray(rows, dtype=np.int64)))
     os.replace(working, path)
