@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from morphoclip.batch import Batch
-from morphoclip.training.online_knn import OnlineKNN, choose_crops
+from morphoclip.data.loader import Loader
+from morphoclip.training.online_knn import OnlineKNN, choose_crops, well_scores
 from tests.methods.tiny import bags, loader, simclr, trainer
 
 
@@ -22,7 +23,11 @@ class Mixture:
         field = np.arange(24)
         perturbation = np.where(field == 22, 8, field % 8)
         self.codes = SimpleNamespace(
-            plate=field // 8, well=field, perturbation=perturbation, is_control=perturbation == 7
+            plate=field // 8,
+            well=field,
+            position=48 * (field % 2) + field % 8,
+            perturbation=perturbation,
+            is_control=perturbation == 7,
         )
         draws = torch.Generator().manual_seed(0)
         looks = torch.randint(0, 1000, (9 if planted else 24, 5, 16, 16), generator=draws)
@@ -48,13 +53,12 @@ def test_chosen_are_whole_perturbations_on_shared_plates():
     rows = choose_crops(mixture, crops=1000, crops_per_well=2, plates=2).numpy()
     field = mixture.fields_of(rows)
     assert len(set(mixture.codes.plate[field])) == 2
-    assert set(mixture.codes.perturbation[field]) >= set(range(6))
-    assert 8 not in mixture.codes.perturbation[field]  # on one plate only
-    assert 7 not in mixture.codes.perturbation[field]  # controls
+    assert set(mixture.codes.perturbation[field]) - {6} == {0, 1, 2, 3, 4, 5, 7}  # 8 is on one plate only
+    assert (mixture.codes.perturbation[field[-4:]] == 7).all()  # controls come last
     assert len(set(rows)) == len(rows)
     few = choose_crops(mixture, crops=5, crops_per_well=1, plates=2).numpy()
     perturbation = mixture.codes.perturbation[mixture.fields_of(few)]
-    assert len(few) == 6
+    assert len(few) == 6 + 2
     assert (np.unique(perturbation, return_counts=True)[1] == 2).all()
     assert np.array_equal(few, choose_crops(mixture, crops=5, crops_per_well=1, plates=2).numpy())
 
@@ -79,6 +83,28 @@ def test_planted_replicates_are_found_and_noise_is_not():
     assert planted["val/knn_chance"] == noise["val/knn_chance"] == pytest.approx(2 / 13, abs=0.02)
     assert noise["val/knn"] < 0.6
     assert score(True, batch_size=5) == planted
+
+
+def test_wells_of_the_validation_split_are_asked_where_there_is_one():
+    training, validation = Mixture(planted=False), Mixture(planted=True)
+    for loader_of_split, expected in (([], training), (Loader(validation, range(3)), validation)):
+        data = SimpleNamespace(mixture=training, val_dataloader=lambda given=loader_of_split: given)
+        callback = OnlineKNN()
+        callback.on_train_start(SimpleNamespace(datamodule=data, global_step=1, loggers=[]), simclr())
+        assert callback.mixture is expected
+        assert len(callback.rows)
+
+
+def test_a_place_that_controls_show_is_told():
+    draws = torch.Generator().manual_seed(0)
+    plate, position = torch.arange(3).repeat_interleave(16), torch.arange(16).repeat(3) * 48
+    profiles = torch.randn(16, 6, generator=draws).repeat(3, 1)  # what a well shows is its row
+    perturbation, control = torch.zeros(48, dtype=torch.int64), torch.ones(48, dtype=torch.int64)
+    found = well_scores(profiles, plate, perturbation, position, control)
+    assert found["val/control_row"] == 1
+    assert found["val/control_row_chance"] == pytest.approx(1 / 16)
+    assert found["val/control_column"] == found["val/control_column_chance"] == 1  # they have but one column
+    assert "val/knn" not in found
 
 
 def test_it_is_logged_before_training_and_at_its_end_and_changes_no_weight():

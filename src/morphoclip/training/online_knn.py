@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -9,6 +11,8 @@ from torch import Tensor
 from morphoclip.distributed import gather_rows, rank, row_counts, world_size
 from morphoclip.training.monitors import cross_plate_knn
 from morphoclip.training.seeding import generator
+
+PLATE_COLUMNS = 48  # of `Batch.position`
 
 
 class OnlineKNN(pl.Callback):
@@ -18,9 +22,14 @@ class OnlineKNN(pl.Callback):
     come from the datamodule's `val_split`, else from the training split: then a method that trains on perturbation
     labels looks better than it is. It is a monitor, not a result: no replicate level, no normalisation but centring.
 
+    Where the plates have negative controls, `val/control_row` and `val/control_column` are the shares of control wells
+    whose nearest control well on another plate lies in the same row or column (`…_chance` beside them): what position
+    an encoder shows, since controls differ in nothing else.
+
     Args:
         every_n_epochs: how often.
-        crops: about how many crops in all; ranks share them, and get the score that one process would.
+        crops: about how many crops of treated wells, and at most as many of controls; ranks share them, and get the
+            score that one process would.
         crops_per_well: at most.
         plates: on how many plates.
         batch_size: crops a forward pass.
@@ -40,7 +49,7 @@ class OnlineKNN(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loader = trainer.datamodule.val_dataloader()
-        self.mixture = loader.dataset if loader else trainer.datamodule.mixture
+        self.mixture = loader.mixture if loader else trainer.datamodule.mixture
         self.rows = choose_crops(self.mixture, self.crops, self.crops_per_well, self.plates)
         if trainer.global_step == 0:
             for logger in trainer.loggers:  # what training starts from; hooks at this place cannot log
@@ -61,7 +70,8 @@ class OnlineKNN(pl.Callback):
         features, labels = [], []
         for part in own.split(self.batch_size):
             batch = self.mixture[part.numpy()]
-            labels.append(torch.stack([batch.well, batch.plate, batch.perturbation], dim=1))
+            facts = (batch.well, batch.plate, batch.perturbation, batch.position, batch.is_control.long())
+            labels.append(torch.stack(facts, dim=1))
             batch = batch.to(pl_module.device)
             with trainer.precision_plugin.val_step_context():
                 features.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
@@ -73,11 +83,28 @@ class OnlineKNN(pl.Callback):
         # In one order whatever the number of ranks, so that sums round alike.
         order = torch.cat([torch.arange(r, len(self.rows), world_size()) for r in range(world_size())]).argsort()
         features, labels = features[order], labels[order]
-        _, first_of, well = first_rows(labels[:, 0])
-        profiles = features.new_zeros(len(first_of), features.shape[1]).index_add_(0, well, features)
+        _, first, well = first_rows(labels[:, 0])
+        profiles = features.new_zeros(len(first), features.shape[1]).index_add_(0, well, features)
         profiles /= torch.bincount(well)[:, None]
-        knn, chance = cross_plate_knn(profiles, labels[first_of, 2], labels[first_of, 1])
-        return {"val/knn": knn.item(), "val/knn_chance": chance.item()}
+        return well_scores(profiles, *labels[first, 1:].unbind(1))
+
+
+def well_scores(
+    profiles: Tensor, plate: Tensor, perturbation: Tensor, position: Tensor, is_control: Tensor
+) -> dict[str, float]:
+    """`val/…` scores of well profiles (W, D) and their facts, int64 (W,) each; without a name where nothing is asked."""
+    control = is_control.bool()
+    questions = {
+        "val/knn": (perturbation, ~control),
+        "val/control_row": (position // PLATE_COLUMNS, control),
+        "val/control_column": (position % PLATE_COLUMNS, control),
+    }
+    found: dict[str, float] = {}
+    for name, (label, asked) in questions.items():
+        if asked.any():
+            share, chance = cross_plate_knn(profiles[asked], label[asked], plate[asked])
+            found |= {name: share.item(), f"{name}_chance": chance.item()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def first_rows(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,10 +116,11 @@ def first_rows(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def choose_crops(mixture, crops: int, crops_per_well: int, plates: int) -> Tensor:
-    """int64 rows of a mixture: crops of treated wells on plates that share perturbations; always the same ones.
+    """int64 rows of a mixture: crops of treated wells on plates that share perturbations, then of these plates' controls.
 
     The first plate is the one with the most perturbations that other plates have too, each further one shares most
-    with those taken. Perturbations on two or more of them are taken in a random order until there are enough crops.
+    with those taken. Perturbations on two or more of them are taken whole, in a random order, until there are enough
+    crops. The choice is always the same.
 
     Raises:
         ValueError: no perturbation is on two plates.
@@ -102,29 +130,41 @@ def choose_crops(mixture, crops: int, crops_per_well: int, plates: int) -> Tenso
     plate, well, perturbation = (
         torch.from_numpy(getattr(codes, name))[field] for name in ("plate", "well", "perturbation")
     )
-    treated = (~torch.from_numpy(codes.is_control)[field] & (perturbation >= 0)).nonzero().flatten()
+    is_control = torch.from_numpy(codes.is_control)[field]
+    treated = (~is_control & (perturbation >= 0)).nonzero().flatten()
     has = torch.zeros(int(plate.max()) + 1, int(perturbation.max()) + 1, dtype=torch.bool)
     has[plate[treated], perturbation[treated]] = True
-    chosen = torch.zeros(len(has), dtype=torch.bool)
-    wanted = has.sum(0) > 1
-    for _ in range(min(plates, len(has))):
-        shared = (has & wanted).sum(1).masked_fill(chosen, -1)
-        chosen[shared.argmax()] = True
-        wanted = has[chosen].any(0) & (has.sum(0) > 1)
-    twice = has[chosen].sum(0) > 1
-    if not twice.any():
+    chosen = shared_plates(has, plates)
+    shared = has[chosen].sum(0) > 1
+    if not shared.any():
         raise ValueError(
             "no perturbation is on two plates of this split, so val/knn has nothing to find: "
             "remove callbacks.knn or set data.loader.val_split"
         )
-    rows = treated[chosen[plate[treated]] & twice[perturbation[treated]]]
     draws = generator(0, "online kNN")
+    rows = treated[chosen[plate[treated]] & shared[perturbation[treated]]]
+    rows = some_of_each_well(rows, well, crops_per_well, draws)
+    place = torch.empty(has.shape[1], dtype=torch.int64)  # of a perturbation in the random order
+    place[torch.randperm(has.shape[1], generator=draws)] = torch.arange(has.shape[1])
+    rows = rows[place[perturbation[rows]].argsort(stable=True)]
+    rows = rows[place[perturbation[rows]] <= place[perturbation[rows[min(crops, len(rows)) - 1]]]]
+    controls = (is_control & chosen[plate]).nonzero().flatten()
+    return torch.cat([rows, some_of_each_well(controls, well, crops_per_well, draws)[:crops]])
+
+
+def shared_plates(has: Tensor, plates: int) -> Tensor:
+    """bool (P,): plates chosen one by one for the perturbations they share, by `has` (P, perturbations) bool."""
+    chosen = torch.zeros(len(has), dtype=torch.bool)
+    elsewhere = wanted = has.sum(0) > 1
+    for _ in range(min(plates, len(has))):
+        chosen[(has & wanted).sum(1).masked_fill(chosen, -1).argmax()] = True
+        wanted = has[chosen].any(0) & elsewhere
+    return chosen
+
+
+def some_of_each_well(rows: Tensor, well: Tensor, count: int, draws: torch.Generator) -> Tensor:
+    """At most `count` random ones of `rows` a well, the wells in order of their codes; `well` is a code a crop."""
     rows = rows[torch.randperm(len(rows), generator=draws)]
     rows = rows[well[rows].argsort(stable=True)]
     _, first, number = first_rows(well[rows])
-    rows = rows[torch.arange(len(rows)) - first[number] < crops_per_well]
-    rank_of = torch.empty(has.shape[1], dtype=torch.int64)
-    rank_of[torch.randperm(has.shape[1], generator=draws)] = torch.arange(has.shape[1])
-    rows = rows[rank_of[perturbation[rows]].argsort(stable=True)]
-    last = rank_of[perturbation[rows[min(crops, len(rows)) - 1]]]  # a perturbation is taken whole
-    return rows[rank_of[perturbation[rows]] <= last]
+    return rows[torch.arange(len(rows)) - first[number] < count]
