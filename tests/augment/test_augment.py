@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from morphoclip.augment import Color, Compose, Flip, RandomCrop, Rot90, draw_visible
+from morphoclip.augment import Color, Compose, Flip, Gain, RandomCrop, Rot90, Sharpness, draw_visible
+from morphoclip.augment.sharpness import binomial_blur
 
-TRANSFORMS = [Flip(), Rot90(), Color()]
+TRANSFORMS = [Flip(), Rot90(), Color(), Gain(), Sharpness()]
 
 
 def images(count=6, channels=5):
@@ -30,7 +31,12 @@ def test_input_is_unchanged_and_rows_are_independent(transform):
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
 def test_rows_that_change_nothing_do_not_alias_the_input(transform):
     x = images()
-    still = {Flip: torch.zeros(6, 2, dtype=torch.bool), Rot90: torch.zeros(6, dtype=torch.int64)}
+    still = {
+        Flip: torch.zeros(6, 2, dtype=torch.bool),
+        Rot90: torch.zeros(6, dtype=torch.int64),
+        Gain: torch.zeros(6, 2, 5),
+        Sharpness: torch.zeros(6, 5),
+    }
     identity = torch.stack([torch.zeros(6, 5), torch.ones(6, 5)], dim=1)
     out = transform.apply(x, still.get(type(transform), identity))
     assert torch.equal(out, x)
@@ -111,3 +117,28 @@ def test_visible_patches_are_a_sorted_random_choice_and_the_rest_is_masked():
     torch.testing.assert_close(share, torch.full((6,), 4 / 6), atol=0.05, rtol=0)
     with pytest.raises(ValueError, match="0 of 6"):
         draw_visible(2, 6, 0, torch.Generator())
+
+
+def test_gain_multiplies_and_adds_a_channel_within_its_range():
+    x = images(2)
+    drawn = torch.zeros(2, 2, 5)
+    drawn[0, 0, 1], drawn[0, 1, 1] = 0.2, -0.05
+    out = Gain().apply(x, drawn)
+    torch.testing.assert_close(out[0, 1], x[0, 1] * torch.tensor(0.2).exp() - 0.05)
+    out[0, 1] = x[0, 1]
+    assert torch.equal(out, x)
+    spread = draws(Gain(log_gain=0.4, offset=0.1), count=5000).abs().amax((0, 2))
+    torch.testing.assert_close(spread, torch.tensor([0.4, 0.1]), rtol=1e-3, atol=0)
+
+
+def test_sharpness_blurs_by_a_binomial_kernel_or_takes_it_away():
+    x = images(3)
+    line = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (line[:, None] * line).expand(5, 1, 3, 3)
+    blurred = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=5)
+    torch.testing.assert_close(binomial_blur(x), blurred)
+    out = Sharpness().apply(x, torch.tensor([1.0, 0.5, -0.5])[:, None].expand(3, 5))
+    expected = torch.stack([blurred[0], (x[1] + blurred[1]) / 2, 1.5 * x[2] - 0.5 * blurred[2]])
+    torch.testing.assert_close(out, expected)
+    drawn = draws(Sharpness(sharpen=0.5, blur=0.8), count=5000)
+    torch.testing.assert_close(torch.stack([drawn.min(), drawn.max()]), torch.tensor([-0.5, 0.8]), rtol=0, atol=1e-3)

@@ -4,7 +4,9 @@ from morphoclip.augment.affine import Affine
 from morphoclip.augment.color import Color
 from morphoclip.augment.compose import Compose, Transform
 from morphoclip.augment.crop import RandomCrop
+from morphoclip.augment.gain import Gain
 from morphoclip.augment.mask import draw_visible
+from morphoclip.augment.sharpness import Sharpness
 from morphoclip.augment.symmetry import Flip, Rot90
 
-__all__ = ["Affine", "Color", "Compose", "Flip", "RandomCrop", "Rot90", "Transform", "draw_visible"]
+__all__ = ["Affine", "Color", "Compose", "Flip", "Gain", "RandomCrop", "Rot90", "Sharpness", "Transform", "draw_visible"]
