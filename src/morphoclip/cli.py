@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from morphoclip.data.commands import app as data_commands
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data_commands, name="data")
 
 Out = Annotated[Path, typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad")]
 

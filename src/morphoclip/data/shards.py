@@ -23,6 +23,7 @@ from morphoclip.data.codecs import crc32, get_codec
 from morphoclip.data.field_table import FieldTable
 from morphoclip.data.fields import percentile_column
 from morphoclip.data.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
+from morphoclip.data.statistics import channel_sums, summarise
 
 # Columns of index.arrow, a row a crop: (name, array.array type code, numpy dtype).
 INDEX_COLUMNS = (
@@ -49,10 +50,7 @@ def encode_crop(image: np.ndarray, field_row: Mapping, channels: Sequence[str], 
     """Encode a (C, H, W) uint16 crop of the field `field_row` describes; safe to run in a worker process."""
     low = [field_row[percentile_column(LOW_PERCENTILE, channel)] for channel in channels]
     high = [field_row[percentile_column(HIGH_PERCENTILE, channel)] for channel in channels]
-    raw = image.reshape(len(channels), -1).astype(np.float64)
-    low = np.asarray(low)[:, None]
-    scaled = np.clip((raw - low) / np.maximum(np.asarray(high)[:, None] - low, 1), 0, 1)
-    sums = np.stack([raw.sum(1), (raw**2).sum(1), scaled.sum(1), (scaled**2).sum(1)], axis=1)
+    sums = channel_sums(image, low, high)
     return EncodedCrop(get_codec(codec).encode(np.ascontiguousarray(image)), sums)
 
 
@@ -230,11 +228,7 @@ class ShardWriter:
         self._shards[-1]["nbytes"] = (self.partial / "shards" / self._shards[-1]["name"]).stat().st_size
 
     def _manifest(self, fields: pd.DataFrame) -> dict:
-        mean = self._sums / (len(self) * self.crop_size**2)
-        statistics = {}
-        for name, place in (("raw", 0), (scaling_key("field", LOW_PERCENTILE, HIGH_PERCENTILE), 2)):
-            deviation = np.sqrt(np.maximum(mean[:, place + 1] - mean[:, place] ** 2, 0))
-            statistics[name] = {"mean": mean[:, place].tolist(), "std": deviation.tolist()}
+        scaled = scaling_key("field", LOW_PERCENTILE, HIGH_PERCENTILE)
         return {
             "format_version": FORMAT_VERSION,
             "channels": list(self.channels),
@@ -242,7 +236,7 @@ class ShardWriter:
             "codec": self.codec.name,
             "crop_size": self.crop_size,
             "pixel_size_um": self.pixel_size_um,
-            "statistics": statistics,
+            "statistics": summarise(self._sums, len(self) * self.crop_size**2, scaled),
             "counts": {
                 "samples": len(self),
                 "fields": len(fields),
