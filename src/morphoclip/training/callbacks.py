@@ -10,8 +10,9 @@ from morphoclip.distributed import world_size
 
 
 class Speed(pl.Callback):
-    """Logs `speed/samples_per_s` (all ranks) and `speed/data_wait`, the share of time spent waiting for batches.
+    """Logs and shows `speed/samples_per_s` (all ranks) and `speed/data_wait`, the share of time waiting for batches.
 
+    Where the data module counts damaged samples that it skipped (`skipped`), `data/skipped` is their number on rank 0.
     Samples are what a method's batch holds: crops, bags or pairs. On a GPU steps run behind the clock; averages over
     `every_n_steps` batches even that out.
     """
@@ -40,6 +41,12 @@ class Speed(pl.Callback):
         self._batches += 1
         if self._batches == self.every_n_steps:
             elapsed = self._last - self._since
-            pl_module.log("speed/samples_per_s", world_size() * self._samples / elapsed, batch_size=len(batch))
-            pl_module.log("speed/data_wait", self._waited / elapsed, batch_size=len(batch))
+            shown = {
+                "speed/samples_per_s": world_size() * self._samples / elapsed,
+                "speed/data_wait": self._waited / elapsed,
+            }
+            skipped = getattr(trainer.datamodule, "skipped", 0)
+            if skipped:
+                shown["data/skipped"] = float(skipped)
+            pl_module.log_dict(shown, batch_size=len(batch), prog_bar=True)
             self._reset()
