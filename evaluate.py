@@ -37,12 +37,16 @@ EMBEDDING = "embedding_"
 
 @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="evaluate")
 def main(config: DictConfig) -> None:
+    run(config)
+
+
+def run(config: DictConfig) -> Path:
+    """Score what the config names, or sweep over pipelines; returns the path of the report."""
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
     table = annotated(read(config), config.metadata, protocol)
     if config.get("sweep") is not None:
-        run_sweep(table, config, protocol, output)
-        return
+        return run_sweep(table, config, protocol, output)
     print(f"writes metrics.csv, a csv a task and report.html to {output}")
     card, folds = scored(table, config, protocol)
     if config.training is not None:
@@ -91,6 +95,7 @@ def main(config: DictConfig) -> None:
     for line in [*lines, *card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
         print(line)
     print(f"report: {report}")
+    return report
 
 
 def pictured_neighbours(card: ScoreCard, wells: pd.DataFrame, config: DictConfig, protocol: Protocol) -> list[Gallery]:
@@ -118,7 +123,7 @@ def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
     ]
 
 
-def run_sweep(table: pd.DataFrame, config: DictConfig, protocol: Protocol, output: Path) -> None:
+def run_sweep(table: pd.DataFrame, config: DictConfig, protocol: Protocol, output: Path) -> Path:
     """Score every order of the sweep's steps on the first set of plates; writes sweep.csv and sweep.html."""
     from tqdm import tqdm
 
@@ -140,10 +145,11 @@ def run_sweep(table: pd.DataFrame, config: DictConfig, protocol: Protocol, outpu
             progress=bar.update,
         )
     result.to_csv(output / "sweep.csv", index=False, float_format="%.10g")
-    write_sweep_report(output / "sweep.html", result, f"{len(result)} pipelines on {sets[0].name}")
+    report = write_sweep_report(output / "sweep.html", result, f"{len(result)} pipelines on {sets[0].name}")
     print("\n".join(notes))
     print(result[result["on_front"]].to_string(index=False, float_format="{:.4f}".format))
-    print(f"report: {output / 'sweep.html'}")
+    print(f"report: {report}")
+    return report
 
 
 def read(config: DictConfig) -> pd.DataFrame:

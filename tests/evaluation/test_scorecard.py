@@ -120,6 +120,21 @@ def test_order_scale_and_plate_names_change_nothing(make_screen):
     np.testing.assert_allclose(got[["value", "ci_low", "ci_high"]], want[["value", "ci_low", "ci_high"]], atol=1e-9)
 
 
+def test_one_thread_and_two_give_the_same_scores(make_screen):
+    from threadpoolctl import threadpool_limits
+
+    table = make_screen(2, signal=1.0)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(score(table, **QUICK).metrics)
+    one, two = found
+    assert one.drop(columns=["value", "ci_low", "ci_high"]).equals(two.drop(columns=["value", "ci_low", "ci_high"]))
+    np.testing.assert_allclose(
+        one[["value", "ci_low", "ci_high"]], two[["value", "ci_low", "ci_high"]], rtol=0, atol=1e-12
+    )
+
+
 def test_queries_may_be_limited_to_some_wells(make_screen):
     """Held-out wells ask; the others stay to be found. Consensus profiles hold the asking wells only."""
     table = make_screen(3, signal=2.0)

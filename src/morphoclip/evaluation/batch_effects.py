@@ -51,28 +51,34 @@ def batch_scores_by_step(
 ) -> pd.DataFrame:
     """Batch metrics of all wells of each set of plates before normalisation and after each of its steps.
 
+    A batch is what the protocol calls one, or a plate where a set has one batch only.
+
     Args:
         table: wells before normalisation.
         stages: wells of a set -> name of a step and the wells after it. Features that some well lacks are left out.
 
     Returns:
-        subset, step, features (how many) and the metrics BY_STEP; last in each set a row 'shuffled batches', what the
-        last stage scores when batches mean nothing. Sets of one batch have no rows.
+        subset, batch (whether batches or plates are told apart), step, features (how many) and the metrics BY_STEP;
+        last in each set a row 'shuffled batches', what the last stage scores when batches mean nothing. Sets of one
+        plate have no rows.
     """
     rows = []
     for plate_set in plate_sets(table, protocol)[0]:
-        chance: dict[str, object] = {}
+        column = next((c for c in (protocol.batch_column, schema.PLATE) if _several(plate_set.table, c)), None)
+        if column is None:
+            continue
+        about: dict[str, object] = {"subset": plate_set.name, "batch": column.removeprefix(schema.PREFIX).lower()}
         for name, wells in stages(plate_set.table):
-            batches = wells[protocol.batch_column].astype(str).to_numpy()
-            if len(np.unique(batches)) < 2:
-                break
             x = wells[schema.split_columns(wells)[1]].dropna(axis="columns").to_numpy()
-            scores = batch_scores(x, batches, seed, BY_STEP).set_index("metric")
-            about = {"subset": plate_set.name, "step": name, "features": x.shape[1]}
+            scores = batch_scores(x, wells[column].astype(str), seed, BY_STEP).set_index("metric")
+            about |= {"step": name, "features": x.shape[1]}
             rows.append(about | scores["value"].to_dict())
-            chance = about | {"step": "shuffled batches"} | scores["chance"].to_dict()
-        rows += [chance] if chance else []
+        rows.append(about | {"step": "shuffled batches"} | scores["chance"].to_dict())
     return pd.DataFrame(rows)
+
+
+def _several(wells: pd.DataFrame, column: str) -> bool:
+    return column in wells and wells[column].nunique() > 1
 
 
 def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:

@@ -80,7 +80,7 @@ def signal_and_batch(table: pd.DataFrame, signal_wells: str) -> dict[str, float]
     treated = ~negcon & (control != schema.EMPTY).to_numpy()
     signal = control.str.startswith(signal_wells).to_numpy()
     signal = signal if signal.any() else treated
-    half = table[schema.PERTURBATION].map(lambda name: hashlib.sha256(str(name).encode()).digest()[0] % 2).to_numpy()
+    half = _halves(table[schema.PERTURBATION].astype(str), signal)
     meta = table[metadata].assign(_negcon=negcon)
     x = table[features].to_numpy()
     finite = np.isfinite(x).all(axis=1) & (np.abs(x).max(axis=1, initial=0) > 0)
@@ -101,6 +101,22 @@ def signal_and_batch(table: pd.DataFrame, signal_wells: str) -> dict[str, float]
             unit_rows(x[wells]), table.loc[wells, schema.PLATE].astype(str).to_numpy()
         )
     return scores
+
+
+def _halves(names: pd.Series, signal: np.ndarray) -> np.ndarray:
+    """0 or 1 a row by its perturbation, dealt in turn in an order of hashes; those that carry the signal first.
+
+    Raises:
+        ValueError: fewer than two perturbations carry the signal.
+    """
+    carrying = set(names[signal])
+    if len(carrying) < 2:
+        raise ValueError(
+            f"a sweep chooses pipelines on half of the perturbations and reports the other half, but {len(carrying)} "
+            "carry the signal: it needs two positive controls or, without any, two treatments"
+        )
+    dealt = sorted(set(names), key=lambda name: (name not in carrying, hashlib.sha256(name.encode()).digest()))
+    return names.map({name: turn % 2 for turn, name in enumerate(dealt)}).to_numpy()
 
 
 _COLUMNS = ("chosen_signal", "chosen_batch_effect", "reported_signal", "reported_batch_effect")
