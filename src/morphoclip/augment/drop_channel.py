@@ -1,0 +1,23 @@
+"""Missing stains (METHODS §1, off by default)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DropChannel:
+    """Set each channel to 0 with probability `p`, but never all of an image's."""
+
+    p: float = 0.2
+
+    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+        """bool (count, C): the channels that are kept."""
+        uniform = torch.rand(count, channels, generator=generator)
+        return (uniform >= self.p) | (uniform == uniform.amax(dim=1, keepdim=True))
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return images * parameters.to(images.device)[:, :, None, None]

@@ -1,0 +1,48 @@
+"""Gaussian noise that is the same on every device (METHODS §1, off by default)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MASK = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add independent Gaussian noise of σ from U(sigma) to every pixel, and clip to [0, 1].
+
+    Drawn are a σ and a seed an image; the pixels' noise is a hash of (seed, place), made where the images are. So an
+    image gets the same noise alone or in a batch, on any rank and on any device, up to rounding.
+    """
+
+    sigma: tuple[float, float] = (0.0, 0.05)
+
+    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+        """float64 (count, 2): σ, and a seed of 31 bits."""
+        low, high = self.sigma
+        uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+        seed = torch.randint(2**31, (count,), generator=generator)
+        return torch.stack([low + uniform * (high - low), seed.double()], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        sigma, seed = parameters.to(images.device).unbind(1)
+        place = torch.arange(images[0].numel(), device=images.device)
+        first = _scramble(_scramble(seed.long()[:, None]) ^ place)  # (B, C·H·W)
+        second = _scramble(first ^ 0x6C078965)
+        # Box and Muller: two uniforms, the first above 0, make a normal number
+        radius = (-2 * torch.log((first.to(torch.float32) + 1) / (MASK + 2))).sqrt()
+        normal = radius * torch.cos(2 * math.pi / (MASK + 1) * second.to(torch.float32))
+        scaled = normal.view_as(images).to(images) * sigma.to(images)[:, None, None, None]
+        return (images + scaled).clamp_(0, 1)
+
+
+def _scramble(x: Tensor) -> Tensor:
+    """A well mixed 32-bit number of each int64: two rounds of multiplying and folding (the finaliser of MurmurHash3)."""
+    x = x & MASK
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK
+    return x ^ (x >> 16)
