@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -23,6 +23,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from morphoclip import configs_dir
+from morphoclip.data import schema
 
 TRAINED, UNTRAINED = "trained", "untrained encoder"
 
@@ -45,6 +46,11 @@ def run(config: DictConfig) -> Path:
     config.folder = str(run_folder(config.output_dir, config.name, config.run_id))
     if launch.rank == 0:
         print(f"run folder {config.folder}")
+    if config.get("rotation"):
+        from morphoclip.rotation import run_rotation
+
+        return run_rotation(config, Path(config.folder), fit_turn)
+    if launch.rank == 0:
         prepare_data(config.data)
         OmegaConf.save(config, Path(config.folder) / "config.yaml", resolve=True)
     if launch.world_size > 1:
@@ -69,10 +75,28 @@ def prepare_data(data: DictConfig) -> None:
         screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
         sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
         prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
+    if "features" in data and not Path(data.features.folder).is_dir():
+        prepare_features(data)
     if data.holdout is not None:
-        dataset = ShardDataset(data.root)
         tag = data.loader.split.removeprefix("train")
-        write_splits(dataset, held_out(dataset.fields, data) + tag)
+        for root in [data.root, data.features.folder] if "features" in data else [data.root]:
+            dataset = ShardDataset(root)
+            write_splits(dataset, held_out(dataset.fields, data) + tag)
+
+
+def prepare_features(data: DictConfig) -> None:
+    """Write the features of the dataset's crops by the frozen encoder that `data.features` names."""
+    import torch
+
+    from morphoclip.data import ShardDataset
+    from morphoclip.models import create_encoder
+    from morphoclip.profiling.features import write_features
+
+    torch.manual_seed(0)
+    dataset = ShardDataset(data.root)
+    encoder = {"channels": list(dataset.channels), **OmegaConf.to_container(data.features.encoder, resolve=True)}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
 
 
 def training_split(data: DictConfig) -> str | None:
@@ -93,13 +117,16 @@ def fit(config: DictConfig):
     """Train, from the run's last checkpoint if there is one; (method, data module)."""
     import pytorch_lightning as pl
 
+    from morphoclip.data.enrichment import told
     from morphoclip.evaluation.provenance import commit
+    from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.profiling.export import training_data
     from morphoclip.training.run_folder import last_checkpoint
 
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
+    print(described(parameter_counts(method)))
     trainer = hydra.utils.instantiate(
         config.trainer,
         callbacks=list(hydra.utils.instantiate(config.callbacks).values()),
@@ -110,6 +137,8 @@ def fit(config: DictConfig):
     if checkpoint:
         print(f"going on from {checkpoint}")
     method.trained_on = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
+    if config.perturbation:
+        method.trained_on["prompts_tell"] = told(described_conditions(config.data, loader.table), method.hparams["prompts"])
     trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if trainer.interrupted:
         again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
@@ -118,15 +147,48 @@ def fit(config: DictConfig):
     return method, loader
 
 
+def fit_turn(config: DictConfig, loader, watch):
+    """The method trained on one turn of a rotation, without checkpoints; `watch` is shown the encoder before training."""
+    import copy
+
+    import pytorch_lightning as pl
+
+    pl.seed_everything(config.seed, verbose=False)
+    method = build_method(config, loader)
+    watch(copy.deepcopy(method.export_encoder()))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    hydra.utils.instantiate(config.trainer, default_root_dir=config.folder, **quiet).fit(method, datamodule=loader)
+    return method
+
+
 def build_method(config: DictConfig, loader):
-    """The method, on the intensity statistics of the training split and, with a text tower, its prompts."""
-    mean, std = loader.mixture.datasets[0].channel_statistics()
+    """The method, on the statistics of the training split and, with a text or molecule tower, its prompts."""
+    from morphoclip.models.features import FEATURE_ENCODERS
+
+    dataset = loader.mixture.datasets[0]
+    mean, std = dataset.channel_statistics()
     encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
+    if encoder["name"] in FEATURE_ENCODERS:
+        encoder |= {"channels": list(dataset.channels[: dataset.shape[0]]), "feature_dim": int(dataset.shape[1])}
     words = {}
     if config.perturbation:
-        prompts = loader.table.prompts(OmegaConf.to_container(config.perturbation))
-        words = {"prompts": [prompt or None for prompt in prompts]}
+        table = described_conditions(config.data, loader.table)
+        prompts = table.prompts(OmegaConf.to_container(config.perturbation))
+        words = {
+            "prompts": [prompt or None for prompt in prompts],
+            "modalities": table.frame[schema.MODALITY].tolist(),
+            "doses": table.frame[schema.DOSE].tolist(),
+        }
     return hydra.utils.instantiate(config.method, encoder=encoder, **words)
+
+
+def described_conditions(data: DictConfig, table):
+    """The conditions with what the tables of `data.enrich` ({path, key, source, licence} each) say of them."""
+    from morphoclip.data.enrichment import enrich
+
+    for more in data.get("enrich") or []:
+        table = enrich(table, **more)
+    return table
 
 
 def finish(config: DictConfig, method, loader) -> None:
@@ -151,7 +213,7 @@ def finish(config: DictConfig, method, loader) -> None:
         tables["true phenotype (ceiling)"] = true_profiles(config.score.truth, tables[TRAINED])
     scored = {name: score_held_out(config, table) for name, table in tables.items()}
     cards = {name: card for name, (card, _) in scored.items()}
-    cards[TRAINED] = with_leaks(config, cards[TRAINED], tables[TRAINED])
+    cards[TRAINED] = with_leaks(config, cards[TRAINED], tables[TRAINED], method.trained_on.get("prompts_tell", []))
     cards[TRAINED].write(folder)
     report = run_report(config, cards, tables[TRAINED], scored[TRAINED][1], dataset)
     print_scores(cards)
@@ -200,14 +262,13 @@ def profiles(encoders: Mapping, dataset, folder: Path) -> dict[str, pd.DataFrame
     tables = {}
     for name, encoder in encoders.items():
         print(f"profiles by {name}")
-        tables[name] = embed(encoder, dataset, device=device)
+        tables[name] = embed(encoder, dataset, device=device, batch_size=128)
         write_profiles(tables[name], folder / f"{name.replace(' ', '_')}.parquet", encoder_provenance(encoder))
     return tables
 
 
 def true_profiles(path: str, like: pd.DataFrame) -> pd.DataFrame:
     """The planted phenotype of a simulated screen as profiles of the wells of `like`; wells without a cell have none."""
-    from morphoclip.data import schema
 
     metadata, _ = schema.split_columns(like)
     truth = pd.read_parquet(path)
@@ -244,7 +305,6 @@ def training_wells(config: DictConfig, table: pd.DataFrame) -> np.ndarray:
 
 def scored_wells(config: DictConfig, table: pd.DataFrame) -> pd.Series:
     """bool a row: unseen plates with their controls and reagents, but of the compounds only those never trained on."""
-    from morphoclip.data import schema
 
     if config.data.holdout is None:
         return pd.Series(True, index=table.index)
@@ -254,9 +314,11 @@ def scored_wells(config: DictConfig, table: pd.DataFrame) -> pd.Series:
     return unseen_plate & ~(of_compound & table[schema.PERTURBATION].isin(seen))
 
 
-def with_leaks(config: DictConfig, card, table: pd.DataFrame):
-    """The card with each row marked clean, seen in training, or leaked by a training prompt (EVALUATION §3)."""
-    from morphoclip.data import schema
+def with_leaks(config: DictConfig, card, table: pd.DataFrame, tells: Sequence[str] = ()):
+    """The card with each row marked clean, seen in training, or leaked by a training prompt (EVALUATION §3).
+
+    A prompt leaks what its template asks for, and what its words give away (`tells`).
+    """
     from morphoclip.evaluation.leaks import mark_leaks
 
     if config.data.holdout is None:
@@ -264,7 +326,7 @@ def with_leaks(config: DictConfig, card, table: pd.DataFrame):
     seen = table.loc[training_wells(config, table), schema.PERTURBATION]
     templates = OmegaConf.to_container(config.perturbation).values() if config.perturbation else ()
     fields = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
-    return mark_leaks(card, set(seen), sorted(fields))
+    return mark_leaks(card, set(seen), sorted(fields | set(tells)))
 
 
 def run_report(config: DictConfig, cards: Mapping, table: pd.DataFrame, wells: pd.DataFrame, dataset) -> Path:
@@ -308,7 +370,6 @@ def run_report(config: DictConfig, cards: Mapping, table: pd.DataFrame, wells: p
 
 def pictures(card, wells: pd.DataFrame, dataset, count: int) -> list[tuple[str, np.ndarray]]:
     """Crops of a control and of the perturbations whose replicates find each other best, on one plate and in one contrast."""
-    from morphoclip.data import schema
     from morphoclip.profiling.contact_sheet import contact_sheet
 
     found = card.tables["replicate"].sort_values("mean_average_precision", ascending=False)

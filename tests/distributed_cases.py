@@ -279,6 +279,27 @@ def clip_training(rank, world):
 
 
 @case
+def clip_features_training_without_a_modality_on_one_rank(rank, world):
+    """Only rank 0 has a compound; without batch normalisation its tower's gradients equal one process's."""
+    from tests.methods.tiny import MORGAN, TEXT, feature_bags, feature_clip, loader, trainer
+
+    head = {"_target_": "morphoclip.models.ResidualMLP", "width": 8, "blocks": 1}
+    towers = [
+        {"modalities": ["compound"], "tower": MORGAN | {"widths": []}, "head": head},
+        {"modalities": ["crispr", "orf"], "tower": TEXT},
+    ]
+    said = {
+        "prompts": ["loss of A", "gain of A", "CCO", "loss of B", None],
+        "modalities": ["crispr", "orf", "compound", "crispr", "compound"],
+    }
+    method = feature_clip(text={"towers": towers}, **said).double()
+    run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
+    batch = feature_bags(own_rows(rank, world, 3))
+    run.fit(method, loader(batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)))
+    return [method.last_loss, *method.parameters()]
+
+
+@case
 def dino_training(rank, world):
     return trained(rank, world, "dino")
 

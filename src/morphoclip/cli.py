@@ -102,5 +102,65 @@ def attention(
     typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block))
 
 
+@app.command()
+def features(
+    encoder: Annotated[
+        str, typer.Argument(help="encoder folder, or timm:<name> | hf:<id or folder> for each channel alone")
+    ],
+    dataset: Annotated[Path, typer.Argument(help="dataset folder")],
+    out: Annotated[Path, typer.Option(help="folder of features to make")],
+    batch_size: int = 64,
+    device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
+    dtype: Annotated[str, typer.Option(help="float16 or float32 on disk")] = "float16",
+) -> None:
+    """Features of every crop, written once, to train on (data=features)."""
+    import torch
+
+    from morphoclip import load_encoder
+    from morphoclip.data import ShardDataset
+    from morphoclip.models import create_encoder
+    from morphoclip.profiling.features import write_features
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    known = ShardDataset(dataset)
+    if encoder.startswith(("timm:", "hf:")):
+        backbone = encoder.removeprefix("timm:")
+        channels = list(known.channels)
+        model = create_encoder("per_channel", len(channels), channels=channels, backbone=backbone, pretrained=True)
+    else:
+        model = load_encoder(encoder, device=device)
+    typer.echo(write_features(model, known, out, batch_size=batch_size, device=device, dtype=dtype))
+
+
+@app.command()
+def query(
+    run: Annotated[Path, typer.Argument(help="run folder or checkpoint of an image-text or image-molecule model")],
+    profiles: Annotated[str, typer.Option(help="profile table of that run's encoder, not normalised")],
+    text: Annotated[
+        str | None, typer.Option(help="what was done to the cells, in the words of the training prompts")
+    ] = None,
+    smiles: Annotated[str | None, typer.Option(help="a structure")] = None,
+    plate: Annotated[str | None, typer.Option(help="rank the training prompts for a well: its plate")] = None,
+    well: Annotated[str | None, typer.Option(help="… and its name")] = None,
+    level: Annotated[str, typer.Option(help="rank wells or perturbations")] = "perturbation",
+    dose: Annotated[float | None, typer.Option(help="µM, for models that read doses")] = None,
+    top: int = 20,
+    out: Annotated[Path | None, typer.Option(help="csv of the whole ranking")] = None,
+) -> None:
+    """Wells or perturbations that look like a text or a structure says; or the prompts that a well looks like."""
+    from morphoclip.methods.query import embed_prompts, embed_query, load_clip
+    from morphoclip.profiling import read_profiles
+    from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
+
+    method, table = load_clip(run), read_profiles(profiles)
+    if plate is not None and well is not None:
+        ranking = rank_candidates(profile_of(table, plate, well), *embed_prompts(method))
+    else:
+        ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level)
+    if out is not None:
+        ranking.to_csv(out, index=False)
+    typer.echo(ranking.head(top).to_string(index=False))
+
+
 if __name__ == "__main__":
     app()

@@ -84,3 +84,23 @@ def test_wrong_choices_are_named():
         train_tokenizer([], 400)
     with pytest.raises(ValueError, match="vocabulary_size 200"):
         train_tokenizer(PROMPTS, 200)
+
+
+def test_lora_trains_low_rank_updates_and_starts_at_the_model_itself(hub_folder):
+    pytest.importorskip("peft", reason="the peft extra is not installed")
+    plain = HuggingFaceTextEncoder(hub_folder).eval()
+    tower = HuggingFaceTextEncoder(hub_folder, training="lora", lora_rank=2).eval()
+    torch.testing.assert_close(tower(*tower.tokenize(PROMPTS)), plain(*plain.tokenize(PROMPTS)))
+    trained = {name: p for name, p in tower.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    # One block of width 8 and hidden 16: six linear layers, each with 2 × (inputs + outputs) numbers.
+    assert sum(p.numel() for p in trained.values()) == 2 * (4 * (8 + 8) + 2 * (8 + 16))
+    tower.train()(*tower.tokenize(PROMPTS)).square().sum().backward()
+    assert all(p.grad is not None for p in trained.values())
+    assert not tower.is_frozen
+
+
+def test_an_unknown_way_of_training_is_named(hub_folder):
+    with pytest.raises(ValueError, match="'half' is none of frozen, lora, full"):
+        HuggingFaceTextEncoder(hub_folder, training="half")

@@ -1,9 +1,20 @@
 """Schedules against torch's own and against their end points."""
 
+import math
+
 import pytest
 import torch
 
-from morphoclip.training.schedules import constant, cosine, linear, one_cycle, ramp, stretched, warmup_cosine
+from morphoclip.training.schedules import (
+    constant,
+    cosine,
+    linear,
+    one_cycle,
+    ramp,
+    stretched,
+    warmup_cosine,
+    warmup_restarts,
+)
 
 
 @pytest.mark.parametrize("total", [10, 600])
@@ -46,3 +57,11 @@ def test_a_ramp_rises_and_stays():
 def test_a_stretched_schedule_is_cut_off_before_its_end():
     for step in (0, 40, 80):
         assert stretched(step, 80, schedule=cosine, factor=1.25) == cosine(step, 100)
+
+
+def test_restarts_begin_again_at_the_peak():
+    schedule = [warmup_restarts(step, 110, warmup=10, cycles=4) for step in range(110)]
+    assert schedule[5] == pytest.approx(0.5)
+    assert [step for step in range(110) if schedule[step] == 1.0] == [10, 35, 60, 85]
+    assert schedule[34] < 0.01
+    assert schedule[22] == pytest.approx((1 + math.cos(math.pi * 12 / 25)) / 2)

@@ -198,13 +198,15 @@ class Conditions(nn.Module):
         others = own[~torch.isin(own, chosen)]
         return torch.cat([others, own])[: max(count, 0)]
 
-    def embed_texts(self, texts: Sequence[str], modality: str | None = None, dose: float | None = None) -> Tensor:
-        """Joint embeddings (U, E) of any texts, as the tower of `modality` reads them (None: the first tower).
+    def embed_texts(
+        self, texts: Sequence[str], modality: str | None = None, dose: float | None = None, number: int = 0
+    ) -> Tensor:
+        """Joint embeddings (U, E) of any texts, as the tower of `modality` reads them (None: tower `number`).
 
         Raises:
             ValueError: no tower reads this modality.
         """
-        number = 0 if modality is None else self.tower_of(modality)
+        number = number if modality is None else self.tower_of(modality)
         tower = self.towers[number]
         tokens = tower.take(tower.tokenize(texts), torch.arange(len(texts)))
         states = tower(*(part.to(self.device) for part in tokens))

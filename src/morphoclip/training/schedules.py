@@ -54,3 +54,12 @@ def one_cycle(step: int, total: int, *, warmup: int | float = 0.3, start: float 
 def stretched(step: int, total: int, *, schedule: Callable[[int, int], float], factor: float) -> float:
     """The first part of a schedule made for `factor` times as many steps, cut off at `total`."""
     return schedule(step, round(total * factor))
+
+
+def warmup_restarts(step: int, total: int, *, warmup: int | float, cycles: int = 4, end: float = 0.0) -> float:
+    """Linear from 0 to 1 during the warm-up, then `cycles` equal half cosines from 1 to `end` (Loshchilov & Hutter 2017)."""
+    rise = as_steps(warmup, total)
+    if step < rise:
+        return linear(step, rise, start=0.0, end=1.0)
+    length = max(total - rise, 1) / cycles
+    return cosine((step - rise) % length, length, start=1.0, end=end)

@@ -1,0 +1,125 @@
+"""Train on some plates without some compounds, score those compounds on the plate left out, and turn (EVALUATION §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import configs_dir
+from morphoclip.data import schema
+from morphoclip.evaluation.leaks import split_keys
+from morphoclip.evaluation.unseen import Rotation, rotations, unseen_replicates, unseen_table
+
+Fit = Callable[..., object]
+
+
+def read_wells(data: DictConfig) -> pd.DataFrame:
+    """The profile tables of `data.profiles` with the annotations of `data.metadata`."""
+    from morphoclip.data.annotations import annotate
+    from morphoclip.profiling import read_profiles
+
+    return annotate(read_profiles(data.profiles), data.metadata)
+
+
+def run_rotation(config: DictConfig, folder: Path, fit: Fit) -> Path:
+    """Train a model for each seed, plate and share of compounds; write and print the table of scores.
+
+    A finished rotation is kept as Parquet in `folder` and not trained again. Models and raw profiles are scored by the
+    same code on the same wells, centred and cross-fitted alike.
+
+    Args:
+        fit: (config, data module, a function shown the untrained encoder) -> trained method.
+
+    Returns:
+        `folder`/unseen.csv.
+    """
+    wells = read_wells(config.data)
+    keys = split_keys(wells, config.rotation.by)
+    turns = rotations(wells, keys, config.rotation.folds, config.rotation.seed)
+    print(f"{len(config.rotation.seeds) * len(turns)} trainings; writes unseen.csv to {folder}")
+    arms: dict[str, list[pd.DataFrame]] = {}
+    for preset in config.rotation.baselines:
+        tables = normalized(wells, configs_dir() / "normalize" / f"{preset}.yaml", config.rotation.seed)
+        arms[f"CellProfiler, {preset}"] = [pd.concat([unseen_replicates(tables, wells, turn) for turn in turns])]
+    for seed in config.rotation.seeds:
+        scored = [rotation_scores(config, folder, fit, wells, turn, seed) for turn in turns]
+        for arm in ("untrained", config.name):
+            arms.setdefault(arm, []).append(pd.concat([part[part["arm"] == arm] for part in scored]))
+    table = unseen_table(arms, wells, keys)
+    table.to_csv(folder / "unseen.csv", index=False, float_format="%.6g")
+    pd.concat(
+        [rows.assign(arm=arm, seed=seed) for arm, seeds in arms.items() for seed, rows in enumerate(seeds)]
+    ).to_csv(folder / "unseen_queries.csv", index=False, float_format="%.6g")
+    print_table(table, config.name)
+    return folder / "unseen.csv"
+
+
+def rotation_scores(
+    config: DictConfig, folder: Path, fit: Fit, wells: pd.DataFrame, turn: Rotation, seed: int
+) -> pd.DataFrame:
+    """APs of the turn's queries by the trained encoder and by the same one untrained; from disk where they are there."""
+    from morphoclip.data.features import TableDataModule, TableDataset
+    from morphoclip.profiling.features import embed_features
+
+    path = folder / "rotations" / f"{turn.plate}-{turn.fold}-{seed}.parquet"
+    if path.is_file():
+        return pd.read_parquet(path)
+    turned = OmegaConf.merge(config, {"seed": seed, "folder": str(path.with_suffix(""))})
+    options = {
+        k: v for k, v in OmegaConf.to_container(turned.data.loader, resolve=True).items() if not k.startswith("_")
+    }
+    loader = TableDataModule(wells[turn.training], **options)
+    encoders = {}
+    method = fit(turned, loader, lambda untrained: encoders.update(untrained=untrained))
+    encoders[config.name] = method.export_encoder()
+    parts = []
+    for arm, encoder in encoders.items():
+        profiles = embed_features(encoder, TableDataset(wells, loader.mixture.datasets[0].names))
+        tables = normalized(profiles, config.normalize, config.rotation.seed)
+        parts.append(unseen_replicates(tables, wells, turn).assign(arm=arm))
+    scores = pd.concat(parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores.to_parquet(path, index=False)
+    mean = scores.groupby("arm")["average_precision"].mean().round(3).to_dict()
+    print(f"plate {turn.plate}, share {turn.fold}, seed {seed}: {mean}", flush=True)
+    return scores
+
+
+def normalized(table: pd.DataFrame, normalizer: Path | DictConfig, seed: int) -> list[pd.DataFrame]:
+    """The table normalised on one half of the controls and scored against the other, both ways round.
+
+    Tables without a fitted step are halved alike: fewer negatives make a higher score, for every arm the same.
+    """
+    from morphoclip.profiling import crossfit, negcon_folds
+
+    made = instantiate(OmegaConf.load(normalizer) if isinstance(normalizer, Path) else normalizer)
+    tables = crossfit(made, table, seed=seed)
+    if len(tables) == 2:
+        return tables
+    fold = negcon_folds(tables[0], seed)
+    control = (tables[0][schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    return [tables[0][~control | (fold == half)] for half in (0, 1)]
+
+
+def print_table(table: pd.DataFrame, name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(
+        "unseen compounds on an unseen plate", "replicate mAP [95 %]", "chance", f"{name} − this [95 %]", "n", "seeds"
+    )
+    ours = table.set_index("arm").loc[name]
+    for row in table.to_dict("records"):
+        arm = row["arm"]
+        gain = (
+            ""
+            if arm == name
+            else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*(ours[f"minus {arm}{end}"] for end in ("", " low", " high")))
+        )
+        score = f"{row['mean_average_precision']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        shown.add_row(arm, score, f"{row['chance']:.3f}", gain, str(row["n_compounds"]), str(row["n_seeds"]))
+    Console(width=130).print(shown)
