@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from morphoclip.data import schema
 from morphoclip.data.annotations import annotate
-from morphoclip.evaluation import score
+from morphoclip.evaluation import average_precision, expected_average_precision, score
 from morphoclip.evaluation.alarms import shuffled_labels
 
 SPHERE = [{"step": "sphere", "fit_on": "negcon", "by": "all", "method": "ZCA-cor"}]
+
+
+def real_plates(cpjump1: Path) -> pd.DataFrame:
+    paths = sorted((cpjump1 / "profiles").glob("*.csv.gz"))
+    return annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True), cpjump1 / "metadata")
+
+
+def pairs_of_controls(x: np.ndarray, plates: np.ndarray, asking: np.ndarray, against: np.ndarray, seed: int) -> float:
+    """Mean AP of 8 pairs of controls a plate, of those `asking`, among 16 others of that plate that are `against`."""
+    rng = np.random.default_rng(seed)
+    rows, labels = [], []
+    for plate in np.unique(plates):
+        queries = rng.permutation(np.flatnonzero(asking & (plates == plate)))[:16]
+        others = np.setdiff1d(np.flatnonzero(against & (plates == plate)), queries)
+        rows += [*queries, *rng.permutation(others)[:16]]
+        labels += [*(f"{plate}-{i // 2}" for i in range(16)), *["negative"] * 16]
+    meta = pd.DataFrame({"label": labels, "plate": plates[rows]}).assign(negative=lambda t: t["label"] == "negative")
+    table = average_precision(
+        meta, x[rows], ["label"], [], ["plate"], ["negative"], queries=~meta["negative"].to_numpy()
+    )
+    return float(table["average_precision"].mean())
+
+
+@pytest.mark.filterwarnings("ignore:sphering")
+def test_controls_posing_as_treatments_are_at_chance_against_controls_the_fit_has_not_seen(cpjump1):
+    """The direct proof of cross-fitting: alike wells, and only whether the sphering was fitted on the negatives differs."""
+    from morphoclip.profiling import Normalizer, negcon_folds
+
+    table = real_plates(cpjump1)
+    plates, features = table[schema.PLATE].to_numpy(), schema.split_columns(table)[1]
+    fold = negcon_folds(table)
+    unseen, fitted = [], []
+    for scored in (0, 1):
+        marked = table.assign(**{schema.CONTROL_TYPE: table[schema.CONTROL_TYPE].mask(fold == scored, "held out")})
+        x = Normalizer(SPHERE).fit_transform(marked)[features].to_numpy(np.float64)
+        for seed in range(6):
+            unseen.append(pairs_of_controls(x, plates, fold == scored, fold == scored, seed))
+            fitted.append(pairs_of_controls(x, plates, fold == scored, fold == 1 - scored, seed))
+    chance = float(expected_average_precision(np.array([1]), np.array([17]))[0])
+    assert np.mean(unseen) == pytest.approx(chance, abs=0.03)
+    assert np.mean(fitted) > chance + 0.1
 
 
 @pytest.mark.filterwarnings("ignore:sphering")
 def test_sphered_real_plates(cpjump1):
     from morphoclip.profiling import Normalizer, crossfit, negcon_folds
 
-    paths = sorted((cpjump1 / "profiles").glob("*.csv.gz"))
-    table = annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True), cpjump1 / "metadata")
+    table = real_plates(cpjump1)
     fold = negcon_folds(table)
     ways = {
         "plain": [Normalizer(SPHERE).fit_transform(table)],
