@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -130,6 +130,25 @@ def test_a_killed_run_continues_with_the_very_next_batch(screen, tmp_path, num_w
     assert 0 < len(before) < len(whole)
     after = fit(Recorder(), module(screen, **options), resume=checkpoint)
     assert before + after == whole
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+def test_two_resumed_ranks_see_what_one_straight_run_would(screen, monkeypatch, num_workers):
+    whole = module(screen, **UNIFORM).train_dataloader()
+    expected = [*epoch(whole), *epoch(whole)]
+    monkeypatch.setattr("morphoclip.data.datamodule.world_size", lambda: 2)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("morphoclip.data.datamodule.rank", lambda rank=rank: rank)
+        options = UNIFORM | {"batch_size": 20, "num_workers": num_workers}
+        first, second = module(screen, **options), module(screen, **options)
+        loader = first.train_dataloader()
+        seen = epoch(loader) + [batch.sample.tolist() for batch in islice(loader, 3)]
+        second.load_state_dict(first.state_dict())
+        parts.append(seen + epoch(second.train_dataloader()))
+    assert len(parts[0]) == len(parts[1]) == len(expected)
+    for one, two, both in zip(*parts, expected, strict=True):
+        assert sorted(one + two) == sorted(both)
 
 
 @pytest.mark.filterwarnings("error:.*not resumable")

@@ -7,6 +7,7 @@ _HOMES = {
     "ShardDataset": "dataset",
     "Sample": "dataset",
     "CellDataModule": "datamodule",
+    "StreamDataModule": "stream_datamodule",
     "PerturbationTable": "perturbations",
     "prepare_dataset": "prepare",
     "holdout": "splits",

@@ -18,6 +18,7 @@ from morphoclip.data.codecs import crc32, get_codec
 from morphoclip.data.fields import percentile_column
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
 from morphoclip.data.perturbations import PerturbationTable
+from morphoclip.data.remote import Store, is_remote, local_metadata
 from morphoclip.data.splits import read_split
 
 PLATE_COLUMNS = 48  # of a 1536-well plate: a position means the same place on every smaller one
@@ -100,7 +101,8 @@ class ShardDataset:
     Opening maps the index and reads the percentiles that scale; `fields`, `table` and `codes` load on first use.
 
     Args:
-        folder: made by `ShardWriter`.
+        folder: made by `ShardWriter`; or the URL of one, whose crops are then read by range requests (for training see
+            `streaming`).
         split: name of a split (`splits/<name>.npy`), or None for all crops.
         scale_by: whose percentiles scale a crop: its `field`'s own, the median over the `plate`'s fields in the split,
             or the median over the fields of the plate's `negcon` wells.
@@ -128,12 +130,14 @@ class ShardDataset:
         low_percentile: float = LOW_PERCENTILE,
         high_percentile: float = HIGH_PERCENTILE,
     ) -> None:
-        self.folder = Path(folder)
+        self.root = str(folder)
         self.split = split
         self.scaling = (scale_by, low_percentile, high_percentile)
         self._open()
 
     def _open(self) -> None:
+        self.store = Store(self.root) if is_remote(self.root) else None
+        self.folder = Path(self.root) if self.store is None else local_metadata(self.store, self.split)
         self.manifest = read_manifest(self.folder)
         self.channels = tuple(self.manifest["channels"])
         self.pixel_size_um = self.manifest["pixel_size_um"]
@@ -149,7 +153,7 @@ class ShardDataset:
         self._low, self._high = field_scaling(bounds, present, self.channels, *self.scaling)
 
     def __getstate__(self) -> dict:
-        return {"folder": self.folder, "split": self.split, "scaling": self.scaling}
+        return {"root": self.root, "split": self.split, "scaling": self.scaling}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -247,10 +251,18 @@ class ShardDataset:
         )
 
     def _path(self, shard: int) -> Path:
-        return self.folder / "shards" / self.manifest["shards"][shard]["name"]
+        return Path(self.root) / self._name(shard)
+
+    def _name(self, shard: int) -> str:
+        return f"shards/{self.manifest['shards'][shard]['name']}"
 
     def _pread(self, shard: int, buffers: list, offset: int) -> int:
         """Fill `buffers` from a shard and return how many bytes there were; a handle is not closed while in use."""
+        if self.store is not None:
+            return _fill(
+                buffers,
+                self.store.get_range(self._name(shard), offset, sum(len(memoryview(b).cast("B")) for b in buffers)),
+            )
         with self._files_lock:
             handle = self._files.pop(shard, None) or _Handle(self._path(shard))
             self._files[shard] = handle
@@ -281,6 +293,17 @@ class ShardDataset:
             sums += scaled.mean(1), (scaled**2).mean(1)
         mean, square = sums / len(items)
         return np.float32(mean), np.float32(np.sqrt(square - mean**2))
+
+
+def _fill(buffers: list, data: bytes) -> int:
+    """Copy `data` to `buffers`, one after the other; returns how many bytes there were."""
+    place = 0
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        part = data[place : place + len(view)]
+        view[: len(part)] = part
+        place += len(view)
+    return len(data)
 
 
 class _Handle:

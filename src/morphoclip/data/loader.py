@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,7 +47,15 @@ class Buffers:
         return self._arrays[-1]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Request:
+    """A batch to be read: `read(part, out)` reads a part of its crops and returns bool, those skipped."""
+
+    items: np.ndarray
+    read: Callable[[slice, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class _Reading:
     """A batch that is being read."""
 
@@ -77,23 +86,33 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._count(iter(self.sampler))  # not a generator itself: the epoch is fixed now, at the current state
+        return self._count(self._requests(iter(self.sampler)))  # no generator itself: the epoch is fixed now, not later
 
-    def _count(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
-        for batch in self._read_ahead(chosen) if self.num_workers else map(self._read, chosen):
+    def _count(self, requests: Iterator[Request]) -> Iterator[Batch]:
+        for batch in self._read_ahead(requests) if self.num_workers else map(self._read, requests):
             self.sampler.ready += 1
             yield batch.pin_memory() if self._buffers.pinned else batch
 
-    def _read(self, items: np.ndarray) -> Batch:
-        images = self._buffers.take((items.size, *self.mixture.datasets[0].shape))
-        return self.mixture.batch(items, images, self.mixture.read(items.reshape(-1), images))
+    def _requests(self, chosen: Iterator[np.ndarray]) -> Iterator[Request]:
+        for items in chosen:
+            yield Request(items, partial(self._read_part, items.reshape(-1)))
 
-    def _read_ahead(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
+    def _read_part(self, items: np.ndarray, part: slice, out: np.ndarray) -> np.ndarray:
+        return self.mixture.read(items[part], out)
+
+    def _images(self, request: Request) -> np.ndarray:
+        return self._buffers.take((request.items.size, *self.mixture.datasets[0].shape))
+
+    def _read(self, request: Request) -> Batch:
+        images = self._images(request)
+        return self.mixture.batch(request.items, images, request.read(slice(None), images))
+
+    def _read_ahead(self, requests: Iterator[Request]) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(self.num_workers, "loader")
         waiting: deque[_Reading] = deque()
         try:
-            for items in chosen:
-                waiting.append(self._start(pool, items))
+            for request in requests:
+                waiting.append(self._start(pool, request))
                 if len(waiting) > self.prefetch:
                     yield self._finish(waiting.popleft())
             while waiting:
@@ -101,11 +120,10 @@ class Loader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, pool: ThreadPoolExecutor, items: np.ndarray) -> _Reading:
-        flat = items.reshape(-1)
-        images = self._buffers.take((items.size, *self.mixture.datasets[0].shape))
-        parts = [slice(start, start + CROPS_A_TASK) for start in range(0, len(flat), CROPS_A_TASK)]
-        return _Reading(items, images, [pool.submit(self.mixture.read, flat[p], images[p]) for p in parts])
+    def _start(self, pool: ThreadPoolExecutor, request: Request) -> _Reading:
+        images = self._images(request)
+        parts = [slice(start, start + CROPS_A_TASK) for start in range(0, len(images), CROPS_A_TASK)]
+        return _Reading(request.items, images, [pool.submit(request.read, part, images[part]) for part in parts])
 
     def _finish(self, reading: _Reading) -> Batch:
         bad = np.concatenate([part.result() for part in reading.parts])

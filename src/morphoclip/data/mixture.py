@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -122,16 +122,21 @@ class Mixture:
         for number, places, local in self._by_dataset(items):
             dataset = self.datasets[number]
             for place, row in zip(places, dataset.rows_of(local), strict=True):
-                try:
-                    dataset.read_row(int(row), out[place])
-                except (SampleError, OSError) as error:
-                    if self.on_bad_sample == "error":
-                        raise
-                    bad[place] = True
-                    with self._counting:
-                        self.skipped += 1
-                    log.warning("skipped (%d so far): %s", self.skipped, error)
+                bad[place] = not self.attempt(partial(dataset.read_row, int(row), out[place]))
         return bad
+
+    def attempt(self, read: Callable[[], None]) -> bool:
+        """Whether `read()` gave its sample; where it did not, an error or a skip that is counted."""
+        try:
+            read()
+        except (SampleError, OSError) as error:
+            if self.on_bad_sample == "error":
+                raise
+            with self._counting:
+                self.skipped += 1
+            log.warning("skipped (%d so far): %s", self.skipped, error)
+            return False
+        return True
 
     def batch(self, items: np.ndarray, images: np.ndarray, bad: np.ndarray) -> Batch:
         """The batch of `items` (B,) or bags (B, N), whose pixels `read` wrote to `images` (B or B·N, C, H, W)."""

@@ -1,0 +1,147 @@
+"""A dataset folder somewhere else: any fsspec URL (s3://, gs://, https://, …) or a command that prints its files.
+
+`pipe:aws s3 cp s3://bucket/dataset/{} -` runs the command for each file, its name in place of `{}`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TypeVar
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+class StoreError(OSError):
+    """A store that kept failing; the message names the file, how often it was tried, and the last error."""
+
+
+def is_remote(root: str | os.PathLike) -> bool:
+    return "://" in str(root) or str(root).startswith("pipe:")
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether another try would not help. fsspec also says "no such file" of a server that answers 503."""
+    status = getattr(error.__cause__, "status", 404)
+    return isinstance(error, (FileNotFoundError, PermissionError, ImportError, NotADirectoryError)) and status < 429
+
+
+@dataclass(frozen=True)
+class Store:
+    """Files under a URL, a local folder or a command, read with patience.
+
+    Args:
+        root: of the dataset folder.
+        retries: how often a failed read is tried again.
+        wait: seconds before the first new try; twice as long before each one after.
+        timeout: seconds without a sample of a streamed shard after which it counts as failed.
+    """
+
+    root: str
+    retries: int = 5
+    wait: float = 0.5
+    timeout: float = 120.0
+
+    @cached_property
+    def _filesystem(self):
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.root.rstrip("/"))
+
+    def __getstate__(self) -> dict:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def url(self, name: str) -> str:
+        return self.root.replace("{}", name) if self.root.startswith("pipe:") else f"{self.root.rstrip('/')}/{name}"
+
+    def open(self, name: str) -> IO[bytes]:
+        """A stream of a file's bytes from its start; one try."""
+        if self.root.startswith("pipe:"):
+            from webdataset.gopen import gopen
+
+            return gopen(self.url(name), "rb")
+        filesystem, path = self._filesystem
+        whole = {"block_size": 0} if path.startswith("http") else {}  # one response, not a request a block
+        return filesystem.open(f"{path}/{name}", "rb", **whole)
+
+    def get(self, name: str) -> bytes:
+        """A whole file."""
+
+        def read() -> bytes:
+            if not self.root.startswith("pipe:"):
+                filesystem, path = self._filesystem
+                return filesystem.cat_file(f"{path}/{name}")
+            with self.open(name) as stream:
+                return stream.read()
+
+        return self.patiently(read, name)
+
+    def get_range(self, name: str, start: int, nbytes: int) -> bytes:
+        """`nbytes` of a file from `start`, fewer where it ends before.
+
+        Raises:
+            ValueError: the store is a command, which can only be read from the start.
+        """
+        if self.root.startswith("pipe:"):
+            raise ValueError(f"{self.url(name)} can be streamed but not read by place: give the folder's URL instead")
+        filesystem, path = self._filesystem
+        return self.patiently(lambda: filesystem.cat_file(f"{path}/{name}", start=start, end=start + nbytes), name)
+
+    def patiently(self, read: Callable[[], Result], name: str) -> Result:
+        """`read()`, tried again with growing pauses.
+
+        Raises:
+            StoreError: it failed `retries` + 1 times.
+            FileNotFoundError, PermissionError: at once.
+        """
+        for attempt in range(self.retries + 1):
+            try:
+                return read()
+            except Exception as error:  # each file system has errors of its own
+                if is_final(error):
+                    raise
+                self.pause(attempt, name, error)
+        raise AssertionError("unreachable: pause raises at the last attempt")
+
+    def pause(self, attempt: int, name: str, error: Exception) -> None:
+        """Wait before the next try, or give up."""
+        reason = error.__cause__ or error
+        if attempt >= self.retries:
+            raise StoreError(
+                f"{self.url(name)} failed {attempt + 1} times, the last time with {type(reason).__name__}: {reason}; "
+                "check the address and the network, or raise retries"
+            ) from error
+        seconds = self.wait * 2**attempt
+        log.warning("%s: %s; trying again in %.1f s", self.url(name), reason, seconds)
+        time.sleep(seconds)
+
+
+def local_metadata(store: Store, split: str | None) -> Path:
+    """A local folder with everything of a remote dataset but its shards: copied once, found again by the manifest's hash.
+
+    Under $MORPHOCLIP_CACHE, else ~/.cache/morphoclip. An index takes 44 bytes a crop.
+    """
+    manifest = store.get("manifest.json")
+    cache = Path(os.environ.get("MORPHOCLIP_CACHE", Path.home() / ".cache/morphoclip"))
+    folder = cache / hashlib.sha256(store.root.encode() + manifest).hexdigest()[:16]
+    (folder / "splits").mkdir(parents=True, exist_ok=True)
+    names = ["index.arrow", "fields.parquet", *([f"splits/{split}.npy"] if split else []), "manifest.json"]
+    for name in names:
+        if not (folder / name).is_file():
+            _write(folder / name, manifest if name == "manifest.json" else store.get(name))
+    return folder
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All at once, so that ranks which do the same at the same time do not meet half a file."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    os.replace(file.name, path)
