@@ -246,12 +246,9 @@ class ShardDataset:
 
     def _error(self, shard: int, row: int, what: str) -> SampleError:
         return SampleError(
-            f"{self._path(shard)}: sample {row:09d} {what}; the shard is damaged: copy it again or remake the dataset "
+            f"{self.root}/{self._name(shard)}: sample {row:09d} {what}; the shard is damaged: copy it again or remake the dataset "
             "(`morphoclip data verify` lists all such samples)"
         )
-
-    def _path(self, shard: int) -> Path:
-        return Path(self.root) / self._name(shard)
 
     def _name(self, shard: int) -> str:
         return f"shards/{self.manifest['shards'][shard]['name']}"
@@ -264,7 +261,7 @@ class ShardDataset:
                 self.store.get_range(self._name(shard), offset, sum(len(memoryview(b).cast("B")) for b in buffers)),
             )
         with self._files_lock:
-            handle = self._files.pop(shard, None) or _Handle(self._path(shard))
+            handle = self._files.pop(shard, None) or _Handle(self.folder / self._name(shard))
             self._files[shard] = handle
             old = self._files.popitem(last=False)[1] if len(self._files) > OPEN_SHARDS else None
         del old  # closed once no other thread reads from it

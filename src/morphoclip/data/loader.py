@@ -39,12 +39,21 @@ class Buffers:
         """(…) uint16 with arbitrary content."""
         if self.pinned:
             return torch.empty(shape, dtype=torch.uint16, pin_memory=True).numpy()
-        for array in self._arrays:
-            # the deque, the loop variable and getrefcount's argument; every view or tensor adds one
-            if array.shape == shape and sys.getrefcount(array) == 3:
+        for array, count in zip(self._arrays, _references(self._arrays), strict=True):
+            if array.shape == shape and count == NOBODY_ELSE:
                 return array
         self._arrays.append(np.empty(shape, np.uint16))
         return self._arrays[-1]
+
+
+def _references(arrays: deque[np.ndarray]) -> list[int]:
+    """How many hold each array; every view and tensor of it adds one."""
+    return [sys.getrefcount(array) for array in arrays]
+
+
+NOBODY_ELSE = _references(deque([np.empty(0)]))[
+    0
+]  # measured, as versions of Python count their own references otherwise
 
 
 @dataclass(frozen=True)
