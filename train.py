@@ -94,7 +94,8 @@ def prepare_features(data: DictConfig) -> None:
 
     torch.manual_seed(0)
     dataset = ShardDataset(data.root)
-    encoder = {"channels": list(dataset.channels), **OmegaConf.to_container(data.features.encoder, resolve=True)}
+    channels = {"in_channels": len(dataset.channels), "channels": list(dataset.channels)}
+    encoder = {**channels, **OmegaConf.to_container(data.features.encoder, resolve=True)}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
 
@@ -138,7 +139,9 @@ def fit(config: DictConfig):
         print(f"going on from {checkpoint}")
     method.trained_on = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
     if config.perturbation:
-        method.trained_on["prompts_tell"] = told(described_conditions(config.data, loader.table), method.hparams["prompts"])
+        method.trained_on["prompts_tell"] = told(
+            described_conditions(config.data, loader.table), method.hparams["prompts"]
+        )
     trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if trainer.interrupted:
         again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
@@ -163,13 +166,16 @@ def fit_turn(config: DictConfig, loader, watch):
 
 def build_method(config: DictConfig, loader):
     """The method, on the statistics of the training split and, with a text or molecule tower, its prompts."""
+    from morphoclip.data.features import PROFILE
     from morphoclip.models.features import FEATURE_ENCODERS
 
     dataset = loader.mixture.datasets[0]
     mean, std = dataset.channel_statistics()
     encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
     if encoder["name"] in FEATURE_ENCODERS:
-        encoder |= {"channels": list(dataset.channels[: dataset.shape[0]]), "feature_dim": int(dataset.shape[1])}
+        count, size = dataset.shape
+        names = dataset.channels if len(dataset.channels) == count else [PROFILE]
+        encoder |= {"channels": list(names), "feature_dim": int(size)}
     words = {}
     if config.perturbation:
         table = described_conditions(config.data, loader.table)
