@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from morphoclip.augment import Blur, DropChannel, Noise, ResizedCrop
+from morphoclip.augment import Blur, DropChannel, Noise, ResizedCrop, crop
 
 TRANSFORMS = [Blur(kernel=7), DropChannel(p=0.5), Noise(sigma=(0.01, 0.2)), ResizedCrop(size=6)]
 
@@ -111,3 +111,12 @@ def test_noise_stays_within_the_range_of_images():
     out = Noise().apply(images(), torch.tensor([[0.5, float(seed)] for seed in range(6)], dtype=torch.float64))
     assert out.min() == 0
     assert out.max() == 1
+
+
+def test_crops_are_the_same_by_copies_and_by_one_kernel():
+    x = images(4)
+    corners = torch.tensor([[0, 0], [7, 0], [3, 5], [7, 7]])
+    views = crop._cut(x, corners, 5)
+    assert torch.equal(views, crop._gather(x, corners, 5))
+    assert torch.equal(views[2], x[2, :, 3:8, 5:10])
+    assert crop._gather(x, corners, 5).is_contiguous()

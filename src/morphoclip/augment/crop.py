@@ -30,9 +30,21 @@ class RandomCrop:
             raise ValueError(
                 f"crops of {height} x {width} pixels are smaller than views of {self.size}: cut larger ones"
             )
-        corners = (parameters.cpu() * room).long().to(images.device)  # (B, 2)
-        span = torch.arange(self.size, device=images.device)
-        y, x = (corners[:, :1] + span, corners[:, 1:] + span)  # (B, size) each
-        b = torch.arange(len(images), device=images.device)
-        cut = images[b[:, None, None], :, y[:, :, None], x[:, None, :]]  # (B, size, size, C)
-        return cut.permute(0, 3, 1, 2)
+        corners = (parameters.cpu() * room).long()  # (B, 2)
+        return (_cut if images.device.type == "cpu" else _gather)(images, corners, self.size)
+
+
+def _cut(images: Tensor, corners: Tensor, size: int) -> Tensor:
+    """A copy an image; much the fastest on a CPU."""
+    views = images.new_empty(*images.shape[:2], size, size)
+    for view, image, (y, x) in zip(views, images, corners.tolist(), strict=True):
+        view.copy_(image[:, y : y + size, x : x + size])
+    return views
+
+
+def _gather(images: Tensor, corners: Tensor, size: int) -> Tensor:
+    """The same in one kernel."""
+    span = torch.arange(size)
+    y, x = ((corners[:, axis, None] + span).to(images.device) for axis in (0, 1))  # (B, size) each
+    b, c = (torch.arange(length, device=images.device) for length in images.shape[:2])
+    return images[b[:, None, None, None], c[:, None, None], y[:, None, :, None], x[:, None, None, :]]
