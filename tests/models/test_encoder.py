@@ -61,6 +61,14 @@ def test_config_rebuilds_the_encoder(name):
     assert torch.equal(encoder(encoder.standardise(pixels())), twin(twin.standardise(pixels())))
 
 
+def test_config_keeps_what_was_not_asked_so_that_folders_outlive_new_defaults(monkeypatch):
+    config = create_encoder("vit_demo", image_size=32).config
+    assert create_encoder("vit_demo", image_size=32, depth=1).config == config | {"depth": 1}
+    monkeypatch.setattr("morphoclip.models.vit_demo.vit_demo.__defaults__", (5, 64, 64, 1, 2, 1.0, (4, 8)))
+    assert create_encoder("vit_demo", image_size=32).config != config
+    assert create_encoder(**config).config == config
+
+
 def test_channels_other_than_five():
     encoder = create_encoder("vit_demo", in_channels=3, channels=["DNA", "AGP", "Mito"], **SMALL["vit_demo"])
     assert encoder.channels == ("DNA", "AGP", "Mito")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,10 @@ def create_encoder(
     elif name in OWN_BACKBONES:
         if pretrained or weights:
             raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
-        sized = {} if image_size is None else {"image_size": image_size}
-        backbone = OWN_BACKBONES[name](in_channels, **sized, **backbone_kw)
+        backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
+        usual = backbone_kw.pop("image_size")
+        image_size = usual if image_size is None else image_size
+        backbone = OWN_BACKBONES[name](in_channels, image_size=image_size, **backbone_kw)
     elif timm.is_model(name):
         sized = {} if image_size is None else {"img_size": image_size}
         source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
@@ -182,3 +185,9 @@ def create_encoder(
         **backbone_kw,
     }
     return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)
+
+
+def _defaults(backbone: Callable[..., nn.Module]) -> dict[str, Any]:
+    """What a backbone is built with if nothing is said, to be kept in the config: another version may choose otherwise."""
+    given = {name: p.default for name, p in signature(backbone).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if name != "in_channels"}
