@@ -74,3 +74,22 @@ def test_targets_come_from_the_other_well_and_fall_back_where_it_is_padding():
     assert torch.equal(second.images[1], batch.images[1, 0])  # its second crop is padding
     with pytest.raises(ValueError, match="bags of 4"):
         split_pairs(batch_of("dino"))
+
+
+class Norms(pl.Callback):
+    def __init__(self):
+        self.found = []
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        self.found = [p.grad.norm().item() for p in module.parameters() if p.grad is not None] or self.found
+
+
+def test_dino_can_clip_each_parameter_on_its_own():
+    apart, together = Norms(), Norms()
+    for norms, each in ((apart, True), (together, False)):
+        trainer(2, callbacks=[norms], gradient_clip_val=1e-3).fit(
+            dino(clip_each_parameter=each), loader(batch_of("dino"))
+        )
+    assert max(apart.found) == pytest.approx(1e-3, rel=1e-2)
+    assert sum(n > 0.99e-3 for n in apart.found) > 5
+    assert sum(n**2 for n in together.found) ** 0.5 == pytest.approx(1e-3, rel=1e-2)
