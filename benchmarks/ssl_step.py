@@ -1,0 +1,304 @@
+"""A training step beside lightly's modules doing the same work: `python -m benchmarks.ssl_step [--check] [--json]`.
+
+For each method one step of ours (`training_step`, backward, the guard's norm, AdamW, teacher) and one of a plain loop
+over lightly's heads, losses and momentum update, on the same ViT, crops, views, mask ratio and optimizer. Steps are
+interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. On a CPU
+seconds are those of the process on one thread, so that a shared machine tells the truth; on a GPU they are wall
+seconds between synchronisations. Lightly's DINO runs a forward pass a view, as its examples do.
+
+The bar: a median ratio of at most 1.05 for each method on a CPU, where the backbone dominates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from benchmarks.demo import machine
+from morphoclip import configs_dir
+from morphoclip.augment import draw_visible
+from morphoclip.batch import Batch
+from morphoclip.methods.base import Method
+from morphoclip.models.mae_decoder import patchify
+
+BAR = 1.05
+RECIPES = {"simclr": "kim2025_simclr", "dino": "kim2025_dino", "mae": "kim2025_mae", "cwa_msn": "cwa_msn"}
+MOMENTUM = 0.996
+
+
+def our_method(name: str, given: argparse.Namespace) -> Method:
+    """The recipe's method on the chosen encoder, ready for single steps without a loop around them."""
+    overrides = [f"experiment={RECIPES[name]}", f"encoder={given.encoder}", "folder=run", "data.root=none"]
+    if name in ("dino", "cwa_msn"):
+        overrides.append(f"method.local_views={given.local_views}")
+    if name == "dino":
+        overrides.append("encoder.drop_path_rate=0.0")  # lightly's loop has none
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose("train", overrides=overrides)
+    torch.manual_seed(0)
+    method = instantiate(config.method).to(given.device)
+    method.trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu")
+    method.total_steps = 1000
+    # Step 1 of 1000: monitors run at step 0 and then every 50th.
+    method.trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = 1
+    method.log = method.log_dict = lambda *args, **kw: None
+    return method
+
+
+def our_step(method: Method) -> Callable[[Batch], None]:
+    optimizer = method.configure_optimizers()
+
+    def step(batch: Batch) -> None:
+        method.recipe.set_step(optimizer, 1, method.total_steps)
+        loss = method.training_step(batch, 0)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        method.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        method.after_optimizer_step()
+
+    return step
+
+
+class Lightly:
+    """What the methods' loops have in common: views, optimizer, teachers. A subclass gives `parts` and `loss`."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.encoder = copy.deepcopy(method.encoder)
+        self.vit = self.encoder.backbone
+        self.draws = torch.Generator().manual_seed(0)
+        self.students, self.teachers = self.parts()
+        for module in [*self.students, *self.teachers]:
+            module.to(method.device)
+        trained = [p for module in [self.vit, *self.students] for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05, fused=True)
+
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """(trained modules beside the ViT, teachers in the order of [ViT, *trained])."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def views(self, batch: Batch, augmentation, count: int) -> list[Tensor]:
+        x = self.encoder.scale(batch.images, batch.low, batch.high)
+        rows = [augmentation.draw(len(x), x.shape[1], self.draws) for _ in range(count)]
+        return [self.encoder.standardise(augmentation.apply(x, parameters)) for parameters in rows]
+
+    def step(self, batch: Batch) -> None:
+        from lightly.models.utils import update_momentum
+
+        loss = self.loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for student, teacher in zip([self.vit, *self.students], self.teachers, strict=False):
+            update_momentum(student, teacher, MOMENTUM)
+
+    @staticmethod
+    def frozen(module: nn.Module) -> nn.Module:
+        return copy.deepcopy(module).requires_grad_(False)
+
+
+class LightlySimCLR(Lightly):
+    def parts(self):
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules.heads import SimCLRProjectionHead
+
+        self.head = SimCLRProjectionHead(self.vit.num_features, 512, 128, batch_norm=False)
+        self.criterion = NTXentLoss(0.2)
+        return [self.head], []
+
+    def loss(self, batch):
+        return self.criterion(*(self.head(self.vit(v)) for v in self.views(batch, self.method.augmentation, 2)))
+
+
+class LightlyDINO(Lightly):
+    def parts(self):
+        from lightly.loss import DINOLoss
+        from lightly.models.modules.heads import DINOProjectionHead
+
+        prototypes = len(self.method.head.prototypes)
+        self.head = DINOProjectionHead(self.vit.num_features, 2048, 256, prototypes)
+        self.teacher_head = DINOProjectionHead(self.vit.num_features, 2048, 256, prototypes).requires_grad_(False)
+        self.teacher = self.frozen(self.vit)
+        self.criterion = DINOLoss(prototypes).to(self.method.device)
+        return [self.head], [self.teacher, self.teacher_head]
+
+    def loss(self, batch):
+        large = self.views(batch, self.method.global_view, 2)
+        small = self.views(batch, self.method.local_view, len(self.method.local_views))
+        with torch.no_grad():
+            targets = [self.teacher_head(self.teacher(view)) for view in large]
+        return self.criterion(targets, [self.head(self.vit(view)) for view in [*large, *small]], 0.04)
+
+
+class LightlyMAE(Lightly):
+    def parts(self):
+        from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
+
+        method = self.method
+        self.masked = MaskedVisionTransformerTIMM(
+            self.vit, weight_initialization="skip", pos_embed_initialization="skip"
+        )
+        self.masked.mask_token.requires_grad_(False)
+        width, blocks = method.decoder.embed.out_features, method.decoder.blocks
+        self.decoder = MAEDecoderTIMM(
+            method.patches,
+            method.patch,
+            len(self.encoder.channels),
+            self.vit.embed_dim,
+            decoder_embed_dim=width,
+            decoder_depth=len(blocks),
+            decoder_num_heads=blocks[0].attn.num_heads,
+            num_prefix_tokens=self.vit.num_prefix_tokens,
+        )
+        return [self.decoder], []
+
+    def loss(self, batch):
+        from lightly.models import utils
+
+        (view,) = self.views(batch, self.method.augmentation, 1)
+        length = self.method.patches + self.vit.num_prefix_tokens
+        keep, mask = utils.random_token_mask((len(view), length), self.mask_ratio, device=view.device)
+        encoded = self.masked.encode(view, idx_keep=keep)
+        hidden = utils.repeat_token(self.decoder.mask_token, (len(view), length))
+        hidden = utils.set_at_index(hidden, keep, self.decoder.embed(encoded).type_as(hidden))
+        pred = self.decoder.predict(utils.get_at_index(self.decoder.decode(hidden), mask))
+        patches = utils.get_at_index(patchify(view, self.method.patch), mask - self.vit.num_prefix_tokens)
+        return nn.functional.mse_loss(pred, utils.normalize_mean_var(patches, dim=-1))
+
+    @property
+    def mask_ratio(self) -> float:
+        return 1 - self.method.visible / self.method.patches
+
+
+class LightlyMSN(Lightly):
+    def parts(self):
+        from lightly.loss import MSNLoss
+        from lightly.models.modules import MaskedVisionTransformerTIMM
+        from lightly.models.modules.heads import MSNProjectionHead
+
+        self.masked = MaskedVisionTransformerTIMM(
+            self.vit, weight_initialization="skip", pos_embed_initialization="skip"
+        )
+        self.masked.mask_token.requires_grad_(False)
+        self.head = MSNProjectionHead(self.vit.num_features, 2048, 256)
+        self.prototypes = nn.Linear(256, len(self.method.prototypes), bias=False)
+        self.teacher, self.teacher_head = self.frozen(self.vit), self.frozen(self.head)
+        self.criterion = MSNLoss(0.1)
+        return [self.head, self.prototypes], [self.teacher, self.teacher_head]
+
+    def loss(self, batch):
+        (whole,) = self.views(batch, self.method.global_view, 1)
+        (large,) = self.views(batch, self.method.global_view, 1)
+        small = self.views(batch, self.method.local_view, len(self.method.local_views))
+        with torch.no_grad():
+            targets = self.teacher_head(self.teacher(whole))
+        patch = self.vit.patch_embed.patch_size[0]
+        patches = (large.shape[-1] // patch) ** 2
+        visible = patches - round(self.method.mask_ratio * patches)
+        keep = draw_visible(len(large), patches, visible, self.draws)[:, :visible].to(large.device) + 1
+        keep = torch.cat([torch.zeros_like(keep[:, :1]), keep], dim=1)  # and the class token
+        anchors = [self.masked.encode(large, idx_keep=keep)[:, 0], *([self.vit(torch.cat(small))] if small else [])]
+        return self.criterion(self.head(torch.cat(anchors)), targets, self.prototypes.weight)
+
+
+PEERS = {"simclr": LightlySimCLR, "dino": LightlyDINO, "mae": LightlyMAE, "cwa_msn": LightlyMSN}
+
+
+def crops(count: int, size: int, device: str) -> Batch:
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 4000, (count, 5, size, size), generator=draws).to(torch.uint16)
+    code = torch.arange(count)
+    low, high = torch.zeros(count, 5), torch.full((count, 5), 4000.0)
+    batch = Batch(perturbation=code, condition=code, is_control=code < 0, images=images, low=low, high=high)
+    return batch.to(device)
+
+
+def seconds(function: Callable[[Batch], None], batch: Batch, device: str) -> float:
+    if device == "cpu":
+        start = time.process_time()
+        function(batch)
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    function(batch)
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(name: str, given: argparse.Namespace) -> dict[str, float | str]:
+    """Median seconds of ours and lightly's, and the median ratio of neighbours."""
+    method = our_method(name, given)
+    batch = crops(given.batch, 224, given.device)
+    steps = {"ours": our_step(method), "lightly": PEERS[name](method).step}
+    taken: dict[str, list[float]] = {key: [] for key in steps}
+    for repeat in range(given.warmup + given.repeats):
+        for key in list(steps)[:: 1 if repeat % 2 else -1]:
+            spent = seconds(steps[key], batch, given.device)
+            if repeat >= given.warmup:
+                taken[key].append(spent)
+    ratios = [ours / theirs for ours, theirs in zip(taken["ours"], taken["lightly"], strict=True)]
+    return {
+        "method": name,
+        "ours_s": statistics.median(taken["ours"]),
+        "lightly_s": statistics.median(taken["lightly"]),
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "crops_per_s": given.batch / statistics.median(taken["ours"]),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--encoder", default="vit_tiny", help="a ViT of configs/encoder")
+    parser.add_argument("--batch", type=int, default=8, help="crops of 224 pixels")
+    parser.add_argument("--local-views", type=int, default=4, help="of DINO and CWA-MSN")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.device == "cpu":
+        torch.set_num_threads(1)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    rows = [measure(name, given) for name in given.methods]
+    where = f"{machine()}, lightly {metadata.version('lightly')}; {given.encoder}, {given.batch} crops of 224, float32"
+    if given.json:
+        print(json.dumps({"machine": where, "rows": rows}, indent=2))
+    else:
+        print(
+            where,
+            "",
+            "| method | ours, s | lightly, s | ratio | lowest – highest | crops/s |",
+            "|---|---|---|---|---|---|",
+            sep="\n",
+        )
+        for row in rows:
+            print(
+                f"| {row['method']} | {row['ours_s']:.3f} | {row['lightly_s']:.3f} | {row['ratio']:.3f} "
+                f"| {row['lowest']:.3f} – {row['highest']:.3f} | {row['crops_per_s']:.1f} |"
+            )
+    return int(given.check and max(row["ratio"] for row in rows) > BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
