@@ -51,11 +51,11 @@ def test_the_order_is_shuffled_across_shards_and_new_each_epoch(screen):
     assert np.mean([len(set(shards[batch])) for batch in first]) > 2
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 40])
-def test_ranks_have_equal_steps_and_share_nothing_whatever_the_shards(make_screen, rows_of_screen, world_size):
-    folder = make_screen(rows_of_screen[:-3])
+@pytest.mark.parametrize(("world_size", "fields"), [(2, 85), (3, 85), (7, 21)])
+def test_ranks_have_equal_steps_and_share_nothing_whatever_the_shards(make_screen, rows_of_screen, world_size, fields):
+    folder = make_screen(rows_of_screen[:fields])
     shards = ShardDataset(folder).manifest["shards"]
-    assert 3 < len(shards) < 40
+    assert (len(shards) < world_size) == (world_size == 7)
     assert len({shard["samples"] for shard in shards}) > 1  # uneven
     ranks = [Stream(ShardDataset(folder), 4, rank, world_size, buffer=20) for rank in range(world_size)]
     seen = [[row for batch in rows_of(rank) for row in batch] for rank in ranks]
@@ -63,7 +63,7 @@ def test_ranks_have_equal_steps_and_share_nothing_whatever_the_shards(make_scree
     assert {len(rows) for rows in seen} == {4 * ranks[0].steps}
     together = [row for rows in seen for row in rows]
     assert len(together) == len(set(together))
-    assert len(together) > 0.9 * 340
+    assert len(together) > 0.9 * 4 * fields
 
 
 def test_a_rank_without_a_batch_is_told_before_anybody_waits(screen):
