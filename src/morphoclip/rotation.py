@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from morphoclip import configs_dir
 from morphoclip.data import schema
 from morphoclip.evaluation.leaks import split_keys
-from morphoclip.evaluation.unseen import Rotation, rotations, unseen_replicates, unseen_table
+from morphoclip.evaluation.unseen import SHUFFLED, Rotation, rotations, unseen_replicates, unseen_table
 
 Fit = Callable[..., object]
+CONTROLS = {None: "", 0: SHUFFLED}  # seed of the shuffle: how the arm's name ends
 
 
 def read_wells(data: DictConfig) -> pd.DataFrame:
@@ -44,10 +45,12 @@ def run_rotation(config: DictConfig, folder: Path, fit: Fit) -> Path:
     arms: dict[str, list[pd.DataFrame]] = {}
     for preset in config.rotation.baselines:
         tables = normalized(wells, configs_dir() / "normalize" / f"{preset}.yaml", config.rotation.seed)
-        arms[f"CellProfiler, {preset}"] = [pd.concat([unseen_replicates(tables, wells, turn) for turn in turns])]
+        for shuffle, ending in CONTROLS.items():
+            scored = [unseen_replicates(tables, wells, turn, shuffle=shuffle) for turn in turns]
+            arms[f"CellProfiler, {preset}{ending}"] = [pd.concat(scored)]
     for seed in config.rotation.seeds:
         scored = [rotation_scores(config, folder, fit, wells, turn, seed) for turn in turns]
-        for arm in ("untrained", config.name):
+        for arm in [name + ending for name in ("untrained", config.name) for ending in CONTROLS.values()]:
             arms.setdefault(arm, []).append(pd.concat([part[part["arm"] == arm] for part in scored]))
     table = unseen_table(arms, wells, keys)
     table.to_csv(folder / "unseen.csv", index=False, float_format="%.6g")
@@ -80,7 +83,8 @@ def rotation_scores(
     for arm, encoder in encoders.items():
         profiles = embed_features(encoder, TableDataset(wells, loader.mixture.datasets[0].names))
         tables = normalized(profiles, config.normalize, config.rotation.seed)
-        parts.append(unseen_replicates(tables, wells, turn).assign(arm=arm))
+        for shuffle, ending in CONTROLS.items():
+            parts.append(unseen_replicates(tables, wells, turn, shuffle=shuffle).assign(arm=arm + ending))
     scores = pd.concat(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     scores.to_parquet(path, index=False)

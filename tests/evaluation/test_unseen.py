@@ -94,3 +94,22 @@ def test_positives_lie_on_other_plates_and_negatives_on_the_querys_own(wells, ke
     table.loc[controls_elsewhere, features] = 1.1 * table.loc[asked, features].to_numpy(float)
     scored = unseen_replicates([table], wells, turn).set_index(schema.WELL)
     assert scored.loc[wells[schema.WELL][asked], "average_precision"] == 1.0
+
+
+def test_shuffled_labels_score_what_treatment_alone_does(wells, keys):
+    """All compounds do the same thing: labels say nothing, and the control finds that out."""
+    table = profiles(wells, 0)
+    treated = (wells[schema.CONTROL_TYPE] != "negcon").to_numpy()
+    table.loc[treated, "x0"] += 50
+    turns = rotations(wells, keys, 3)
+    real, control = (
+        pd.concat([unseen_replicates([table], wells, turn, shuffle=shuffle) for turn in turns])[
+            "average_precision"
+        ].mean()
+        for shuffle in (None, 0)
+    )
+    assert real == pytest.approx(control)
+    strong = [unseen_replicates([profiles(wells, 8)], wells, turn, shuffle=0) for turn in turns]
+    scored = pd.concat(strong)
+    assert scored["average_precision"].mean() < 0.8
+    assert sorted(scored[schema.PERTURBATION].unique()) == sorted(KEYS)

@@ -13,7 +13,8 @@ from morphoclip.data import schema
 from morphoclip.evaluation.average_precision import average_precision, expected_average_precision
 from morphoclip.evaluation.intervals import LEVEL, cluster_interval
 
-_TREATED = "_treated"
+_TREATED, _HELD = "_treated", "_held"
+SHUFFLED = ", shuffled labels"  # ends the name of such an arm
 WELL = [schema.PLATE, schema.WELL]
 
 
@@ -75,13 +76,17 @@ def _share(seed: int, key: str, folds: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()[:7], "big") % folds
 
 
-def unseen_replicates(tables: Sequence[pd.DataFrame], wells: pd.DataFrame, rotation: Rotation) -> pd.DataFrame:
+def unseen_replicates(
+    tables: Sequence[pd.DataFrame], wells: pd.DataFrame, rotation: Rotation, *, shuffle: int | None = None
+) -> pd.DataFrame:
     """AP of each query: its compound's wells on other plates among the negative controls of its own plate.
 
     Args:
         tables: profiles of all wells by a model of this rotation, normalised; several where cross-fitting made several,
             each with its own half of the controls: their APs are averaged.
         wells: the metadata that `rotations` was given.
+        shuffle: a seed permutes the compounds of each plate's treated wells first, a control: what then exceeds chance is
+            how treated wells differ from controls, whatever they hold.
 
     Returns:
         A row a query: plate, well, perturbation, average_precision, chance.
@@ -92,13 +97,26 @@ def unseen_replicates(tables: Sequence[pd.DataFrame], wells: pd.DataFrame, rotat
         metadata, features = schema.split_columns(table)
         meta = table[metadata].reset_index(drop=True)
         meta[_TREATED] = is_treated(meta)
+        meta[_HELD] = meta[schema.PERTURBATION]
+        if shuffle is not None:
+            meta[schema.PERTURBATION] = _shuffled(meta, shuffle)
         queries = pd.MultiIndex.from_frame(meta[WELL]).isin(asked)
         rules = [schema.PERTURBATION], [schema.PLATE], [schema.PLATE], [_TREATED]
         scored = average_precision(meta, table[features].to_numpy(np.float64), *rules, queries=queries)
         scored = scored[scored["average_precision"].notna() & scored[_TREATED]]
+        scored[schema.PERTURBATION] = scored[_HELD]
         scored["chance"] = expected_average_precision(scored["n_pos_pairs"], scored["n_total_pairs"])
         parts.append(scored[[*WELL, schema.PERTURBATION, "average_precision", "chance"]])
     return pd.concat(parts).groupby([*WELL, schema.PERTURBATION], as_index=False, sort=True).mean()
+
+
+def _shuffled(meta: pd.DataFrame, seed: int) -> pd.Series:
+    """Perturbations permuted among each plate's treated wells; the same wells get the same in any order of rows."""
+    labels = meta[schema.PERTURBATION].copy()
+    rng = np.random.default_rng(seed)
+    for _, rows in meta[meta[_TREATED]].sort_values(WELL).groupby(schema.PLATE, sort=True):
+        labels[rows.index] = rng.permutation(rows[schema.PERTURBATION].to_numpy())
+    return labels
 
 
 def unseen_table(arms: Mapping[str, Sequence[pd.DataFrame]], wells: pd.DataFrame, keys: pd.Series) -> pd.DataFrame:
