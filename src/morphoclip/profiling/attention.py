@@ -85,8 +85,8 @@ def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, blo
     colours = np.array([COLOURS.get(channel, (1.0, 1.0, 1.0)) for channel in encoder.channels])
     rgb = np.clip(np.einsum("chw,ck->hwk", scaled, colours), 0, 1)
     mean = maps.mean(axis=0)
-    lit = rgb * (0.15 + 0.85 * np.clip(mean / np.quantile(mean, 0.99), 0, 1))[..., None]
-    heads = [np.repeat(np.clip(m / np.quantile(m, 0.99), 0, 1)[..., None], 3, axis=2) for m in maps]
+    lit = rgb * (0.15 + 0.85 * _shade(mean))[..., None]
+    heads = [np.repeat(_shade(m)[..., None], 3, axis=2) for m in maps]
     height = round(width * field.shape[1] / field.shape[2])
     small = [Image.fromarray((tile * 255).astype(np.uint8)).resize((width, height)) for tile in (rgb, lit, *heads)]
     columns = min(4, len(small))
@@ -95,6 +95,11 @@ def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, blo
     for place, tile in enumerate(small):
         sheet.paste(tile, (place % columns * (width + GAP), place // columns * (height + GAP)))
     return sheet
+
+
+def _shade(attention: np.ndarray) -> np.ndarray:
+    """Attention in [0, 1]: full at the 99th percentile, or at twice even attention where nothing stands out."""
+    return np.clip(attention / max(2.0, np.quantile(attention, 0.99)), 0, 1)
 
 
 def draw_attention(
