@@ -162,6 +162,8 @@ class Conditions(nn.Module):
             states = frozen[places.to(frozen.device)]
         else:
             states = recomputed(tower, run, len(places), self.recompute)
+        if next(tower.parameters(), None) is None:  # a fingerprint as it is: float32, whatever the method computes in
+            states = states.to(self.projections[number].weight.dtype)
         if self.dose is not None:
             states = torch.cat([states, self.dose(self.amount[rows.to(self.device)].to(states.dtype))], dim=1)
         return self.projections[number](self.heads[number](states))
