@@ -1,9 +1,10 @@
 """How fast crops of CPJUMP1's images come from disk, side by side in one run.
 
 `python -m benchmarks.loader [--images DIR] [--check] [--json]`. Crops are 5 x 224 x 224 uint16 of the images in
-../shared/data/cpjump1, written to shards in every codec, and in the page cache. On one core: reading, checking and
-decoding into a buffer that is there; a plain `webdataset` pipeline over the png16 shards; and reading a field's five LZW
-TIFFs and cropping. On two cores: whole batches, by our threads and by a DataLoader's processes. A rate is the best of
+../shared/data/cpjump1, written to shards in every codec, and in the page cache as a read from disk leaves them there
+(pages as small as a write leaves them are slower to read: the row `raw, just written`). On one core: reading, checking and
+decoding into a buffer that is there; beside raw, `os.preadv` of the same bytes and nothing else; a plain `webdataset`
+pipeline over the png16 shards; and reading a field's five LZW TIFFs and cropping. On two cores: whole batches, by our threads and by a DataLoader's processes. A rate is the best of
 some short repeats; beside it stands the rate a second of processor time, which other work on the machine changes less:
 bars of one core are held against that one, bars of two cores against the clock.
 """
@@ -38,6 +39,7 @@ from morphoclip.data.sources import find_images, path_columns
 SIZE = 224
 BATCH = 64
 PEER = "webdataset pipeline, png16"
+PREADV, WRITTEN = "os.preadv of the raw crops", "raw, just written"
 FIELDS = "five LZW TIFFs, one crop each"
 THREADS, PROCESSES = "blosc batches, 2 threads", "blosc batches, 2 processes"
 BARS = {"raw": 15_000.0, "blosc": 2_000.0, THREADS: 1_500.0}
@@ -109,6 +111,32 @@ def decode(dataset: ShardDataset, most: int) -> Callable[[], int]:
     return run
 
 
+def plain_preadv(dataset: ShardDataset, most: int) -> Callable[[], int]:
+    """The least that reading a raw crop takes: its bytes into the same buffer, unchecked, places looked up before."""
+    out = np.ones(dataset.shape, np.uint16)
+    rows = np.random.default_rng(0).permutation(len(dataset))[:most]
+    header = bytearray(int(dataset.index["nbytes"][0]) - out.nbytes)
+    shards = [os.open(dataset.folder / "shards" / shard["name"], os.O_RDONLY) for shard in dataset.manifest["shards"]]
+    places = [(shards[dataset.index["shard"][row]], int(dataset.index["offset"][row])) for row in rows]
+
+    def run() -> int:
+        for file, offset in places:
+            os.preadv(file, [header, out], offset)
+        return len(places)
+
+    return run
+
+
+def read_again(folder: Path) -> None:
+    """Drop a folder's shards from the page cache and read them from disk."""
+    for path in sorted((folder / "shards").glob("*.tar")):
+        with path.open("rb", buffering=0) as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while file.read(2**22):
+                pass
+
+
 def plain_webdataset(folder: Path, most: int) -> Callable[[], int]:
     """What reads the same shards without us: webdataset and imagecodecs, a crop at a time, copied to a buffer."""
     shards = sorted(map(str, (folder / "shards").glob("*.tar")))
@@ -162,6 +190,11 @@ def measure(folder: Path, files: list[dict], repeats: int) -> list[dict]:
     cores = sorted(os.sched_getaffinity(0))
     rows = []
     os.sched_setaffinity(0, cores[:1])
+    raw = ShardDataset(folder / "raw")
+    rows.append({"row": WRITTEN, "cores": 1} | rate(decode(raw, 480), repeats))
+    for name in CODECS:
+        read_again(folder / name)
+    rows.append({"row": PREADV, "cores": 1} | rate(plain_preadv(raw, 480), repeats))
     for name in CODECS:
         dataset = ShardDataset(folder / name)
         slow = name in ("png16", "tiff")
@@ -213,6 +246,7 @@ def main() -> int:
             line = f"{row['row']:<32}{row['cores']:>6}{row['crops_per_s']:>10.0f}"
             print(f"{line}{row['crops_per_processor_s']:>15.0f}{bar:>9}")
         print(f"\nblosc / {PEER}: {ratio:.1f} (bar {RATIO_BAR:.0f})")
+        print(f"raw / {PREADV}: {by_name['raw'] / by_name[PREADV]:.2f}")
     if given.check and missed:
         print(f"missed: {', '.join(missed)}", file=sys.stderr)
     return int(given.check and bool(missed))
