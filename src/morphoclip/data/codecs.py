@@ -10,6 +10,7 @@ import numpy as np
 from numcodecs import blosc
 
 from morphoclip.data import companding
+from morphoclip.data.prediction import distances, restore
 
 # Blosc's own threads fight with the loader's and are unsafe after a fork.
 blosc.use_threads = False
@@ -59,7 +60,7 @@ def _encode_blosc(image: np.ndarray) -> bytes:
     return blosc.compress(image, b"zstd", 3, blosc.SHUFFLE)
 
 
-def _chunk_bytes(chunk: bytes | memoryview) -> int:
+def _chunk_bytes(chunk: bytes) -> int:
     """Size of the decompressed chunk, from Blosc-1's header."""
     return int.from_bytes(chunk[4:8], "little")
 
@@ -71,21 +72,12 @@ def _decode_blosc(data: bytes, out: np.ndarray) -> None:
 
 
 def _encode_sqrt(image: np.ndarray) -> bytes:
-    """The smallest code (2 bytes), then the codes above it as a Blosc chunk of uint8, or of uint16 where 255 are too few."""
-    codes = companding.compand(image)
-    base = codes.min()
-    codes -= base
-    return base.astype("<u2").tobytes() + _encode_blosc(codes.astype(np.uint8) if codes.max() < 256 else codes)
+    return blosc.compress(distances(companding.compand(image)), b"zstd", 1, blosc.SHUFFLE)
 
 
 def _decode_sqrt(data: bytes, out: np.ndarray) -> None:
-    base, chunk = int.from_bytes(data[:2], "little"), memoryview(data)[2:]
-    dtype = {out.size: np.uint8, 2 * out.size: np.uint16}.get(_chunk_bytes(chunk))
-    if dtype is None:
-        raise ValueError(f"{_chunk_bytes(chunk)} bytes of codes where {out.shape} {out.dtype} needs {out.nbytes}")
-    codes = np.empty(out.shape, dtype)
-    blosc.decompress(chunk, codes)
-    companding.expand(codes, base, out)
+    _decode_blosc(data, out)
+    companding.expand(restore(out), out)
 
 
 def _encode_png(image: np.ndarray) -> bytes:

@@ -51,13 +51,13 @@ def compand(image: np.ndarray) -> np.ndarray:
     return _tables()[0][image]
 
 
-def expand(codes: np.ndarray, base: int, out: np.ndarray) -> None:
-    """Write the intensities that `base` + codes (uint8 or uint16) stand for to `out`, uint16 of the same shape.
+def expand(codes: np.ndarray, out: np.ndarray) -> None:
+    """Write the intensities that codes stand for to `out`, uint16 both; they may be one array.
 
     Raises:
         ValueError: a code that stands for nothing.
     """
-    values = _tables()[1][base:]
+    values = _tables()[1]
     if codes.max() >= len(values):
-        raise ValueError(f"code {base + int(codes.max())} where there are {base + len(values)}: the crop is damaged")
+        raise ValueError(f"code {codes.max()} where there are {len(values)}: the crop is damaged")
     np.take(values, codes, out=out, mode="clip")  # checked above; the default mode would go by a copy of `out`
