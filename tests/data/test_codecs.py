@@ -104,7 +104,7 @@ def test_the_noise_model_is_not_above_the_noise_of_real_images(real_data):
 
 def test_codes_that_stand_for_nothing_are_refused():
     data = CODECS["blosc"].encode(distances(np.full((5, 8, 8), 60000, np.uint16)))
-    with pytest.raises(ValueError, match="code 60000 .* is damaged"):
+    with pytest.raises(ValueError, match=r"code 60000 .* is damaged"):
         get_codec("sqrt").decode(data, np.empty((5, 8, 8), np.uint16))
 
 
