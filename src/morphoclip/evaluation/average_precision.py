@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from morphoclip.evaluation.similarity import Similarity, checked_features, simil
 _BLOCK_BYTES = 48 * 2**20
 _FEW_CLASSES = 16
 _SCAN_RATIO = 256
-_SHORT_ROW = 1024
+_CACHE_BYTES = 2**19
 
 
 def average_precision(
@@ -74,10 +75,8 @@ def average_precision(
 
 def expected_average_precision(n_pos: np.ndarray, n_total: np.ndarray) -> np.ndarray:
     """Mean AP of random rankings of `n_pos` positives among `n_total`: [(k-1)(n-H_n)/(n-1) + H_n] / n."""
-    from scipy.special import digamma
-
     k, n = np.asarray(n_pos, float), np.asarray(n_total, float)
-    harmonic = digamma(n + 1) + np.euler_gamma
+    harmonic = _harmonic(np.asarray(n_total, np.int64))
     with np.errstate(divide="ignore", invalid="ignore"):
         value = ((k - 1) * (n - harmonic) / (n - 1) + harmonic) / n
     return np.where(k == n, 1.0, value)
@@ -138,11 +137,31 @@ class _Counter:
         rows, places = np.nonzero((tied > 0) & ~beside)
         rank, t = places + above[rows, places], 1 + tied[rows, places]
         precision[rows, places] = (places + 1) * (_harmonic(rank + t) - _harmonic(rank)) / t
-        for row in np.flatnonzero(((tied > 0) & beside).any(axis=1)):
-            some = np.flatnonzero(tied[row])
-            precision[row, some] = _expected_precision(
-                positives[row], some, above[row, some], tied[row, some], self.tolerance
-            )
+        rows, places = np.nonzero((tied > 0) & beside)
+        precision[rows, places] = self._expected_precision(positives, rows, places, above, tied)
+
+    def _expected_precision(
+        self, positives: np.ndarray, rows: np.ndarray, places: np.ndarray, above: np.ndarray, tied: np.ndarray
+    ) -> np.ndarray:
+        """The share of the positives (Q, P; best first) at (rows, places) in the precision expected over orders of ties.
+
+        A block of p positives and m negatives has T = p + m places, below a positives and b negatives. Place t holds a
+        positive with chance p / T, and then (t - 1)(p - 1)/(T - 1) others of the block are expected before it, so the
+        block's sum of precisions is (p/T) sum_t [a + 1 + (t - 1)(p - 1)/(T - 1)] / (a + b + t); one positive gets 1/p.
+        Sums over t are differences of harmonic numbers.
+        """
+        first, last = np.empty((2, len(rows)), np.int64)
+        tolerance = positives.dtype.type(self.tolerance)
+        ends = np.append(np.flatnonzero(np.diff(rows)) + 1, len(rows))
+        for start, end in pairwise([0, *ends] if len(rows) else []):
+            ascending = -positives[rows[start]]
+            tie = ascending[places[start:end]]
+            first[start:end] = ascending.searchsorted(tie - tolerance)
+            last[start:end] = ascending.searchsorted(tie + tolerance, "right")
+        p, t = last - first, last - first + tied[rows, places]
+        rank = first + above[rows, places]
+        reciprocals = _harmonic(rank + t) - _harmonic(rank)
+        return ((first + 1) * reciprocals + (p - 1) / (t - 1) * (t - (rank + 1) * reciprocals)) / t
 
 
 def _count_from(
@@ -154,36 +173,35 @@ def _count_from(
     width = negatives.shape[1]
     scan = width > _SCAN_RATIO * positives.shape[1]  # few positives: scanning beats sorting
 
-    def count(row: int) -> None:
+    def scanned(row: int) -> None:
+        for i in range(n_pos[row]):
+            above[row, i] = np.count_nonzero(negatives[row] > upper[row, i])
+            from_here[row, i] = np.count_nonzero(negatives[row] >= lower[row, i])
+
+    def searched(row: int) -> None:
         values, k = negatives[row], n_pos[row]
-        if scan:
-            for i in range(k):
-                above[row, i] = np.count_nonzero(values > upper[row, i])
-                from_here[row, i] = np.count_nonzero(values >= lower[row, i])
-            return
-        if not together:
-            values.sort()
         below = values.searchsorted(upper[row, :k], "right")
         above[row, :k] = from_here[row, :k] = width - below
         tied = (values[below - 1] >= lower[row, :k]).nonzero()[0]  # where below is 0 the search finds none
         if len(tied):
             from_here[row, tied] = width - values.searchsorted(lower[row, tied])
 
-    together = width < _SHORT_ROW
-    if together and not scan:
-        negatives.sort(axis=1)
-    _over_rows(count, len(negatives), threaded=not together)
+    def count(rows: slice) -> None:
+        if not scan:
+            negatives[rows].sort(axis=1)
+        for row in range(rows.start, rows.stop):
+            (scanned if scan else searched)(row)
+
+    # numpy sorts and searches without the GIL: two threads, each a few rows at a time, as many as its cache holds
+    size = max(1, _CACHE_BYTES // max(1, width * negatives.itemsize))
+    parts = [slice(start, min(start + size, len(negatives))) for start in range(0, len(negatives), size)]
+    if len(parts) < 2:
+        for part in parts:
+            count(part)
+    else:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(count, parts))
     return above, from_here
-
-
-def _over_rows(function: Callable[[int], None], rows: int, threaded: bool) -> None:
-    """Call `function` on every row; long rows on two threads, since numpy sorts and searches without the GIL."""
-    if not threaded:
-        for row in range(rows):
-            function(row)
-        return
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda part: [function(row) for row in part], (range(0, rows, 2), range(1, rows, 2))))
 
 
 @cache
@@ -193,25 +211,6 @@ def _harmonic_numbers(n: int) -> np.ndarray:
 
 def _harmonic(n: np.ndarray) -> np.ndarray:
     return _harmonic_numbers(1 << int(n.max(initial=1)).bit_length())[n]
-
-
-def _expected_precision(
-    positives: np.ndarray, places: np.ndarray, above: np.ndarray, tied: np.ndarray, tolerance: float
-) -> np.ndarray:
-    """The share of the positives (P,; best first) at `places` (K,) in the precision expected over orders of their ties.
-
-    A block of p positives and m negatives has T = p + m places, below a positives and b negatives. Place t holds a
-    positive with chance p / T, and then (t - 1)(p - 1)/(T - 1) others of the block are expected before it, so the
-    block's sum of precisions is (p/T) sum_t [a + 1 + (t - 1)(p - 1)/(T - 1)] / (a + b + t); one positive gets 1/p.
-    Sums over t are differences of harmonic numbers. `above` is b and `tied` m > 0, both (K,).
-    """
-    ascending = -positives
-    a = ascending.searchsorted(ascending[places] - positives.dtype.type(tolerance))
-    p = ascending.searchsorted(ascending[places] + positives.dtype.type(tolerance), "right") - a
-    t = p + tied
-    rank = a + above
-    reciprocals = _harmonic(rank + t) - _harmonic(rank)
-    return ((a + 1) * reciprocals + (p - 1) / (t - 1) * (t - (rank + 1) * reciprocals)) / t
 
 
 def _single_label(
