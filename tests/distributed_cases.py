@@ -265,11 +265,11 @@ def exact(method):
     return method.double()
 
 
-def trained(rank: int, world: int, name: str) -> list[Tensor]:
+def trained(rank: int, world: int, name: str, **kw) -> list[Tensor]:
     """Loss, weights and buffers after two Trainer steps in float64 under DDP, each rank with its own bags."""
     from tests.methods.tiny import METHODS, batch_of, loader, trainer
 
-    method = exact(METHODS[name]())
+    method = exact(METHODS[name](**kw))
     run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
     run.fit(method, loader(batch_of(name, own_rows(rank, world, 3))))
     return [method.last_loss, *(value for value in method.state_dict().values() if isinstance(value, Tensor))]
@@ -321,6 +321,33 @@ def cwa_msn_training(rank, world):
     return trained(rank, world, "cwa_msn")
 
 
+def on_sampled_channels(rank: int, world: int, name: str) -> list[Tensor]:
+    """`trained` on a ChannelViT that sees four of five channels in the first step and two in the second."""
+    from tests.methods.tiny import CHANNEL_VIT
+
+    return trained(rank, world, name, encoder=CHANNEL_VIT, seed=1)
+
+
+@case
+def simclr_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "simclr")
+
+
+@case
+def dino_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "dino")
+
+
+@case
+def cwa_msn_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "cwa_msn")
+
+
+@case
+def clip_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "clip")
+
+
 @case
 def online_knn(rank, world):
     """The monitor shares its crops among ranks and gives what one process would."""
@@ -336,11 +363,14 @@ def online_knn(rank, world):
 
 
 def run_rank(rank: int, world: int, folder: str) -> None:
-    """Entry of a spawned process: all cases, results to `folder`/rank<k>.pt."""
+    """Entry of a spawned process: all cases and resumes on `folder`/screen, results to `folder`/rank<k>.pt."""
+    from tests.methods.resume import METHODS, differences
+
     torch.set_num_threads(1)
     # As a launcher would say it, so that Lightning starts no processes of its own.
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {name: [t.detach() for t in function(rank, world)] for name, function in CASES.items()}
-    torch.save(results, Path(folder) / f"rank{rank}.pt")
+    changed = {name: differences(name, Path(folder) / "screen", Path(folder) / name, world) for name in METHODS}
+    torch.save({"cases": results, "changed by resuming": changed}, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from tests.distributed_cases import CASES, run_rank
+from tests.methods.resume import METHODS, small_screen
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     """Results of all cases on two ranks; one spawn for all, as starting a process takes seconds."""
     folder = tmp_path_factory.mktemp("ranks")
+    small_screen(folder / "screen")
     torch.multiprocessing.spawn(run_rank, args=(2, str(folder)), nprocs=2)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
@@ -18,8 +20,13 @@ def two_ranks(tmp_path_factory):
 def test_two_ranks_equal_one_process(name, two_ranks):
     expected = CASES[name](0, 1)
     for number, single in enumerate(expected):
-        mean = (two_ranks[0][name][number] + two_ranks[1][name][number]) / 2
+        mean = (two_ranks[0]["cases"][name][number] + two_ranks[1]["cases"][name][number]) / 2
         torch.testing.assert_close(
             mean, single.to(mean.dtype), rtol=1e-6, atol=1e-9, msg=lambda m, n=number: f"output {n}: {m}"
         )
     assert any(t.abs().sum() > 0 for t in expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_resumed_on_two_ranks_ends_where_an_uninterrupted_one_does_bit_for_bit(name, two_ranks):
+    assert [results["changed by resuming"][name] for results in two_ranks] == [[], []]

@@ -38,7 +38,7 @@ PERTURBATION = torch.tensor([0, 1, 2, 0, 0, 2])
 def simclr(**kw: Any) -> SimCLR:
     torch.manual_seed(0)
     loss = {"_target_": "morphoclip.losses.NTXentLoss"}
-    return SimCLR(ENCODER, OPTIMIZER, AUGMENT, **{"loss": loss, "head": [16, 8], **kw})
+    return SimCLR(kw.pop("encoder", ENCODER), OPTIMIZER, AUGMENT, **{"loss": loss, "head": [16, 8], **kw})
 
 
 TEXT = {
@@ -77,6 +77,7 @@ def view(size: int) -> dict[str, Any]:
     return {"_target_": "morphoclip.augment.Compose", "transforms": [crop, *AUGMENT["transforms"]]}
 
 
+CHANNEL_VIT = {"name": "channel_vit", "image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "heads": 2}
 TWO_SIZES = ENCODER | {"dynamic_img_size": True}
 MOMENTUM = {"_target_": "morphoclip.training.schedules.cosine", "_partial_": True, "start": 0.9, "end": 1.0}
 RAMP = {"_target_": "morphoclip.training.schedules.ramp", "_partial_": True, "warmup": 2, "start": 0.02, "end": 0.04}
@@ -85,18 +86,19 @@ RAMP = {"_target_": "morphoclip.training.schedules.ramp", "_partial_": True, "wa
 def dino(**kw: Any) -> DINO:
     torch.manual_seed(0)
     settings = {"local_views": 2, "out_dim": 12, "head": {"hidden": 16, "bottleneck": 8}, "koleo_weight": 0.1}
-    return DINO(TWO_SIZES, OPTIMIZER, view(12), view(8), RAMP, MOMENTUM, **(settings | kw))
+    return DINO(kw.pop("encoder", TWO_SIZES), OPTIMIZER, view(12), view(8), RAMP, MOMENTUM, **(settings | kw))
 
 
 def mae(**kw: Any) -> MAE:
     torch.manual_seed(0)
-    return MAE(ENCODER, OPTIMIZER, AUGMENT, **({"decoder": {"width": 8, "depth": 1, "heads": 2}} | kw))
+    settings = {"decoder": {"width": 8, "depth": 1, "heads": 2}}
+    return MAE(kw.pop("encoder", ENCODER), OPTIMIZER, AUGMENT, **(settings | kw))
 
 
 def cwa_msn(**kw: Any) -> CWAMSN:
     torch.manual_seed(0)
     settings = {"local_views": 2, "mask_ratio": 0.3, "prototypes": 5, "head": [16, 8]}
-    return CWAMSN(TWO_SIZES, OPTIMIZER, view(12), view(8), MOMENTUM, **(settings | kw))
+    return CWAMSN(kw.pop("encoder", TWO_SIZES), OPTIMIZER, view(12), view(8), MOMENTUM, **(settings | kw))
 
 
 METHODS = {"simclr": simclr, "clip": clip, "dino": dino, "mae": mae, "cwa_msn": cwa_msn}

@@ -34,18 +34,22 @@ def test_tokens_are_the_patches_of_one_channel_after_another():
     torch.testing.assert_close(encoder.forward_tokens(other, keep), tokens)
 
 
-def test_training_shows_each_image_its_own_subset_of_every_size():
-    backbone = create_encoder("channel_vit", **SMALL).train().backbone
-    torch.manual_seed(0)
-    draws = [backbone.choose_channels(64, 5) for _ in range(60)]
-    assert {chosen.shape[1] for chosen in draws} == {1, 2, 3, 4, 5}
-    counts = torch.zeros(5)
-    for chosen in draws:
-        assert all(len(set(row)) == len(row) for row in chosen.tolist())
-        counts += chosen.flatten().bincount(minlength=5)
-    torch.testing.assert_close(counts / counts.sum(), torch.full((5,), 0.2), atol=0.02, rtol=0)
-    assert len({tuple(row) for chosen in draws for row in chosen.tolist() if len(row) == 1}) == 5
-    assert backbone.eval().choose_channels(2, 5).tolist() == [[0, 1, 2, 3, 4]] * 2
+def test_channels_not_shown_have_no_say():
+    encoder = create_encoder("channel_vit", **SMALL).eval()
+    shown = torch.tensor([[0, 3], [1, 2], [0, 4]])
+    keep = torch.tensor([[0, 3], [1, 2], [2, 0]])
+    assert encoder.forward_tokens(pixels(), keep, shown).shape == (3, 1 + 2 * 2, 16)
+    expected, other = encoder(pixels(), shown=shown), pixels()
+    other[0, [1, 2, 4]] = 0.5
+    torch.testing.assert_close(encoder(other, shown=shown), expected)
+    other[0, 3] = 0.5
+    assert not torch.allclose(encoder(other, shown=shown)[0], expected[0], atol=1e-4)
+
+
+def test_other_encoders_see_all_channels():
+    encoder = create_encoder("vit_demo", image_size=16, embed_dim=16, depth=1, heads=2)
+    with pytest.raises(TypeError, match="only channel_vit"):
+        encoder(pixels(), shown=torch.zeros(3, 1, dtype=torch.int64))
 
 
 def test_other_sizes_get_interpolated_positions():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from morphoclip.augment import Compose
+from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
 from morphoclip.distributed import rank, world_size
 from morphoclip.models import Encoder, create_encoder
@@ -97,6 +97,22 @@ class Method(pl.LightningModule):
             parameters = augmentation.draw(count, x.shape[1], draws)
             views.append(self.encoder.standardise(augmentation.apply(x, [rows[own] for rows in parameters])))
         return views
+
+    def sampled_channels(self, crops: int, batch_idx: int, *purposes: str) -> Tensor | None:
+        """int64 (V·crops, m), view-major: channels that each view of each crop shows; None to encoders that see all.
+
+        m is alike for all views and ranks of a step, so that views can share a forward pass.
+        """
+        if not getattr(getattr(self.encoder, "backbone", None), "channel_sampling", False):
+            return None
+        channels = len(self.encoder.channels)
+        draws = generator(self.seed, *self.step_key(batch_idx), "number of channels")
+        shown = int(torch.randint(1, channels + 1, (), generator=draws))
+        chosen = []
+        for purpose in purposes:
+            count, own, draws = self.draws(crops, batch_idx, f"channels of {purpose}")
+            chosen.append(draw_visible(count, channels, shown, draws)[own, :shown])
+        return torch.cat(chosen).to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(fold(self.seed, *self.step_key(batch_idx), "dropout", rank()))

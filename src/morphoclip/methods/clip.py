@@ -151,24 +151,26 @@ class CLIP(Method):
     def embed_crops(self, batch: Batch, batch_idx: int) -> Tensor:
         """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 on padding; a batch without bags has bags of one."""
         (view,) = self.views(as_crops(batch), batch_idx, "view")
+        shown = self.sampled_channels(len(view), batch_idx, "view")
         if batch.mask is None or batch.mask.all():
-            return self.project(view).unflatten(0, (len(batch), -1))
+            return self.project(view, shown).unflatten(0, (len(batch), -1))
         # Padding costs nothing and has no say in batch statistics.
         present = batch.mask.flatten()
-        crops = self.project(view[present])
+        crops = self.project(view[present], None if shown is None else shown[present])
         return (
             crops.new_zeros(len(view), crops.shape[1])
             .masked_scatter(present[:, None], crops)
             .unflatten(0, (len(batch), -1))
         )
 
-    def project(self, view: Tensor) -> Tensor:
-        """Joint embeddings (n, embed_dim) of preprocessed crops (n, C, H, W)."""
+    def project(self, view: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Joint embeddings (n, embed_dim) of preprocessed crops (n, C, H, W); `shown` as in `Encoder.forward_tokens`."""
         if self.recompute is None:
-            return self.image_projection(self.encoder(view))
+            return self.image_projection(self.encoder(view, shown=shown))
         # The projection normalises over the batch, so only what lies before it runs in chunks.
         backbone = self.encoder.backbone
-        features = recomputed(backbone, lambda chunk: backbone(view[chunk]), len(view), self.recompute)
+        inputs = (view,) if shown is None else (view, shown)
+        features = recomputed(backbone, lambda rows: backbone(*(x[rows] for x in inputs)), len(view), self.recompute)
         return self.image_projection(self.encoder.projection(features))
 
     def instances(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -72,10 +72,12 @@ class CWAMSN(Distillation):
         (whole,) = self.views(second, batch_idx, "target view", augmentation=self.global_view)
         targets = self.teacher_head(self.teacher_encoder(whole))  # (B, D)
         (large,) = self.views(first, batch_idx, "anchor view", augmentation=self.global_view)
-        embeddings = [self.encoder(large, keep=self.visible_patches(large, batch_idx))]
+        shown = self.sampled_channels(len(large), batch_idx, "anchor view")
+        embeddings = [self.encoder(large, keep=self.visible_patches(large, batch_idx), shown=shown)]
         if self.local_views:
             small = torch.cat(self.views(first, batch_idx, *self.local_views, augmentation=self.local_view))
-            embeddings.append(self.encoder(small))
+            shown = self.sampled_channels(len(large), batch_idx, *self.local_views)
+            embeddings.append(self.encoder(small, shown=shown))
         anchors = self.head(torch.cat(embeddings))  # (V·B, D), view-major
         loss = self.loss(anchors, targets, self.prototypes)
         sharp = F.linear(F.normalize(targets, dim=1), F.normalize(self.prototypes.detach(), dim=1))

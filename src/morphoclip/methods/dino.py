@@ -70,10 +70,12 @@ class DINO(Distillation):
             self.views(crops, batch_idx, *self.global_views, augmentation=self.global_view)
         )  # (2B, C, H, W)
         targets = self.teacher_head(self.teacher_encoder(large))  # (2B, K)
-        embeddings = [self.encoder(large)]  # one call a resolution
+        # One call a resolution.
+        embeddings = [self.encoder(large, shown=self.sampled_channels(len(crops), batch_idx, *self.global_views))]
         if self.local_views:
             small = torch.cat(self.views(crops, batch_idx, *self.local_views, augmentation=self.local_view))
-            embeddings.append(self.encoder(small))
+            shown = self.sampled_channels(len(crops), batch_idx, *self.local_views)
+            embeddings.append(self.encoder(small, shown=shown))
         outputs = self.head(torch.cat(embeddings)).split(len(crops))  # V of (B, K)
         temperature = self.teacher_temp(self.global_step, self.total_steps)
         center = self.loss.center.clone()

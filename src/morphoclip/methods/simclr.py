@@ -13,6 +13,8 @@ from morphoclip.methods.base import Method, build
 from morphoclip.methods.crops import as_crops, first_crops
 from morphoclip.models import ProjectionHead
 
+PURPOSES = ("view 1", "view 2")
+
 
 class SimCLR(Method):
     """Chen et al. 2020 with Kim et al.'s head (D-512-128, ReLU, no batch norm).
@@ -42,11 +44,14 @@ class SimCLR(Method):
         self.loss = build(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        features = [self.encoder(view) for view in self.views(as_crops(batch), batch_idx, "view 1", "view 2")]
+        features = [
+            self.encoder(view, shown=self.sampled_channels(len(view), batch_idx, purpose))
+            for purpose, view in zip(PURPOSES, self.views(as_crops(batch), batch_idx, *PURPOSES), strict=True)
+        ]
         loss = self.loss(*(self.head(f) for f in features))
         return self.report(loss, features[0], batch)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Two rows a crop: its views."""
-        views = self.views(first_crops(batch, 4), batch_idx, "view 1", "view 2")
+        views = self.views(first_crops(batch, 4), batch_idx, *PURPOSES)
         return {"views": self.frames(torch.stack(views, dim=1).flatten(0, 1))}

@@ -12,13 +12,14 @@ class ChannelViT(nn.Module):
     """Bao et al. 2024: one patch embedding for all channels, an embedding a channel, positions shared by channels.
 
     Hierarchical channel sampling, in training alone: a number m of channels is drawn evenly from 1 … C a batch, then for
-    each image which m. The cost grows with channels: a crop has C times the tokens of a plain ViT.
+    each image which m. Methods draw both for the batches of all ranks (`Method.sampled_channels`) and hand them over.
+    The cost grows with channels: a crop has C times the tokens of a plain ViT.
 
     Args:
         in_channels: C.
         image_size, patch_size: pixels; images of another size get interpolated positions.
         embed_dim, depth, heads, mlp_ratio, drop_path_rate: of the transformer; the defaults are ViT-S.
-        channel_sampling: False shows all channels in training too.
+        channel_sampling: whether methods should sample channels in training; False shows all of them there too.
         global_pool: `token` (class token) or `avg` (mean over the others).
     """
 
@@ -53,27 +54,22 @@ class ChannelViT(nn.Module):
         for table in (self.cls_token, self.pos_embed, self.channel_embedding):
             nn.init.trunc_normal_(table, std=0.02)
 
-    def forward_features(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward_features(self, x: Tensor, keep: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
         """Normalised tokens of images (B, C, H, W): the class token, then the patches of one channel after another.
 
-        `keep` (B, L') int64 are the patches to see, in every channel; (B, 1 + C·L', D), or in training fewer channels.
+        `keep` (B, L') int64 are the patches to see, in every channel; `shown` (B, m) int64 the channels of each image,
+        None all of them. (B, 1 + m·L', D).
         """
         count, channels, height, width = x.shape
-        chosen = self.choose_channels(count, channels).to(x.device)  # (B, m)
-        x = x.gather(1, chosen[..., None, None].expand(-1, -1, height, width))
-        tokens = self.patch_embed(x.flatten(0, 1)[:, None]).unflatten(0, chosen.shape)  # (B, m, L, D)
-        tokens = tokens + self.positions(height, width) + self.channel_embedding[chosen][:, :, None]
+        if shown is None:
+            shown = torch.arange(channels, device=x.device).expand(count, -1)
+        x = x.gather(1, shown[..., None, None].expand(-1, -1, height, width))
+        tokens = self.patch_embed(x.flatten(0, 1)[:, None]).unflatten(0, shown.shape)  # (B, m, L, D)
+        tokens = tokens + self.positions(height, width) + self.channel_embedding[shown][:, :, None]
         if keep is not None:
-            tokens = tokens.gather(2, keep[:, None, :, None].expand(-1, chosen.shape[1], -1, tokens.shape[-1]))
+            tokens = tokens.gather(2, keep[:, None, :, None].expand(-1, shown.shape[1], -1, tokens.shape[-1]))
         tokens = torch.cat([self.cls_token.expand(count, -1, -1), tokens.flatten(1, 2)], dim=1)
         return self.norm(self.blocks(tokens))
-
-    def choose_channels(self, count: int, channels: int) -> Tensor:
-        """int64 (count, m), the channels each image shows, in order: all of them but in training with sampling."""
-        if not (self.training and self.channel_sampling):
-            return torch.arange(channels).expand(count, -1)
-        shown = int(torch.randint(1, channels + 1, ()))
-        return torch.rand(count, channels).argsort(dim=1)[:, :shown].sort(dim=1).values
 
     def positions(self, height: int, width: int) -> Tensor:
         """Position embeddings (1, L, D) for images of this size."""
@@ -84,5 +80,5 @@ class ChannelViT(nn.Module):
         """Embeddings (B, D) of tokens."""
         return tokens[:, 0] if self.global_pool == "token" else tokens[:, 1:].mean(dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, shown: Tensor | None = None) -> Tensor:
+        return self.forward_head(self.forward_features(x, shown=shown))

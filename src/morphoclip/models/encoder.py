@@ -72,18 +72,19 @@ class Encoder(nn.Module):
         """uint16 crops (B, C, H, W) with their limits (B, C) to what `forward` takes."""
         return self.standardise(self.scale(images, low, high))
 
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Embeddings (B, D) of preprocessed crops (B, C, H, W), from all patches or those of `keep` (B, L') alone."""
-        if keep is None:
+    def forward(self, x: Tensor, keep: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
+        """Embeddings (B, D) of preprocessed crops (B, C, H, W); `keep` and `shown` as in `forward_tokens`."""
+        if keep is None and shown is None:
             return self.projection(self.backbone(x))
-        return self.projection(self.backbone.forward_head(self.forward_tokens(x, keep)))
+        return self.projection(self.backbone.forward_head(self.forward_tokens(x, keep, shown)))
 
-    def forward_tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward_tokens(self, x: Tensor, keep: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
         """Normalised tokens before pooling and projection.
 
         Args:
             x: preprocessed crops (B, C, H, W).
             keep: int64 (B, L'), which patches the transformer sees (the others are masked out); None sees all.
+            shown: int64 (B, m), which channels `channel_vit` sees; None shows all. No other backbone takes it.
 
         Returns:
             (B, P + L', width): P prefix tokens, then the patches in the order of `keep`; of `channel_vit`, those of one
@@ -91,14 +92,17 @@ class Encoder(nn.Module):
             feature map, `per_channel` a token a channel.
 
         Raises:
-            TypeError: patches are masked but the backbone is not a timm vision transformer.
+            TypeError: patches are masked but the backbone is not a timm vision transformer, or channels are left out but
+                it is not `channel_vit`.
         """
-        if keep is None:
-            features = self.backbone.forward_features(x)
-            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
         vit = self.backbone
         if isinstance(vit, ChannelViT):
-            return vit.forward_features(x, keep)
+            return vit.forward_features(x, keep, shown)
+        if shown is not None:
+            raise TypeError(f"{type(vit).__name__} sees all channels at once: only channel_vit takes a choice of them")
+        if keep is None:
+            features = vit.forward_features(x)
+            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
         if not (hasattr(vit, "blocks") and hasattr(vit, "_pos_embed")):
             raise TypeError(f"{type(vit).__name__} has no patch tokens to mask: use a vision transformer")
         tokens = vit._pos_embed(vit.patch_embed(x))

@@ -1,0 +1,53 @@
+"""2N steps beside N + resume + N, on one process or as one of several ranks.
+
+Data come from a folder through the data module and the run stops in the middle of an epoch, so that the sampler's place
+is part of it; encoders drop paths, so that the random state of each rank is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from morphoclip.data import CellDataModule, schema
+from tests.data.conftest import screen_rows, write_screen
+from tests.methods.tiny import ENCODER, METHODS, TWO_SIZES, trainer
+
+# What all ranks take together in a step, such that an epoch has three.
+SAMPLING: dict[str, tuple[int, dict[str, Any]]] = {
+    "clip": (6, {"sampler": "bags", "sampler_options": {"bag_size": 4, "steps_per_epoch": 3}}),
+    "cwa_msn": (16, {"sampler": "pairs", "sampler_options": {"steps_per_epoch": 3}}),
+}
+DROPS = {"drop_path_rate": 0.3, "depth": 2}
+
+
+def small_screen(folder: Path) -> Path:
+    """A dataset of 72 crops of 16 pixels: nine wells on each of two plates."""
+    rows = [row for row in screen_rows() if row[schema.PLATE] in ("b1p1", "b2p1")]
+    chosen = [row for number, row in enumerate(rows) if number % (len(rows) // 2) < 9]
+    return write_screen(folder, chosen, size=16)
+
+
+def differences(name: str, screen: Path, folder: Path, world: int = 1) -> list[str]:
+    """Parameters and buffers of a method that are not bit for bit the same; checkpoints go to `folder`."""
+    batch, options = SAMPLING.get(name, (24, {}))
+    ranks = {} if world == 1 else {"devices": world, "strategy": "ddp"}
+
+    def fit(steps: str, **kw: Any) -> pl.LightningModule:
+        data = CellDataModule([{"root": screen}], batch // world, **options)
+        sized = {"prompts": [f"condition {row}" for row in range(len(data.table.frame))]} if name == "clip" else {}
+        encoder = (TWO_SIZES if name in ("dino", "cwa_msn") else ENCODER) | DROPS
+        method = METHODS[name](encoder=encoder, **sized)
+        saving = pl.callbacks.ModelCheckpoint(folder / steps, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        torch.manual_seed(len(steps))  # nothing may depend on the global generator
+        run = trainer(4, callbacks=[saving], enable_checkpointing=True, gradient_clip_val=1.0, **ranks)
+        run.fit(method, datamodule=data, **kw)
+        return method
+
+    whole = fit("2N")
+    resumed = fit("N and N", ckpt_path=folder / "2N" / "step=2.ckpt", weights_only=True)
+    expected, found = whole.state_dict(), resumed.state_dict()
+    return [key for key, value in expected.items() if isinstance(value, torch.Tensor) and not value.equal(found[key])]
