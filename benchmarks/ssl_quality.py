@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from benchmarks.demo import machine
-from morphoclip import configs_dir
+from morphoclip import configs_dir, scoring
 from morphoclip.evaluation import compare
 
 TASK = "replicate"
@@ -102,9 +102,9 @@ def run(name: str, seed: int, output: Path, overrides: list[str]) -> dict:
     cpu, wall = time.process_time(), time.perf_counter()
     method, loader = train.fit(config)
     cost = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    encoders = {"untrained": train.untrained(config, method, loader), "trained": method.export_encoder().eval()}
-    tables = train.profiles(encoders, train.open_dataset(config, loader), kept.parent / "profiles")
-    found = {key: train.score_held_out(config, table)[0] for key, table in tables.items()} | cost
+    encoders = {"untrained": scoring.untrained(config, method, loader), "trained": method.export_encoder().eval()}
+    tables = scoring.profiles(encoders, train.open_dataset(config, loader), kept.parent / "profiles")
+    found = {key: scoring.score_held_out(config, table)[0] for key, table in tables.items()} | cost
     partial = kept.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(found))
     partial.replace(kept)
@@ -116,11 +116,11 @@ def row(name: str, runs: list[dict]) -> dict:
     trained, untrained = [r["trained"] for r in runs], [r["untrained"] for r in runs]
     gain = compare(trained, untrained, [TASK])
     scores = {
-        key: sum(float(train.shown_row(card, TASK)["value"]) for card in cards) / len(cards)
+        key: sum(float(scoring.shown_row(card, TASK)["value"]) for card in cards) / len(cards)
         for key, cards in {"untrained": untrained, "trained": trained}.items()
     }
     cost = {key: sum(r[key] for r in runs) / len(runs) for key in ("cpu_s", "wall_s")}
-    chance = float(train.shown_row(trained[0], TASK)["chance"])
+    chance = float(scoring.shown_row(trained[0], TASK)["chance"])
     interval = {"gain": gain.value, "ci_low": gain.ci_low, "ci_high": gain.ci_high}
     return {"method": name, "chance": chance, **scores, **interval, "seeds": len(runs), **cost}
 

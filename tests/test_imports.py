@@ -61,11 +61,11 @@ HEAVY_FREE = ["morphoclip", "morphoclip.data", "morphoclip.evaluation", "morphoc
 
 
 def modules() -> list[tuple[str, Path]]:
-    """(room, file) of every module; the package's own __init__, the command line and rotation may."""
+    """(room, file) of every module; the package's own __init__, the command line and what runs and scores experiments may."""
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
         room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if room not in {"__init__", "cli", "rotation"}:
+        if room not in {"__init__", "cli", "rotation", "run_report", "scoring"}:
             found.append((room, path))
     return found + [("data_prep", path) for path in sorted((ROOT / "data_prep").glob("*.py"))]
 
