@@ -1,0 +1,286 @@
+"""What the cross-modal recipes learn on a simulated screen: `python -m benchmarks.clip_quality [--json] [--set key=value …]`.
+
+224 compounds (the simulator's 96 and substituted analogues), of which half are never trained on; scored on a batch of plates
+nobody trained on: retrieval of the 112 unseen compounds' own prompts or structures by their images, sister and compound-gene
+mAP (all perturbations). cellclip, molphenix and morphoclip read cached features (classical ones, dealt out to channels: there
+are no pretrained weights offline), cloome trains on crops. The numbers of steps give the four recipes about the same
+processor time, which the table prints; ablations of morphoclip have its number of steps. Controls: chance; the compound with
+the nearest structure; a control well beside the image's well; frozen features without training; a model that knows genes.
+
+A finished (arm, seed) is kept in the output folder and not trained again; a call with more arms or seeds adds to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+import train
+from benchmarks import unseen_retrieval
+from benchmarks.analogues import larger_catalogue
+from benchmarks.demo import machine
+from morphoclip import configs_dir, scoring
+from morphoclip.data import schema
+from morphoclip.evaluation.intervals import cluster_interval
+from morphoclip.models.classical import CHANNELS, ClassicalFeatures
+
+TASKS = ("sister", "compound_gene")
+KEYS = tuple(f"R@{k}" for k in unseen_retrieval.KS)
+PER_GENE = 14
+SCREEN = {
+    "_target_": "benchmarks.analogues.LargerScreen",
+    "compounds_per_gene": PER_GENE,
+    "n_genes": 16,
+    "dmso_wells": 24,
+    "nontargeting_wells": 16,
+    "lacz_wells": 16,
+    "field_size": 256,
+}
+COMMON = [
+    *(f"data.screen.{key}={value}" for key, value in SCREEN.items()),
+    *["score=heldout", "score.encoders=null", "normalize=center_sphere", f"score.tasks=[replicate,{','.join(TASKS)}]"],
+    *["trainer.enable_progress_bar=false", "~callbacks.progress", "data.loader.sampler_options.steps_per_epoch=100"],
+]
+LOSS = "method.loss._target_=morphoclip.losses."
+BAGS = ["data.loader.batch_size=64", "data.loader.sampler_options.bag_size=6", "optimizer.lr=1e-3"]
+OURS = ["experiment=morphoclip_debug", *BAGS, "trainer.max_steps=300"]
+PLAIN = ["~method.loss.center", "~method.loss.temperature"]  # what only CWCL takes
+RECIPES: dict[str, list[str]] = {
+    "cellclip": [
+        *["experiment=cellclip_debug", *BAGS, "encoder.depth=12", "trainer.max_steps=200"],
+        "optimizer.lr_schedule.warmup=0.1",
+    ],
+    "cloome": [
+        *["experiment=cloome_debug", "augment=across_plates", "data.loader.batch_size=64", "trainer.max_steps=330"],
+        *["optimizer.lr=1e-3", "optimizer.lr_schedule.warmup=0.1"],
+    ],
+    "molphenix": [
+        *["experiment=molphenix_debug", *BAGS, "encoder.width=512", "encoder.blocks=6", "trainer.max_steps=400"],
+    ],
+    "morphoclip": OURS,
+}
+ABLATIONS: dict[str, list[str]] = {
+    "InfoNCE": [f"{LOSS}InfoNCELoss", *PLAIN],
+    "mean pool": ["encoder.pool=mean"],
+    "λ = 0": ["method.image_loss_weight=0"],
+    "structures by fingerprint": ["text=by_modality", "perturbation=by_modality"],
+    "6 blocks": ["encoder.depth=6"],
+    "prompt: name and targets": ["perturbation=prompt"],
+    "SigLIP": [f"{LOSS}SigLIPLoss", *PLAIN, "method.temperature=0.1", "method.logit_bias=-10"],
+    "CLOOB": [f"{LOSS}CLOOBLoss", *PLAIN, "method.temperature=null"],
+    "1 block": ["encoder.depth=1"],
+    "λ = 2": ["method.image_loss_weight=2"],
+    "prompt: SMILES alone": ["perturbation=by_modality"],
+    "S2L": [f"{LOSS}S2LLoss", *PLAIN, "method.temperature=0.1", "method.logit_bias=-1"],
+    "published CWCL weights": PLAIN,
+}
+ARMS = RECIPES | {f"morphoclip, {name}": [*OURS, *changes] for name, changes in ABLATIONS.items()}
+
+
+class ChannelFeatures(ClassicalFeatures):
+    """Classical features dealt out to channels, (C, D) a crop: each has those that depend on it, then zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        x = torch.rand(4, len(CHANNELS), 64, 64, generator=torch.Generator().manual_seed(0))
+        before = self.backbone(x)
+        members = []
+        for channel in range(len(CHANNELS)):
+            changed = x.index_copy(1, torch.tensor([channel]), x[:, [channel]].flip(0).square())
+            members.append((self.backbone(changed) != before).any(0).nonzero().flatten())
+        width = -(-max(map(len, members)) // 8) * 8  # heads of attention
+        self.backbone.feature_shape = (len(CHANNELS), width)
+        last = before.shape[1]  # a place that holds 0
+        filled = [torch.cat([m, m.new_full((width - len(m),), last)]) for m in members]
+        self.register_buffer("members", torch.cat(filled), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(super().forward(x), (0, 1))[:, self.members]
+
+
+def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictConfig:
+    """The arm's configuration on the common screen; its folder is named by a hash of everything in it."""
+    given = [*ARMS[arm], *COMMON, f"output_dir={output}", f"data.folder={output}/data", f"seed={seed}", *overrides]
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose("train", overrides=given)
+    config.name = "clip_quality"
+    config.data.loader.split = train.training_split(config.data)
+    digest = hashlib.sha256(OmegaConf.to_yaml(config, resolve=True).encode()).hexdigest()[:8]
+    config.run_id = f"{list(ARMS).index(arm)}-{seed}-{digest}"
+    config.folder = str(output / config.name / config.run_id)
+    return config
+
+
+def prepare(data: DictConfig) -> None:
+    """The screen, its crops, their features and the split, as far as they are not there."""
+    from morphoclip.data import ShardDataset
+    from morphoclip.data.simulation import simulate_screen
+    from morphoclip.profiling.features import write_features
+
+    folder = Path(data.folder)
+    if not (folder / "features").is_dir():
+        with larger_catalogue(PER_GENE):  # in this process: others would not know the analogues
+            simulate_screen(folder / "screen", instantiate(data.screen), workers=0)
+        images = {k: v for k, v in OmegaConf.to_container(data, resolve=True).items() if k != "features"}
+        train.prepare_data(OmegaConf.create(images | {"holdout": None}))
+        write_features(ChannelFeatures(), ShardDataset(folder / "dataset"), folder / "features")
+    train.prepare_data(data)
+
+
+def kept(path: Path, make) -> dict:
+    """What `make()` gives, from `path` where it was made before."""
+    if not path.is_file():
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(pickle.dumps(found))
+        partial.replace(path)
+    return pickle.loads(path.read_bytes())
+
+
+def run(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
+    """{'card', 'hits': name -> rows, 'parameters', 'cpu_s', 'steps'} of one arm, kept."""
+    config = arm_config(arm, seed, output, overrides)
+    return kept(Path(config.folder) / "scores.pickle", lambda: train_and_score(config))
+
+
+def train_and_score(config: DictConfig) -> dict:
+    prepare(config.data)
+    Path(config.folder).mkdir(parents=True, exist_ok=True)
+    start = time.process_time()
+    method, loader = train.fit(config)
+    cpu_s = time.process_time() - start
+    images, features = train.open_dataset(config, loader), scoring.feature_dataset(loader)
+    encoders = {scoring.TRAINED: method.eval().export_encoder()}
+    wells = scoring.profiles(encoders, images, Path(config.folder) / "profiles", features)[scoring.TRAINED]
+    unseen, seen = unseen_and_seen(config, wells)
+    controls = unseen_retrieval.controls_of(wells)
+    found = unseen_retrieval.own_tower(method, OmegaConf.to_container(config.perturbation), unseen, wells)
+    centred = [unseen_retrieval.centred(part, controls) for part in (unseen, seen)]
+    found["nearest structure"] = unseen_retrieval.nearest_structure(*centred)
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    card = scoring.score_held_out(config, wells)[0]
+    return {"card": card, "hits": found, "parameters": trained, "cpu_s": cpu_s, "steps": config.trainer.max_steps}
+
+
+def references(output: Path, overrides: list[str]) -> dict:
+    """Frozen features without training, and what knowing the gene would give; {'card', 'hits'}, kept."""
+    config = arm_config("morphoclip", 0, output, overrides)
+    return kept(output / config.name / "references.pickle", lambda: score_references(config))
+
+
+def score_references(config: DictConfig) -> dict:
+    from morphoclip.profiling import embed
+
+    prepare(config.data)
+    wells = embed(ClassicalFeatures(), train.open_dataset(config, instantiate(config.data.loader)))
+    unseen, seen = unseen_and_seen(config, wells)
+    controls = unseen_retrieval.controls_of(wells)
+    spread = controls[schema.split_columns(wells)[1]].std()
+    centred = [unseen_retrieval.centred(part, controls) for part in (unseen, seen)]
+    for part in centred:
+        part[spread.index] = part[spread.index] / spread
+    truth = pd.read_csv(Path(config.data.folder) / "screen/truth/compounds.csv")
+    acts_on = dict(zip(truth["broad_sample"], truth["true_targets"].str.split("|").str[0], strict=True))
+    found = {
+        "nearest structure": unseen_retrieval.nearest_structure(*centred),
+        "gene": unseen_retrieval.known_gene(unseen, acts_on),
+    }
+    return {"card": scoring.score_held_out(config, wells)[0], "hits": found}
+
+
+def unseen_and_seen(config: DictConfig, wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Wells of compounds never trained on, on the unseen batch; wells of compounds trained on, in training."""
+    unseen, seen = scoring.scored_wells(config, wells).to_numpy(), scoring.training_wells(config, wells)
+    return unseen_retrieval.compounds_of(wells[unseen]), unseen_retrieval.compounds_of(wells[seen])
+
+
+def pooled(runs: list[dict], name: str) -> pd.DataFrame:
+    """Hits of each query, averaged over seeds."""
+    return pd.concat([r["hits"][name] for r in runs]).groupby([schema.PERTURBATION, schema.GENE], as_index=False).mean()
+
+
+def row(name: str, runs: list[dict]) -> dict:
+    """A line of the table: means over seeds; intervals resample genes."""
+    line = {"row": name, "seeds": len(runs)}
+    for task in TASKS:
+        line[task] = float(np.mean([scoring.shown_row(r["card"], task)["value"] for r in runs]))
+    structure = pooled(runs, "nearest structure")
+    line["structure R@10"] = structure["R@10"].mean()
+    if "towers" in runs[0]["hits"]:
+        towers, less, position = (pooled(runs, key) for key in ("towers", "less DMSO", "position"))
+        line |= {key: towers[key].mean() for key in KEYS} | {"candidates": int(towers["candidates"].iloc[0])}
+        line["ci_low"], line["ci_high"] = cluster_interval(towers["R@10"].to_numpy(), towers[schema.GENE])
+        line |= {"less DMSO R@10": less["R@10"].mean(), "position R@10": position["R@10"].mean()}
+        line |= {key: float(np.mean([r[key] for r in runs])) for key in ("parameters", "steps", "cpu_s")}
+    return line
+
+
+def rows(found: dict[str, list[dict]], reference: dict) -> list[dict]:
+    some, gene = next(iter(found.values()))[0], reference["hits"]["gene"]
+    chance = {key: some["hits"]["towers"][f"chance@{key[2:]}"].mean() for key in KEYS}
+    tasks = {task: float(scoring.shown_row(some["card"], task)["chance"]) for task in TASKS}
+    metrics = some["card"].metrics
+    alone = metrics[(metrics["task"] == "sister") & (metrics["metric"] == "structure_alone")]["value"]
+    table = [{"row": "chance", **chance, **tasks}]
+    table += [{"row": "structure alone (Tanimoto)", "sister": float(alone.mean())}]
+    table += [{"row": "genes known (ceiling)", **{key: gene[key].mean() for key in KEYS}}]
+    table += [row("frozen features, no training", [reference])]
+    return table + [row(name, runs) for name, runs in found.items()]
+
+
+def show(table: list[dict]) -> str:
+    columns = ["R@1", "R@5", "R@10", "less DMSO R@10", "structure R@10", "position R@10", *TASKS]
+    head = ["R@1", "R@5", "R@10 [95 %]", "R@10 less DMSO", "R@10 nearest structure", "R@10 position", "sister"]
+    lines = ["| row | " + " | ".join([*head, "compound–gene", "trained, thousands", "steps", "CPU-s", "seeds"]) + " |"]
+    lines.append("|---" * 13 + "|")
+    for r in table:
+        cells = [f"{r[key]:.3f}" if key in r else "" for key in columns]
+        if "ci_low" in r:
+            cells[2] += f" [{r['ci_low']:.3f}, {r['ci_high']:.3f}]"
+            if r["candidates"] < 100:
+                cells[2] += f" of {r['candidates']}"
+        cost = [f"{r[key]:.0f}" if key in r else "" for key in ("steps", "cpu_s")]
+        size = f"{r['parameters'] / 1e3:,.0f}" if "parameters" in r else ""
+        lines.append("| " + " | ".join([r["row"], *cells, size, *cost, str(r.get("seeds", ""))]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("outputs/clip_quality"))
+    parser.add_argument("--arms", nargs="+", type=int, default=list(range(len(ARMS))), help=f"of {list(ARMS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the four recipes")
+    parser.add_argument("--ablation-seeds", type=int, nargs="+", default=[0], help="of the ablations")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value for all arms, e.g. data.screen.seed=1")
+    given = parser.parse_args()
+    output, found = given.output.resolve(), {}
+    for arm in [list(ARMS)[i] for i in given.arms]:
+        seeds = given.seeds if arm in RECIPES else given.ablation_seeds
+        found[arm] = [run(arm, seed, output, given.set) for seed in seeds]
+    table = rows(found, references(output, given.set))
+    print(
+        json.dumps({"machine": machine(), "rows": table}, indent=2) if given.json else f"{machine()}\n\n{show(table)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
