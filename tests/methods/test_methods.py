@@ -10,7 +10,7 @@ from morphoclip.methods.crops import as_crops
 from morphoclip.models import create_encoder
 from morphoclip.models.features import FEATURE_ENCODERS
 from tests.methods.resume import differences, small_screen
-from tests.methods.tiny import AUGMENT, METHODS, Gradients, bags, batch_of, loader, trainer
+from tests.methods.tiny import AUGMENT, METHODS, Gradients, bags, batch_of, cwa_msn, loader, mae, trainer
 
 
 @pytest.fixture(params=METHODS)
@@ -135,3 +135,11 @@ def test_every_config_instantiates(group):
         extra = {"prompts": ["aspirin"]} if method == "clip" else {}
         built = hydra.utils.instantiate(config.method, **extra)
         assert built.encoder.config["name"] == config.encoder.name
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [(mae, "MAE needs a vision transformer of timm"), (cwa_msn, "has none")]
+)
+def test_methods_that_hide_patches_say_which_encoders_have_some(method, message):
+    with pytest.raises(ValueError, match=message):
+        method(encoder={"name": "covariance_vit", "image_size": 16, "stem_widths": [4], "embed_dim": 16})

@@ -9,6 +9,7 @@ from morphoclip.models.attention import attention_maps
 SETTINGS = {
     "vit_tiny_patch16_224": {"image_size": 32, "depth": 2},
     "vit_demo": {"image_size": 32, "embed_dim": 16, "depth": 2, "heads": 2},
+    "covariance_vit": {"image_size": 32, "embed_dim": 16, "depth": 2, "heads": 2, "covariance_dim": 4},
     "channel_vit": {"image_size": 32, "embed_dim": 16, "depth": 2, "heads": 2},
 }
 
@@ -21,7 +22,7 @@ def pixels():
 @pytest.mark.parametrize("block", [0, -1])
 def test_maps_are_the_layers_own_probabilities(name, block):
     encoder = create_encoder(name, **SETTINGS[name]).eval()
-    layer = encoder.backbone.blocks[block].attn
+    layer = getattr(encoder.backbone, "vit", encoder.backbone).blocks[block].attn
     layer.fused_attn = False  # so that the layer makes the matrix
     seen = []
     layer.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

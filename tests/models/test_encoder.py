@@ -9,6 +9,7 @@ SMALL = {
     "vit_demo": {"image_size": 32, "embed_dim": 32, "depth": 2, "heads": 2},
     "vit_tiny_patch16_224": {"image_size": 32, "depth": 2},
     "channel_vit": {"image_size": 32, "embed_dim": 32, "depth": 2, "heads": 2},
+    "covariance_vit": {"image_size": 32, "embed_dim": 32, "depth": 2, "heads": 2, "covariance_dim": 4},
     "resnet18": {},
     "convnext_atto": {},
 }

@@ -59,6 +59,8 @@ class CWAMSN(Distillation):
     ) -> None:
         super().__init__(ema_momentum, encoder=encoder, optimizer=optimizer, seed=seed, monitor_every=monitor_every)
         self.save_hyperparameters()
+        if not hasattr(self.encoder.backbone, "patch_embed"):
+            raise ValueError(f"CWA-MSN hides patches, {encoder['name']} has none: take a vision transformer of timm")
         self.global_view, self.local_view = build(global_view), build(local_view)
         self.local_views = [f"local view {number}" for number in range(local_views)]
         self.mask_ratio = mask_ratio

@@ -52,7 +52,7 @@ class MAE(Method):
         self.save_hyperparameters()
         vit = self.encoder.backbone
         if not hasattr(vit, "patch_embed") or not isinstance(self.encoder.projection, nn.Identity):
-            raise ValueError(f"MAE needs a vision transformer without projection, not {encoder}")
+            raise ValueError(f"MAE needs a vision transformer of timm without projection, not {encoder}")
         self.patch = vit.patch_embed.patch_size[0]
         positions = sin_cos_positions(vit.patch_embed.grid_size, vit.embed_dim)
         prefix = positions.new_zeros(vit.pos_embed.shape[1] - len(positions), vit.embed_dim)

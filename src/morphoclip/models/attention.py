@@ -22,7 +22,7 @@ def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
     Raises:
         TypeError: the encoder's blocks are none of timm's plain vision transformer.
     """
-    backbone = encoder.backbone
+    backbone = getattr(encoder.backbone, "vit", encoder.backbone)  # covariance_vit has one inside
     blocks = getattr(backbone, "blocks", None)
     attention = getattr(blocks[block], "attn", None) if blocks is not None else None
     if not isinstance(attention, Attention):

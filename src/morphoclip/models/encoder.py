@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from morphoclip.models.channel_vit import ChannelViT
+from morphoclip.models.covariance_vit import CovarianceViT
 from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
 from morphoclip.models.heads import JointProjection
 from morphoclip.models.per_channel import PerChannel
 from morphoclip.models.vit_demo import vit_demo
 
-OWN_BACKBONES = {"vit_demo": vit_demo, "channel_vit": ChannelViT}
+OWN_BACKBONES = {"vit_demo": vit_demo, "covariance_vit": CovarianceViT, "channel_vit": ChannelViT}
 FIXED = {"intensity_statistics": "IntensityStatistics", "classical_features": "ClassicalFeatures"}
 
 

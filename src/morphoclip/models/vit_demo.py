@@ -38,8 +38,20 @@ class ConvolutionalStem(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        # oneDNN's convolutions are fastest on channels_last.
-        x = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return self.tokens(self.responses(x)[-1])
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """What each layer says before its ReLU, finest first: (B, width, H / 2, W / 2) and so on."""
+        x = x.contiguous(memory_format=torch.channels_last)  # oneDNN's convolutions are fastest on it
+        found: list[Tensor] = []
+        for convolution, norm, relu in zip(*[iter(self.layers)] * 3, strict=True):
+            found.append(norm(convolution(x)))
+            x = relu(found[-1])
+        return found
+
+    def tokens(self, response: Tensor) -> Tensor:
+        """Tokens from what the last layer says."""
+        x = response.relu()
         return x.flatten(2).transpose(1, 2) if self.flatten else x.permute(0, 2, 3, 1)
 
 
