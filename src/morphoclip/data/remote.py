@@ -54,7 +54,10 @@ class Store:
     def _filesystem(self):
         import fsspec
 
-        return fsspec.core.url_to_fs(self.root.rstrip("/"))
+        filesystem, path = fsspec.core.url_to_fs(self.root.rstrip("/"), skip_instance_cache=True)
+        if hasattr(filesystem, "retries"):
+            filesystem.retries = 1  # s3fs and gcsfs would be patient on top of this store's patience
+        return filesystem, path
 
     def __getstate__(self) -> dict:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
