@@ -14,6 +14,7 @@ from morphoclip.data.dataset import SampleError
 from morphoclip.data.remote import Store, StoreError
 from morphoclip.data.splits import write_split
 from morphoclip.data.streaming import Stream, read_shard
+from tests.data.test_datamodule import Recorder, fit
 from tests.data.test_faults import damage
 
 
@@ -112,6 +113,52 @@ def test_a_resumed_stream_goes_on_with_the_very_next_batch(screen, workers, step
     second.load_state_dict(first.state_dict())
     after = [batch.sample.tolist() for batch in second.train_dataloader()]
     assert before + after == whole[0] + whole[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("steps", "fields", "world_size"),
+    [(None, 88, 2), (9, 88, 2), (None, 21, 7)],
+    ids=["exact", "resampled", "fewer shards than ranks"],
+)
+def test_two_resumed_ranks_go_on_with_their_very_next_batches(
+    make_screen, rows_of_screen, monkeypatch, workers, steps, fields, world_size
+):
+    folder = make_screen(rows_of_screen[:fields])
+    assert (len(ShardDataset(folder).manifest["shards"]) < world_size) == (world_size == 7)
+    monkeypatch.setattr("morphoclip.data.stream_datamodule.world_size", lambda: world_size)
+    first_epochs = []
+    for rank in range(2):
+        monkeypatch.setattr("morphoclip.data.stream_datamodule.rank", lambda rank=rank: rank)
+
+        def loader(state: dict | None = None):
+            module = StreamDataModule(str(folder), 4, steps, workers, shuffle_buffer=30)
+            module.load_state_dict(state or {"epoch": 0, "batches_ready": 0})
+            return module.train_dataloader()
+
+        def samples(batches) -> list[list[int]]:
+            return [batch.sample.tolist() for batch in batches]
+
+        straight, killed = loader(), loader()
+        whole = samples(straight) + samples(straight)
+        before = samples(killed) + samples(islice(killed, 2))
+        assert killed.state_dict() == {"epoch": 1, "batches_ready": 2}
+        assert before + samples(loader(killed.state_dict())) == whole
+        first_epochs.append({row for batch in whole[: len(whole) // 2] for row in batch})
+    assert steps or not first_epochs[0] & first_epochs[1]
+
+
+@pytest.mark.parametrize(("num_workers", "stop_at"), [(0, 11), (1, 11), (1, -2)], ids=["alone", "helped", "epoch end"])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_killed_run_that_streams_continues_with_the_very_next_batch(screen, tmp_path, num_workers, stop_at):
+    def module() -> StreamDataModule:
+        return StreamDataModule(str(screen), 44, num_workers=num_workers, shuffle_buffer=60)
+
+    whole = fit(Recorder(), module())
+    assert len(whole) == 24
+    checkpoint = str(tmp_path / "killed.ckpt")
+    before = fit(Recorder(stop_at, checkpoint), module())
+    assert before + fit(Recorder(), module(), resume=checkpoint) == whole
 
 
 def test_a_command_that_prints_files_is_a_store(screen, tmp_path, monkeypatch):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pytorch_lightning as pl
-
 from morphoclip.data.balanced import Balanced, Wells
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.data.loader import Loader
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.data.mixture import Mixture
 from morphoclip.data.pairs import Pairs
-from morphoclip.data.perturbations import PerturbationTable
+from morphoclip.data.resumable import ResumableDataModule
 from morphoclip.data.samplers import Bags, EpochSampler, Sequential, Uniform
 from morphoclip.distributed import rank, world_size
 
 SAMPLERS = {"uniform": Uniform, "bags": Bags, "pairs": Pairs, "wells": Wells, "balanced": Balanced}
 
 
-class CellDataModule(pl.LightningDataModule):
+class CellDataModule(ResumableDataModule):
     """Training and validation batches of one dataset folder or a weighted mixture of several.
 
     Use it with `Trainer(use_distributed_sampler=False)`: batches are drawn for all ranks and sliced by rank.
@@ -61,7 +59,7 @@ class CellDataModule(pl.LightningDataModule):
         prefetch: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(split, val_split)
         if not datasets:
             raise ValueError("datasets is empty: name at least one {root: folder}")
         unknown = sorted({key for entry in datasets for key in entry} - {"root", "weight"})
@@ -74,63 +72,22 @@ class CellDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.sampler = sampler
         self.sampler_options = dict(sampler_options or {})
-        self.split, self.val_split = split, val_split
         self.scaling = (scale_by, low_percentile, high_percentile)
         self.num_workers, self.prefetch = num_workers, prefetch
         self.on_bad_sample = on_bad_sample
         self.seed = seed
-        self._mixtures: dict[str | None, Mixture] = {}
-        self._loader: Loader | None = None
-        self._state: dict[str, int] = {"epoch": 0, "batches_ready": 0}
 
-    def setup(self, stage: str | None = None) -> None:
-        """Open the datasets; cheap, and safe to call before the trainer does."""
-        for split in {self.split, self.val_split or self.split}:
-            if split not in self._mixtures:
-                datasets = [ShardDataset(root, split, *self.scaling) for root in self.roots]
-                self._mixtures[split] = Mixture(datasets, self.weights, self.on_bad_sample)
+    def _open(self, split: str | None) -> Mixture:
+        datasets = [ShardDataset(root, split, *self.scaling) for root in self.roots]
+        return Mixture(datasets, self.weights, self.on_bad_sample)
 
-    @property
-    def mixture(self) -> Mixture:
-        self.setup()
-        return self._mixtures[self.split]
+    def _training(self, mixture: Mixture) -> Loader:
+        plan = SAMPLERS[self.sampler](mixture, self.batch_size * world_size(), self.seed, **self.sampler_options)
+        return self._make_loader(mixture, EpochSampler(plan, rank(), world_size()))
 
-    @property
-    def table(self) -> PerturbationTable:
-        return self.mixture.table
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return self.mixture.datasets[0].channels
-
-    def train_dataloader(self) -> Loader:
-        plan = SAMPLERS[self.sampler](self.mixture, self.batch_size * world_size(), self.seed, **self.sampler_options)
-        state = self.state_dict()
-        self._loader = self._make_loader(self.mixture, EpochSampler(plan, rank(), world_size()))
-        self._loader.load_state_dict(state)
-        return self._loader
-
-    def val_dataloader(self) -> Loader | list:
-        if self.val_split is None:
-            return []
-        self.setup()
-        mixture = self._mixtures[self.val_split]
+    def _validation(self, mixture: Mixture) -> Loader:
         plan = Sequential(mixture, self.batch_size * world_size(), world_size())
         return self._make_loader(mixture, EpochSampler(plan, rank(), world_size()))
 
     def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> Loader:
         return Loader(mixture, sampler, self.num_workers, self.prefetch)
-
-    @property
-    def skipped(self) -> int:
-        """How often a damaged sample was skipped on this rank."""
-        return sum(mixture.skipped for mixture in self._mixtures.values())
-
-    def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch and the batches of it that are ready (handed out)."""
-        return self._state if self._loader is None else self._loader.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._state = dict(state)
-        if self._loader is not None:
-            self._loader.load_state_dict(self._state)
