@@ -11,6 +11,9 @@ import torch
 
 from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
+from morphoclip.data.loader import Loader
+from morphoclip.data.mixture import Mixture
+from morphoclip.data.samplers import EpochSampler
 from morphoclip.profiling.aggregation import enough_foreground
 
 CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
@@ -60,53 +63,50 @@ class DatasetCrops:
         dataset: its split and intensity scaling are used as they are.
         batch_size: crops read at a time.
         min_foreground: None takes the rule the dataset was made with (where none is on record, all crops pass).
-        num_workers: processes that read ahead.
+        num_workers: threads that read and decode ahead.
     """
 
     def __init__(
         self, dataset: ShardDataset, batch_size: int, min_foreground: float | None = None, num_workers: int = 0
     ) -> None:
-        self.reader = _Reader(dataset, batch_size, min_foreground)
-        self.num_workers = num_workers
+        if min_foreground is None:
+            min_foreground = dataset.manifest["made_by"].get("arguments", {}).get("min_foreground", 0.0)
+        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
         self.fields = dataset.fields
         self.channels = dataset.channels
         self.pixel_size_um = dataset.pixel_size_um
         self.scaling = dataset.scaling
-        self.total = len(self.reader.items)
-
-    def __iter__(self) -> Iterator[Crops]:
-        yield from torch.utils.data.DataLoader(self.reader, batch_size=None, num_workers=self.num_workers)
-
-
-class _Reader(torch.utils.data.Dataset):
-    """Item k is the k-th batch of crops."""
-
-    def __init__(self, dataset: ShardDataset, batch_size: int, min_foreground: float | None) -> None:
-        if min_foreground is None:
-            min_foreground = dataset.manifest["made_by"].get("arguments", {}).get("min_foreground", 0.0)
-        self.dataset = dataset
-        self.batch_size = batch_size
         field = dataset.fields_of(np.arange(len(dataset)))
         well = well_codes(dataset.fields)[field]
         kept, lacking = enough_foreground(dataset.index["foreground"][dataset.rows], well, min_foreground)
         order = np.lexsort((field, well))
         self.items = order[kept[order]]
         self.lacking = lacking[self.items]
+        self.total = len(self.items)
 
-    def __len__(self) -> int:
-        return -(-len(self.items) // self.batch_size)
+    def __iter__(self) -> Iterator[Crops]:
+        plan = _InOrder(self.items, self.batch_size)
+        loader = Loader(Mixture([self.dataset]), EpochSampler(plan), self.num_workers)
+        for start, batch in zip(range(0, self.total, self.batch_size), loader, strict=True):
+            part = slice(start, start + self.batch_size)
+            rows = batch.sample.numpy()
+            yield Crops(
+                images=batch.images,
+                low=batch.low,
+                high=batch.high,
+                field=self.dataset.index["field"][rows].astype(np.int64),
+                y=self.dataset.index["y"][rows],
+                x=self.dataset.index["x"][rows],
+                lacking=self.lacking[part],
+            )
 
-    def __getitem__(self, k: int) -> Crops:
-        part = slice(k * self.batch_size, (k + 1) * self.batch_size)
-        items = self.items[part]
-        low, high = self.dataset.intensities(items)
-        rows = self.dataset.rows[items]
-        return Crops(
-            images=torch.from_numpy(self.dataset.read(items)),
-            low=torch.from_numpy(low),
-            high=torch.from_numpy(high),
-            field=self.dataset.fields_of(items).astype(np.int64),
-            y=self.dataset.index["y"][rows],
-            x=self.dataset.index["x"][rows],
-            lacking=self.lacking[part],
-        )
+
+class _InOrder:
+    """A plan of crops as they stand, the last batch short."""
+
+    def __init__(self, items: np.ndarray, batch_size: int) -> None:
+        self.items, self.batch_size = items, batch_size
+        self.steps = -(-len(items) // batch_size)
+
+    def rows(self, epoch: int, step: int) -> np.ndarray:
+        return self.items[step * self.batch_size : (step + 1) * self.batch_size]

@@ -52,7 +52,7 @@ def embed(
         within: for `perturbation`, one row per `batch`, per `source` or over `all`.
         min_foreground: crops with a smaller share of nuclear pixels are left out; a well that has none above it keeps
             its best one, with `Metadata_low_foreground` set. None: the dataset's own rule, as in training.
-        num_workers: processes that read and decode ahead.
+        num_workers: threads that read and decode a dataset ahead, or processes that read and cut the fields of a csv.
         crop_options: for a load_data.csv, what `FieldCrops` takes (`crop_size`, `mode`, `metadata`, …). Default: as the
             encoder's training data were cut, where it records that.
 
