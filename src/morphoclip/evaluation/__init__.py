@@ -9,7 +9,7 @@ _HOMES = {
     "mean_average_precision": "significance",
     "exchange_test": "exchange",
     "Protocol": "protocol",
-    "score": "scorecard",
+    "score": "scoring",
     "ScoreCard": "scorecard",
     "compare": "intervals",
     "write_report": "report",
