@@ -118,11 +118,17 @@ def other_to_image(rows: Candidates, logit_scale: Tensor | float, chunk_size: in
     """
     per_candidate = rows.images_per_candidate(rows.image.dtype)
 
-    def others(chunk: slice) -> Tensor:
-        logits = logit_scale * rows.other[chunk] @ rows.image.T  # (u, N)
-        return (logits.logsumexp(1) * rows.is_paired[chunk]).sum()
-
     column = rows.column[rows.local_image]
     own = logit_scale * (rows.image[rows.local_image] * rows.other[column]).sum(1)  # (B,)
-    total = sum_over_rows(others, rows.local_other, chunk_size) - (own / per_candidate[column]).sum()
+    total = others_to_images(rows, logit_scale, chunk_size) - (own / per_candidate[column]).sum()
     return world_size() * total / rows.is_paired.sum()
+
+
+def others_to_images(rows: Candidates, logit_scale: Tensor | float, chunk_size: int | None) -> Tensor:
+    """Σ over this rank's paired candidates of log Σ_images e^logit."""
+
+    def others(chunk: slice, scale: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
+        logits = scale * other[chunk] @ image.T  # (u, N)
+        return (logits.logsumexp(1) * rows.is_paired[chunk]).sum()
+
+    return sum_over_rows(others, rows.local_other, chunk_size, logit_scale, rows.image, rows.other)

@@ -1,27 +1,75 @@
-"""Rows in chunks that are computed again in the backward pass, so that memory holds chunk × N logits."""
+"""Rows in chunks, so that memory holds chunk × N logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 
-def _in_chunks(function: Callable[[slice], Tensor], rows: slice, chunk_size: int | None) -> list[Tensor]:
-    if chunk_size is None or rows.stop - rows.start <= chunk_size:
-        return [function(rows)]
-    starts = range(rows.start, rows.stop, chunk_size)
-    chunks = (slice(start, min(start + chunk_size, rows.stop)) for start in starts)
-    return [checkpoint(function, chunk, use_reentrant=False) for chunk in chunks]
+def slices(rows: slice, chunk_size: int) -> Iterator[slice]:
+    """`rows` in slices of at most `chunk_size`."""
+    for start in range(rows.start, rows.stop, chunk_size):
+        yield slice(start, min(start + chunk_size, rows.stop))
 
 
-def sum_over_rows(function: Callable[[slice], Tensor], rows: slice, chunk_size: int | None) -> Tensor:
-    """`function(rows)` for one that adds up over slices, at most `chunk_size` rows (None: all) at a time."""
-    return torch.stack(_in_chunks(function, rows, chunk_size)).sum(dim=0)
+def fits(rows: slice, chunk_size: int | None) -> bool:
+    return chunk_size is None or rows.stop - rows.start <= chunk_size
+
+
+def sum_over_rows(function: Callable[..., Tensor], rows: slice, chunk_size: int | None, *inputs: Any) -> Tensor:
+    """`function(rows, *inputs)`, a few sums () or (P,) over rows, at most `chunk_size` rows (None: all) at a time.
+
+    Gradients reach `inputs` alone, what else the function knows is constant. Those of a chunk are computed beside its
+    value, so that no chunk's logits outlive it and none is computed twice; they can be differentiated once.
+    """
+    return function(rows, *inputs) if fits(rows, chunk_size) else _ChunkedSum.apply(function, rows, chunk_size, *inputs)
 
 
 def map_rows(function: Callable[[slice], Tensor], rows: slice, chunk_size: int | None) -> Tensor:
-    """`function(rows)` for one that maps each row on its own, at most `chunk_size` rows (None: all) at a time."""
-    return torch.cat(_in_chunks(function, rows, chunk_size))
+    """`function(rows)` for one that maps each row on its own, at most `chunk_size` rows (None: all) at a time.
+
+    Chunks are computed again in the backward pass.
+    """
+    if fits(rows, chunk_size):
+        return function(rows)
+    return torch.cat([checkpoint(function, chunk, use_reentrant=False) for chunk in slices(rows, chunk_size)])
+
+
+class _ChunkedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], rows: slice, chunk_size: int, *inputs: Any) -> Tensor:
+        wanted = [n for n, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+        inputs = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
+        leaves = [inputs[n].requires_grad_() for n in wanted]
+        gradients: list[list[Tensor]] = []  # of each sum, by each leaf
+        total = None
+        for chunk in slices(rows, chunk_size):
+            with torch.set_grad_enabled(bool(leaves)):
+                parts = function(chunk, *inputs).reshape(-1).unbind()
+            if leaves:
+                gradients = gradients or [[torch.zeros_like(leaf) for leaf in leaves] for _ in parts]
+                for n, part in enumerate(parts):
+                    found = torch.autograd.grad(part, leaves, retain_graph=n + 1 < len(parts))
+                    for gradient, more in zip(gradients[n], found, strict=True):
+                        gradient += more
+                    del found, more  # before the next chunk: they are as large as all inputs
+            value = torch.stack([part.detach() for part in parts])
+            total = value if total is None else total + value
+        ctx.wanted, ctx.count = wanted, len(inputs)
+        ctx.save_for_backward(*(gradient for sums in gradients for gradient in sums))
+        return total if len(total) > 1 else total[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None] * (3 + ctx.count)
+        for n, gradient in enumerate(ctx.saved_tensors):
+            part, leaf = divmod(n, len(ctx.wanted))
+            place, scaled = 3 + ctx.wanted[leaf], outer.reshape(-1)[part] * gradient
+            found[place] = scaled if found[place] is None else found[place].add_(scaled)
+        return tuple(found)

@@ -62,13 +62,13 @@ class CLOOBLoss(nn.Module):
         candidate = torch.arange(len(y), device=y.device)
         per_candidate = rows.images_per_candidate(x.dtype)
 
-        def images(chunk: slice) -> Tensor:
+        def images(chunk: slice, p_xx: Tensor, p_xy: Tensor) -> Tensor:
             k = self.inv_tau * p_xx[chunk] @ p_xy.T  # (b, M)
             positive = column[chunk, None] == candidate
             left_out = positive | ~rows.is_first
             return k.masked_fill(left_out, -torch.inf).logsumexp(1).sum() - (k * positive).sum()
 
-        def others(chunk: slice) -> Tensor:
+        def others(chunk: slice, p_yy: Tensor, p_yx: Tensor) -> Tensor:
             global_chunk = slice(rows.local_other.start + chunk.start, rows.local_other.start + chunk.stop)
             k = self.inv_tau * p_yy[chunk] @ p_yx.T  # (u, N)
             positive = candidate[global_chunk, None] == rows.column
@@ -77,8 +77,8 @@ class CLOOBLoss(nn.Module):
             )
             return (terms * rows.is_paired[global_chunk]).sum()
 
-        from_image = sum_over_rows(images, slice(0, len(p_xx)), self.chunk_size) / len(x)
-        from_other = sum_over_rows(others, slice(0, len(p_yy)), self.chunk_size) / rows.is_paired.sum()
+        from_image = sum_over_rows(images, slice(0, len(p_xx)), self.chunk_size, p_xx, p_xy) / len(x)
+        from_other = sum_over_rows(others, slice(0, len(p_yy)), self.chunk_size, p_yy, p_yx) / rows.is_paired.sum()
         return world_size() * (from_image + from_other) / self.inv_tau
 
     def retrieve(self, states: Tensor, stored: Tensor, kept: Tensor | None = None) -> Tensor:

@@ -67,14 +67,15 @@ class CWCLLoss(nn.Module):
         # One dot product of (N, C·D') rows is the mean cosine over channels.
         unit = F.normalize(profile, dim=2).flatten(1) / profile.shape[1] ** 0.5
 
-        def images(chunk: slice) -> Tensor:
-            logits = logit_scale * rows.image[chunk] @ rows.other.T  # (b, M)
+        def images(chunk: slice, scale: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
+            logits = scale * image[chunk] @ other.T  # (b, M)
             weights = rows.column_weights(self.sharpened((1 + unit[chunk] @ unit.T) / 2))
             positive = (weights / weights.sum(1, keepdim=True) * logits).sum()
             return logits.masked_fill(~rows.is_first, -torch.inf).logsumexp(1).sum() - positive
 
-        soft = world_size() * sum_over_rows(images, rows.local_image, self.chunk_size) / len(rows.image)
-        return soft + other_to_image(rows, logit_scale, self.chunk_size)
+        inputs = (logit_scale, rows.image, rows.other)
+        soft = sum_over_rows(images, rows.local_image, self.chunk_size, *inputs) / len(rows.image)
+        return world_size() * soft + other_to_image(rows, logit_scale, self.chunk_size)
 
     def sharpened(self, weights: Tensor) -> Tensor:
         """Weights (b, N) of images between 0 and 1 after the options."""

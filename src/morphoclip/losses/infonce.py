@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from morphoclip.distributed import world_size
-from morphoclip.losses.candidates import gather_candidates
+from morphoclip.losses.candidates import gather_candidates, others_to_images
 from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
 from morphoclip.losses.precision import full_precision
@@ -59,18 +59,15 @@ class InfoNCELoss(nn.Module):
         candidate_total = torch.zeros(len(rows.other), dtype=image.dtype, device=image.device)
         candidate_total.index_add_(0, rows.column, replicates.to(image.dtype)).clamp_min_(1)
 
-        def images(chunk: slice) -> Tensor:
+        def images(chunk: slice, scale: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
             """(Σ image→other cross-entropy, Σ the positives' share of the other→image cross-entropy)."""
-            logits = logit_scale * rows.image[chunk] @ rows.other.T  # (b, M)
+            logits = scale * image[chunk] @ other.T  # (b, M)
             weights = rows.column_weights((label[chunk, None] == label).to(logits.dtype))  # (b, M)
             positive = (weights / weights.sum(1, keepdim=True) * logits).sum()
             normaliser = logits.masked_fill(~rows.is_first, -torch.inf).logsumexp(1).sum()
             return torch.stack([normaliser - positive, (weights / candidate_total * logits).sum()])
 
-        def others(chunk: slice) -> Tensor:
-            logits = logit_scale * rows.other[chunk] @ rows.image.T  # (u, N)
-            return (logits.logsumexp(1) * rows.is_paired[chunk]).sum()
-
-        from_image, positive = sum_over_rows(images, rows.local_image, self.chunk_size)
-        from_other = sum_over_rows(others, rows.local_other, self.chunk_size) - positive
+        inputs = (logit_scale, rows.image, rows.other)
+        from_image, positive = sum_over_rows(images, rows.local_image, self.chunk_size, *inputs)
+        from_other = others_to_images(rows, logit_scale, self.chunk_size) - positive
         return 0.5 * world_size() * (from_image / len(rows.image) + from_other / rows.is_paired.sum())

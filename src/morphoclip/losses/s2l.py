@@ -62,15 +62,16 @@ class S2LLoss(nn.Module):
         frozen = rows.gather_images(frozen.detach())
         bias = 0.0 if logit_bias is None else logit_bias
 
-        def images(chunk: slice) -> Tensor:
-            z = logit_scale * rows.image[chunk] @ rows.other.T + bias  # (b, M)
+        def images(chunk: slice, scale: Tensor | float, bias: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
+            z = scale * image[chunk] @ other.T + bias  # (b, M)
             weights = self.weights(frozen[chunk], frozen)
             own = rows.column[chunk, None] == rows.column
             weights = rows.column_weights(weights.masked_fill(own, 1)).clamp_max(1)
             terms = weights * F.logsigmoid(z) + (self.gamma - self.delta * weights) * F.logsigmoid(-z)
             return -(terms * rows.is_first).sum()
 
-        return world_size() * sum_over_rows(images, rows.local_image, self.chunk_size) / len(rows.image)
+        inputs = (logit_scale, bias, rows.image, rows.other)
+        return world_size() * sum_over_rows(images, rows.local_image, self.chunk_size, *inputs) / len(rows.image)
 
     def weights(self, a: Tensor, b: Tensor) -> Tensor:
         """w (A, B) of frozen embeddings a (A, D') and b (B, D')."""

@@ -51,11 +51,12 @@ class SigLIPLoss(nn.Module):
             is_first = match.is_first[places]
 
             def pairs(
-                chunk: slice, visitors: Tensor = visitors, places: Tensor = places, is_first: Tensor = is_first
+                chunk: slice, scale, bias, image, visitors, places: Tensor = places, is_first: Tensor = is_first
             ) -> Tensor:
-                z = logit_scale * image[chunk] @ visitors.T + bias  # (b, U)
+                z = scale * image[chunk] @ visitors.T + bias  # (b, U)
                 is_own = column[chunk, None] == places
                 return -(F.logsigmoid(torch.where(is_own, z, -z)) * is_first).sum()
 
-            total = total + sum_over_rows(pairs, slice(0, len(image)), self.chunk_size)
+            inputs = (logit_scale, bias, image, visitors)
+            total = total + sum_over_rows(pairs, slice(0, len(image)), self.chunk_size, *inputs)
         return world_size() * total / sum(match.image_counts)

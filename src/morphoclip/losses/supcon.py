@@ -46,21 +46,27 @@ class SupConLoss(nn.Module):
         image = gather_rows(F.normalize(image, dim=-1), counts)
         perturbation, plate = gather_rows(perturbation, counts), gather_rows(plate, counts)
 
-        def anchors(chunk: slice) -> Tensor:
-            """(Σ losses, number of anchors that have a positive)."""
-            same = perturbation[chunk, None] == perturbation  # (b, N)
+        def positives(chunk: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """bool (b, N): same perturbation, another plate, both with a label, and all of these."""
+            same = perturbation[chunk, None] == perturbation
             elsewhere = plate[chunk, None] != plate
             labelled = (perturbation[chunk, None] >= 0) & (perturbation >= 0)
-            positive = same & elsewhere & labelled
-            logits = logit_scale * image[chunk] @ image.T
+            return same, elsewhere, labelled, same & elsewhere & labelled
+
+        def anchors(chunk: slice, scale: Tensor | float, image: Tensor) -> Tensor:
+            same, elsewhere, labelled, positive = positives(chunk)
+            logits = scale * image[chunk] @ image.T
             kept = (~same | elsewhere) & labelled
             # A row left out would have an empty softmax, whose gradient is NaN: it keeps its own logits instead.
             kept = kept | ~kept.any(1, keepdim=True)
             log_softmax = logits - logits.masked_fill(~kept, -torch.inf).logsumexp(1, keepdim=True)
             n_positive = positive.sum(1)
-            losses = -(log_softmax * positive).sum(1) / n_positive.clamp_min(1)
-            return torch.stack([losses.sum(), (n_positive > 0).sum().to(losses.dtype)])
+            return -((log_softmax * positive).sum(1) / n_positive.clamp_min(1)).sum()
 
-        total, count = sum_over_rows(anchors, slice(start, start + counts[rank()]), self.chunk_size)
-        # The count is a label's matter and carries no gradient.
-        return world_size() * total / gather_rows(count.detach()[None], [1] * world_size()).sum().clamp_min(1)
+        def with_positives(chunk: slice) -> Tensor:
+            return positives(chunk)[-1].any(1).sum().to(image.dtype)
+
+        own = slice(start, start + counts[rank()])
+        total = sum_over_rows(anchors, own, self.chunk_size, logit_scale, image)
+        count = sum_over_rows(with_positives, own, self.chunk_size)
+        return world_size() * total / gather_rows(count[None], [1] * world_size()).sum().clamp_min(1)
