@@ -4,7 +4,8 @@ For each method one step of ours (`training_step`, backward, the guard's norm, A
 over lightly's heads, losses and momentum update, on the same ViT, crops, views, mask ratio and optimizer. Steps are
 interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. On a CPU
 seconds are those of the process on one thread, so that a shared machine tells the truth; on a GPU they are wall
-seconds between synchronisations. Lightly's DINO runs a forward pass a view, as its examples do.
+seconds between synchronisations. Lightly's DINO runs a forward pass a view, as its examples do. TFLOP/s count what our
+step's matrix products and convolutions take, forward and backward; `--peak-tflops` makes them a utilisation.
 
 The bar: a median ratio of at most 1.05 for each method on a CPU, where the backbone dominates.
 """
@@ -26,6 +27,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.demo import machine
 from morphoclip import configs_dir
@@ -242,11 +244,21 @@ def seconds(function: Callable[[Batch], None], batch: Batch, device: str) -> flo
     return time.perf_counter() - start
 
 
+def at_precision(step: Callable[[Batch], None], given: argparse.Namespace) -> Callable[[Batch], None]:
+    """The step under bf16 autocast where that is asked for."""
+    return torch.autocast(given.device, torch.bfloat16)(step) if given.bf16 else step
+
+
 def measure(name: str, given: argparse.Namespace) -> dict[str, float | str]:
     """Median seconds of ours and lightly's, and the median ratio of neighbours."""
     method = our_method(name, given)
     batch = crops(given.batch, 224, given.device)
-    steps = {"ours": our_step(method), "lightly": PEERS[name](method).step}
+    steps = {
+        key: at_precision(step, given)
+        for key, step in {"ours": our_step(method), "lightly": PEERS[name](method).step}.items()
+    }
+    with FlopCounterMode(display=False) as counter:
+        steps["ours"](batch)
     taken: dict[str, list[float]] = {key: [] for key in steps}
     for repeat in range(given.warmup + given.repeats):
         for key in list(steps)[:: 1 if repeat % 2 else -1]:
@@ -254,8 +266,11 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, float | str]:
             if repeat >= given.warmup:
                 taken[key].append(spent)
     ratios = [ours / theirs for ours, theirs in zip(taken["ours"], taken["lightly"], strict=True)]
+    tflops = counter.get_total_flops() / statistics.median(taken["ours"]) / 1e12
     return {
         "method": name,
+        "tflops_per_s": tflops,
+        "utilisation": tflops / given.peak_tflops if given.peak_tflops else None,
         "ours_s": statistics.median(taken["ours"]),
         "lightly_s": statistics.median(taken["lightly"]),
         "ratio": statistics.median(ratios),
@@ -274,6 +289,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="both under bf16 autocast")
+    parser.add_argument(
+        "--peak-tflops", type=float, help="of the device at this precision, e.g. 989 of an H200 in bf16"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -281,21 +300,23 @@ def main() -> int:
         torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     rows = [measure(name, given) for name in given.methods]
-    where = f"{machine()}, lightly {metadata.version('lightly')}; {given.encoder}, {given.batch} crops of 224, float32"
+    where = f"{machine()}, lightly {metadata.version('lightly')}; {given.encoder}, {given.batch} crops of 224"
+    where += ", bf16 autocast" if given.bf16 else ", float32"
     if given.json:
         print(json.dumps({"machine": where, "rows": rows}, indent=2))
     else:
         print(
             where,
             "",
-            "| method | ours, s | lightly, s | ratio | lowest – highest | crops/s |",
-            "|---|---|---|---|---|---|",
+            "| method | ours, s | lightly, s | ratio | lowest – highest | crops/s | TFLOP/s | of the peak |",
+            "|---|---|---|---|---|---|---|---|",
             sep="\n",
         )
         for row in rows:
             print(
                 f"| {row['method']} | {row['ours_s']:.3f} | {row['lightly_s']:.3f} | {row['ratio']:.3f} "
-                f"| {row['lowest']:.3f} – {row['highest']:.3f} | {row['crops_per_s']:.1f} |"
+                f"| {row['lowest']:.3f} – {row['highest']:.3f} | {row['crops_per_s']:.1f} | {row['tflops_per_s']:.3g} "
+                f"| {'' if row['utilisation'] is None else format(row['utilisation'], '.1%')} |"
             )
     return int(given.check and max(row["ratio"] for row in rows) > BAR)
 
