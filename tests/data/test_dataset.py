@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -131,6 +135,37 @@ def test_it_pickles_small_and_reads_the_same(screen):
     other = pickle.loads(state)
     np.testing.assert_array_equal(other[9].image, data[9].image)
     np.testing.assert_array_equal(other[9].low, data[9].low)
+
+
+def in_a_fork(check: Callable[[], bool]) -> bool:
+    """Whether `check()` holds in a forked process, which has half a minute."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if check() else 1))
+    process.start()
+    process.join(30)
+    process.kill()
+    process.join()
+    return process.exitcode == 0
+
+
+def test_a_forked_process_goes_on_reading_whatever_other_threads_were_doing(screen):
+    data = ShardDataset(screen)
+    expected = data.read([0, 300])
+    held, done = threading.Event(), threading.Event()
+
+    def hold_the_handles() -> None:
+        with data._files_lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold_the_handles)
+    thread.start()
+    held.wait()
+    try:
+        assert in_a_fork(lambda: np.array_equal(data.read([0, 300]), expected))
+    finally:
+        done.set()
+        thread.join()
+    np.testing.assert_array_equal(data.read([0, 300]), expected)
 
 
 def test_codes_follow_sorted_values_whatever_the_order_of_the_fields(make_screen, rows_of_screen):

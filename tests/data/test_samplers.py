@@ -107,6 +107,22 @@ def test_a_bag_of_a_rare_perturbation_repeats_its_crops(make_screen, rows_of_scr
         assert sorted(np.unique(bag, return_counts=True)[1]) == [3, 3]
 
 
+def test_a_bag_of_a_well_holds_each_of_its_crops_before_any_twice(mixture):
+    plan = Bags(mixture, 6, seed=0, bag_size=6, bag_scope="well")
+    bags = epoch_rows(plan).reshape(-1, 6)
+    wells = []
+    for bag in bags:
+        fields = field_of(mixture, bag)
+        assert len(set(zip(fields[schema.PLATE], fields[schema.WELL], strict=True))) == 1
+        assert sorted(np.unique(bag, return_counts=True)[1]) == [1, 1, 2, 2]  # 4 crops a well
+        wells.append(fields[schema.PLATE].iloc[0])
+    assert len(set(wells)) == 6  # every plate's turn comes
+    shown = mixture.codes.perturbation[mixture.fields_of(bags[:, 0])].reshape(-1, 6)
+    assert all(len(np.unique(batch)) == 6 for batch in shown)
+    with pytest.raises(ValueError, match="bag_scope='plate' is none of"):
+        Bags(mixture, 6, seed=0, bag_scope="plate")
+
+
 def test_bags_need_enough_perturbations(mixture):
     with pytest.raises(
         ValueError, match=r"needs 21 distinct treated perturbations, the split has 20.*between 2 and 21"

@@ -15,6 +15,7 @@ from morphoclip.data.remote import Store, StoreError
 from morphoclip.data.splits import write_split
 from morphoclip.data.streaming import Stream, read_shard
 from tests.data.test_datamodule import Recorder, fit
+from tests.data.test_dataset import in_a_fork
 from tests.data.test_faults import damage
 
 
@@ -65,6 +66,26 @@ def test_ranks_have_equal_steps_and_share_nothing_whatever_the_shards(make_scree
     together = [row for rows in seen for row in rows]
     assert len(together) == len(set(together))
     assert len(together) > 0.9 * 4 * fields
+
+
+@pytest.mark.parametrize(("world_size", "fields"), [(2, 85), (7, 21), (10, 5)])
+def test_validation_gives_all_ranks_equal_batches_whatever_the_shards(
+    make_screen, rows_of_screen, monkeypatch, world_size, fields
+):
+    folder = make_screen(rows_of_screen[:fields])
+    write_split(folder, "val", np.arange(4 * fields))
+    monkeypatch.setattr("morphoclip.data.stream_datamodule.world_size", lambda: world_size)
+    lengths, rows = [], []
+    for rank in range(world_size):
+        monkeypatch.setattr("morphoclip.data.stream_datamodule.rank", lambda rank=rank: rank)
+        loader = StreamDataModule(str(folder), 48, val_split="val").val_dataloader()
+        batches = [batch.sample.tolist() for batch in loader]
+        assert len(batches) == len(loader)
+        lengths.append([len(batch) for batch in batches])
+        rows += [row for batch in batches for row in batch]
+    assert all(one == lengths[0] for one in lengths)
+    assert len(rows) == len(set(rows))
+    assert len(rows) > 0.9 * 4 * fields
 
 
 def test_a_rank_without_a_batch_is_told_before_anybody_waits(screen):
@@ -279,6 +300,12 @@ def test_single_crops_come_by_range_requests(server, screen):
     there, here = ShardDataset(server.url), ShardDataset(screen)
     np.testing.assert_array_equal(there.read([3, 300, 17]), here.read([3, 300, 17]))
     np.testing.assert_allclose(there.channel_statistics()[0], here.channel_statistics()[0])
+
+
+def test_a_forked_process_reads_from_a_store_with_connections_of_its_own(server, screen):
+    there, here = ShardDataset(server.url), ShardDataset(screen)
+    there.read([0])
+    assert in_a_fork(lambda: np.array_equal(there.read([300]), here.read([300])))
 
 
 def test_a_shard_cut_short_is_an_error_or_is_skipped_and_counted(make_screen, monkeypatch):

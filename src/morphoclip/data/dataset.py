@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 from morphoclip.data import schema
 from morphoclip.data.codecs import crc32, get_codec
 from morphoclip.data.fields import percentile_column
+from morphoclip.data.locks import ProcessLock
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
 from morphoclip.data.perturbations import PerturbationTable
 from morphoclip.data.remote import Store, is_remote, local_metadata
@@ -96,7 +96,8 @@ def _position(well: str) -> int:
 
 
 class ShardDataset:
-    """A dataset folder as a sequence of crops. Many threads may read it; it pickles small, and workers reopen it.
+    """A dataset folder as a sequence of crops. Many threads may read it, and a forked process goes on reading it; it pickles
+    small, and workers reopen it.
 
     Opening maps the index and reads the percentiles that scale; `fields`, `table` and `codes` load on first use.
 
@@ -146,7 +147,7 @@ class ShardDataset:
         self.index = map_index(self.folder / "index.arrow")
         self._split_rows = None if self.split is None else read_split(self.folder, self.split)
         self._files: OrderedDict[int, int] = OrderedDict()
-        self._files_lock = threading.Lock()
+        self._files_lock = ProcessLock()
         columns = scaling_columns(self.folder / "fields.parquet", self.channels, *self.scaling)
         bounds = pd.read_parquet(self.folder / "fields.parquet", columns=columns)
         present = np.empty(0, np.int64) if self.scaling[0] == "field" else self.present

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 
@@ -13,6 +12,7 @@ import torch
 
 from morphoclip.batch import Batch
 from morphoclip.data.dataset import FieldCodes, SampleError, ShardDataset, code_fields
+from morphoclip.data.locks import ProcessLock
 from morphoclip.data.perturbations import PerturbationTable
 
 ON_BAD_SAMPLE = ("error", "skip")
@@ -44,7 +44,7 @@ class Mixture:
         if on_bad_sample not in ON_BAD_SAMPLE:
             raise ValueError(f"on_bad_sample={on_bad_sample!r} is neither error nor skip")
         self.on_bad_sample, self.skipped = on_bad_sample, 0
-        self._counting = threading.Lock()
+        self._counting = ProcessLock()
         self.datasets = tuple(datasets)
         self.weights = np.ones(len(datasets)) if weights is None else np.asarray(weights, float)
         first = self.datasets[0]
@@ -98,13 +98,6 @@ class Mixture:
         for number in range(len(self.datasets)):
             places = np.flatnonzero(which == number)
             yield number, places, items[places] - self._starts[number]
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_counting"}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._counting = threading.Lock()
 
     def __getitem__(self, items: np.ndarray) -> Batch:
         """The batch of crops `items` (B,) or of bags (B, N).

@@ -51,13 +51,21 @@ class Store:
     timeout: float = 120.0
 
     @cached_property
+    def _filesystems(self) -> dict:
+        return {}
+
+    @property
     def _filesystem(self):
+        """(file system, path of the root), one a process: connections do not outlive a fork."""
         import fsspec
 
-        filesystem, path = fsspec.core.url_to_fs(self.root.rstrip("/"), skip_instance_cache=True)
-        if hasattr(filesystem, "retries"):
-            filesystem.retries = 1  # s3fs and gcsfs would be patient on top of this store's patience
-        return filesystem, path
+        process = os.getpid()
+        if process not in self._filesystems:
+            filesystem, path = fsspec.core.url_to_fs(self.root.rstrip("/"), skip_instance_cache=True)
+            if hasattr(filesystem, "retries"):
+                filesystem.retries = 1  # s3fs and gcsfs would be patient on top of this store's patience
+            self._filesystems[process] = filesystem, path
+        return self._filesystems[process]
 
     def __getstate__(self) -> dict:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}

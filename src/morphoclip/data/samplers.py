@@ -61,23 +61,27 @@ class Uniform:
         return rng.permutation(np.concatenate(parts))
 
 
+BAG_SCOPES = ("perturbation", "well")
+
+
 class Bags:
     """Bags of N crops of one condition, spread evenly over its plates and wells; a batch holds distinct perturbations.
 
     An epoch is one or more rounds; in each round every treated perturbation comes up once (but for a remainder that
     fills no batch, another one each round), at one of its conditions. Wells without a perturbation (empty ones) are
-    left out. A condition with fewer than N crops repeats them.
+    left out. A condition (or well) with fewer than N crops repeats them.
 
     Args:
         mixture: where the crops are.
         global_batch: bags a step, all ranks together.
         seed: of every draw.
         bag_size: N.
+        bag_scope: `perturbation`, crops from all wells of the condition; or `well`, crops from one of them.
         controls_per_batch: at most this many bags of negative controls a batch.
         steps_per_epoch: default: whole rounds, enough to show about as many crops as there are.
 
     Raises:
-        ValueError: fewer treated perturbations than a batch needs.
+        ValueError: fewer treated perturbations than a batch needs, or an unknown `bag_scope`.
     """
 
     def __init__(
@@ -87,10 +91,13 @@ class Bags:
         seed: int,
         *,
         bag_size: int = 6,
+        bag_scope: str = "perturbation",
         controls_per_batch: int = 1,
         steps_per_epoch: int | None = None,
     ) -> None:
-        self.global_batch, self.seed, self.bag_size = global_batch, seed, bag_size
+        if bag_scope not in BAG_SCOPES:
+            raise ValueError(f"bag_scope={bag_scope!r} is none of {BAG_SCOPES}")
+        self.global_batch, self.seed, self.bag_size, self.bag_scope = global_batch, seed, bag_size, bag_scope
         codes, fields = mixture.codes, mixture.fields_of(np.arange(len(mixture)))
         named = mixture.table.frame[schema.PERTURBATION].ne("").to_numpy()[codes.condition[fields]]
         self._groups = _WellGroups(codes, fields, named)
@@ -121,7 +128,10 @@ class Bags:
             ]
         )
         return np.stack(
-            [self._groups.bag(perturbation, self.bag_size, rng) for perturbation in rng.permutation(chosen)]
+            [
+                self._groups.bag(perturbation, self.bag_size, rng, self.bag_scope == "well")
+                for perturbation in rng.permutation(chosen)
+            ]
         )
 
 
@@ -138,11 +148,13 @@ class _WellGroups:
         self.starts = np.append(first, len(self.rows))
         self.perturbation, self.condition, self.plate, _ = keys[:, first]
 
-    def bag(self, perturbation: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    def bag(self, perturbation: int, size: int, rng: np.random.Generator, one_well: bool = False) -> np.ndarray:
         """Rows (size,) of one condition of the perturbation: plates take turns, and on a plate its wells do."""
         begin, end = np.searchsorted(self.perturbation, [perturbation, perturbation + 1])
         wells = np.arange(begin, end)
         wells = wells[self.condition[begin:end] == rng.choice(np.unique(self.condition[begin:end]))]
+        if one_well:
+            wells = rng.choice(wells, 1)
         plates = rng.permutation(np.unique(self.plate[wells]))
         on_plate = [rng.permutation(wells[self.plate[wells] == plate]) for plate in plates]
         crops: dict[int, Iterator[int]] = {}

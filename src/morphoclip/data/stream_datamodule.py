@@ -26,7 +26,7 @@ class StreamDataModule(ResumableDataModule):
         shuffle_buffer: undecoded crops a rank shuffles among each other.
         open_shards: shards a rank reads at the same time.
         split, val_split, scale_by, low_percentile, high_percentile, on_bad_sample, prefetch, seed: see `CellDataModule`.
-            Over several ranks validation leaves out the tail that fills no batch on all.
+            Over several ranks validation leaves out the crops that some ranks have more of than others.
         retries, timeout: see `remote.Store`.
     """
 

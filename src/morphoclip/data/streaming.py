@@ -132,13 +132,13 @@ class Stream:
         steps: None for exact epochs; a number for resampled ones of this many steps.
         buffer: samples (undecoded) that are shuffled among each other; 0 keeps the shards' order.
         open_shards: shards read at the same time.
-        short_last: one rank alone also gives the last, short batch of an exact epoch.
+        short_last: also give the last, short batch of an exact epoch, equally short on all ranks.
         on_bad_sample: `error`; or `skip`, under which the rest of a shard that cannot be read comes as empty samples,
             each of which `decode` refuses.
         retries, timeout: see `Store`.
 
     Raises:
-        ValueError: the poorest rank has not one batch.
+        ValueError: the poorest rank has not one batch, or under `short_last` not one crop.
     """
 
     def __init__(
@@ -171,14 +171,15 @@ class Stream:
         self.used = np.flatnonzero(self.counts)
         if steps is None:
             poorest = min(self._samples(r) for r in range(world_size))
-            short = short_last and world_size == 1 and poorest % batch_size > 0
-            steps = poorest // batch_size + short
-            if steps == 0:
+            most = poorest if short_last else poorest // batch_size * batch_size
+            if most == 0:
                 raise ValueError(
                     f"a rank of {world_size} has {poorest} crops of {dataset.root}, which fill no batch of "
                     f"{batch_size}: lower batch_size"
                 )
-        self.steps = steps
+        else:
+            most = steps * batch_size
+        self.most, self.steps = most, -(-most // batch_size)
 
     def _samples(self, rank: int) -> int:
         """How many samples an exact epoch has for a rank; the same in every epoch."""
@@ -255,7 +256,7 @@ class Stream:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Sequence[StreamedSample]]:
         """The batches of an epoch from `start` on; those before are read and passed over, not decoded."""
-        samples = islice(self.samples(epoch), start * self.batch_size, None)
+        samples = islice(self.samples(epoch), start * self.batch_size, self.most)
         for _ in range(start, self.steps):
             yield list(islice(samples, self.batch_size))
 

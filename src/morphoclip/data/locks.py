@@ -1,0 +1,24 @@
+"""Locks that objects which are pickled and forked may hold."""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+
+
+class ProcessLock:
+    """A lock among the threads of one process: free in a forked one, whoever held it at the fork; pickled, a new one."""
+
+    def __init__(self) -> None:
+        self._owner, self._lock = os.getpid(), Lock()
+
+    def __enter__(self) -> None:
+        if self._owner != os.getpid():
+            self.__init__()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple:
+        return (ProcessLock, ())
