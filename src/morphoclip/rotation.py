@@ -12,9 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from morphoclip import configs_dir
 from morphoclip.data import schema
 from morphoclip.evaluation.leaks import split_keys
-from morphoclip.evaluation.unseen import SHUFFLED, Rotation, rotations, unseen_replicates, unseen_table
+from morphoclip.evaluation.tasks import REPLICATE, SISTER
+from morphoclip.evaluation.unseen import SHUFFLED, WELL, Rotation, rotations, unseen_replicates, unseen_table
+from morphoclip.evaluation.unseen_controls import POSITION, same_position_dmso, unseen_sisters
 
 Fit = Callable[..., object]
+TABLES = {REPLICATE: "unseen.csv", SISTER: "unseen_sister.csv"}
 CONTROLS = {None: "", 0: SHUFFLED}  # seed of the shuffle: how the arm's name ends
 
 
@@ -27,7 +30,7 @@ def read_wells(data: DictConfig) -> pd.DataFrame:
 
 
 def run_rotation(config: DictConfig, folder: Path, fit: Fit) -> Path:
-    """Train a model for each seed, plate and share of compounds; write and print the table of scores.
+    """Train a model for each seed, plate and share of compounds; write and print the tables of scores.
 
     A finished rotation is kept as Parquet in `folder` and not trained again. Models and raw profiles are scored by the
     same code on the same wells, centred and cross-fitted alike.
@@ -41,30 +44,43 @@ def run_rotation(config: DictConfig, folder: Path, fit: Fit) -> Path:
     wells = read_wells(config.data)
     keys = split_keys(wells, config.rotation.by)
     turns = rotations(wells, keys, config.rotation.folds, config.rotation.seed)
-    print(f"{len(config.rotation.seeds) * len(turns)} trainings; writes unseen.csv to {folder}")
-    arms: dict[str, list[pd.DataFrame]] = {}
+    print(f"{len(config.rotation.seeds) * len(turns)} trainings; writes {', '.join(TABLES.values())} to {folder}")
+    found = []
     for preset in config.rotation.baselines:
         tables = normalized(wells, configs_dir() / "normalize" / f"{preset}.yaml", config.rotation.seed)
-        for shuffle, ending in CONTROLS.items():
-            scored = [unseen_replicates(tables, wells, turn, shuffle=shuffle) for turn in turns]
-            arms[f"CellProfiler, {preset}{ending}"] = [pd.concat(scored)]
+        found += [turn_scores(tables, wells, turn, f"CellProfiler, {preset}").assign(seed=0) for turn in turns]
     for seed in config.rotation.seeds:
-        scored = [rotation_scores(config, folder, fit, wells, turn, seed) for turn in turns]
-        for arm in [name + ending for name in ("untrained", config.name) for ending in CONTROLS.values()]:
-            arms.setdefault(arm, []).append(pd.concat([part[part["arm"] == arm] for part in scored]))
-    table = unseen_table(arms, wells, keys)
-    table.to_csv(folder / "unseen.csv", index=False, float_format="%.6g")
-    pd.concat(
-        [rows.assign(arm=arm, seed=seed) for arm, seeds in arms.items() for seed, rows in enumerate(seeds)]
-    ).to_csv(folder / "unseen_queries.csv", index=False, float_format="%.6g")
-    print_table(table, config.name)
-    return folder / "unseen.csv"
+        found += [rotation_scores(config, folder, fit, wells, turn, seed).assign(seed=seed) for turn in turns]
+    rows = pd.concat(found, ignore_index=True)
+    rows = rows.drop_duplicates(["arm", "task", "seed", *WELL, schema.PERTURBATION, "fold"])  # structure alone, once
+    rows.to_csv(folder / "unseen_queries.csv", index=False, float_format="%.6g")
+    for task, name in TABLES.items():
+        arms = {
+            arm: [of_seed for _, of_seed in of_arm.groupby("seed")]
+            for arm, of_arm in rows[rows["task"] == task].groupby("arm", sort=False)
+        }
+        if config.name in arms:
+            table = unseen_table(arms, wells, keys)
+            table.to_csv(folder / name, index=False, float_format="%.6g")
+            print_table(table, config.name, task)
+    return folder / TABLES[REPLICATE]
+
+
+def turn_scores(tables: list[pd.DataFrame], wells: pd.DataFrame, turn: Rotation, arm: str) -> pd.DataFrame:
+    """APs of one turn's queries by profiles named `arm`, and of the controls beside them: a row a query, arm and task."""
+    replicates = [
+        unseen_replicates(tables, wells, turn, shuffle=shuffle).assign(arm=arm + ending)
+        for shuffle, ending in CONTROLS.items()
+    ]
+    position = same_position_dmso(tables, wells, turn).assign(arm=arm + POSITION)
+    sisters = unseen_sisters(tables, wells, turn, arm).assign(task=SISTER)
+    return pd.concat([pd.concat([*replicates, position]).assign(task=REPLICATE), sisters]).assign(fold=turn.fold)
 
 
 def rotation_scores(
     config: DictConfig, folder: Path, fit: Fit, wells: pd.DataFrame, turn: Rotation, seed: int
 ) -> pd.DataFrame:
-    """APs of the turn's queries by the trained encoder and by the same one untrained; from disk where they are there."""
+    """`turn_scores` by the trained encoder and by the same one untrained; from disk where they are there."""
     from morphoclip.data.features import TableDataModule, TableDataset
     from morphoclip.profiling.features import embed_features
 
@@ -83,12 +99,11 @@ def rotation_scores(
     for arm, encoder in encoders.items():
         profiles = embed_features(encoder, TableDataset(wells, loader.mixture.datasets[0].names))
         tables = normalized(profiles, config.normalize, config.rotation.seed)
-        for shuffle, ending in CONTROLS.items():
-            parts.append(unseen_replicates(tables, wells, turn, shuffle=shuffle).assign(arm=arm + ending))
+        parts.append(turn_scores(tables, wells, turn, arm))
     scores = pd.concat(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     scores.to_parquet(path, index=False)
-    mean = scores.groupby("arm")["average_precision"].mean().round(3).to_dict()
+    mean = scores[scores["task"] == REPLICATE].groupby("arm")["average_precision"].mean().round(3).to_dict()
     print(f"plate {turn.plate}, share {turn.fold}, seed {seed}: {mean}", flush=True)
     return scores
 
@@ -109,21 +124,17 @@ def normalized(table: pd.DataFrame, normalizer: Path | DictConfig, seed: int) ->
     return [tables[0][~control | (fold == half)] for half in (0, 1)]
 
 
-def print_table(table: pd.DataFrame, name: str) -> None:
+def print_table(table: pd.DataFrame, name: str, task: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(
-        "unseen compounds on an unseen plate", "replicate mAP [95 %]", "chance", f"{name} − this [95 %]", "n", "seeds"
-    )
+    title = "unseen compounds on an unseen plate" + (", exploratory" if task == SISTER else "")
+    shown = Table(title, f"{task} mAP [95 %]", "chance", f"{name} − this [95 %]", "n", "seeds")
     ours = table.set_index("arm").loc[name]
     for row in table.to_dict("records"):
         arm = row["arm"]
-        gain = (
-            ""
-            if arm == name
-            else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*(ours[f"minus {arm}{end}"] for end in ("", " low", " high")))
-        )
+        difference = [] if arm == name else [ours[f"minus {arm}{end}"] for end in ("", " low", " high")]
+        gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference) if pd.notna(difference).any() else ""
         score = f"{row['mean_average_precision']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
         shown.add_row(arm, score, f"{row['chance']:.3f}", gain, str(row["n_compounds"]), str(row["n_seeds"]))
     Console(width=130).print(shown)

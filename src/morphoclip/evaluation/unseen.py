@@ -133,6 +133,10 @@ def unseen_table(arms: Mapping[str, Sequence[pd.DataFrame]], wells: pd.DataFrame
         conditional on the plates.
     """
     cluster = dict(zip(wells[schema.PERTURBATION], keys, strict=True))
+
+    def clusters(values: pd.Series) -> list[str]:
+        return [cluster.get(name, name) for name in values.index]  # a control is a cluster by itself
+
     means = {
         arm: [rows.groupby(schema.PERTURBATION)["average_precision"].mean() for rows in seeds]
         for arm, seeds in arms.items()
@@ -140,7 +144,7 @@ def unseen_table(arms: Mapping[str, Sequence[pd.DataFrame]], wells: pd.DataFrame
     scores = {arm: pd.concat(seeds, axis=1).mean(axis=1) for arm, seeds in means.items()}
     lines = []
     for arm, values in scores.items():
-        low, high = cluster_interval(values.to_numpy(), values.index.map(cluster))
+        low, high = cluster_interval(values.to_numpy(), clusters(values))
         line = {
             "arm": arm,
             "mean_average_precision": values.mean(),
@@ -155,7 +159,7 @@ def unseen_table(arms: Mapping[str, Sequence[pd.DataFrame]], wells: pd.DataFrame
         for other, theirs in scores.items():
             if other != arm:
                 difference = (values - theirs).dropna()
-                low, high = cluster_interval(difference.to_numpy(), difference.index.map(cluster))
+                low, high = cluster_interval(difference.to_numpy(), clusters(difference))
                 line |= {f"minus {other}": difference.mean(), f"minus {other} low": low, f"minus {other} high": high}
         lines.append(line)
     return pd.DataFrame(lines).assign(level=LEVEL)
