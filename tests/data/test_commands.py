@@ -55,6 +55,21 @@ def test_verify_finds_every_damaged_sample(make_screen):
     assert "352 samples, 2 problems" in text
 
 
+def test_a_url_stands_for_a_folder(make_screen, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORPHOCLIP_CACHE", str(tmp_path / "cache"))
+    folder = make_screen()
+    url = folder.as_uri()
+    assert "352 samples, 88 fields" in run("info", url)
+    assert "352 samples, 0 problems" in run("verify", url)
+    run("subset", url, "--out", tmp_path / "few", "--crops-per-field", 1, "--codec", "raw")
+    few, all_crops = ShardDataset(tmp_path / "few"), ShardDataset(folder)
+    kept = [4 * field + x // 8 for field, x in enumerate(few.index["x"])]  # 4 crops a field, side by side
+    np.testing.assert_array_equal(few.read(range(88)), all_crops.read(kept))
+    damage(folder, 7)
+    assert "sample 000000007 fails its checksum" in refuse("verify", url)
+    assert "is not a local folder" in refuse("split", url, "--by", "plate")
+
+
 def test_verify_finds_what_the_manifest_does_not_promise(make_screen):
     folder = make_screen()
     shards = ShardDataset(folder).manifest["shards"]

@@ -10,14 +10,14 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Dataset = Annotated[Path, typer.Argument(help="dataset folder")]
+Dataset = Annotated[str, typer.Argument(help="dataset folder, or the URL of one")]
 Split = Annotated[str | None, typer.Option(help="only the crops of this split")]
 Workers = Annotated[int | None, typer.Option(help="threads (default: all cores)")]
 Out = Annotated[Path, typer.Option(help="dataset folder to make; it is never overwritten")]
 Codec = Annotated[str | None, typer.Option(help="blosc, raw, sqrt, png16 or tiff; default: as it is")]
 
 
-def _open(dataset: Path, split: str | None = None, scale_by: str = "field"):
+def _open(dataset: str | Path, split: str | None = None, scale_by: str = "field"):
     from morphoclip.data.dataset import ShardDataset
 
     try:
@@ -44,8 +44,9 @@ def info(
     typer.echo(
         f"  {len(manifest['shards'])} shards, {size / 1e9:.3g} GB; made by {manifest['made_by'].get('tool', '?')}"
     )
-    names = sorted(path.stem for path in (dataset / "splits").glob("*.npy"))
-    typer.echo(f"  splits: {', '.join(names) or 'none'}")
+    if data.store is None:
+        names = sorted(path.stem for path in (data.folder / "splits").glob("*.npy"))
+        typer.echo(f"  splits: {', '.join(names) or 'none'}")
     if by not in data.fields:
         raise typer.BadParameter(f"the fields have no column {by}; they have {', '.join(data.fields.columns[:20])}")
     for columns in (PLATE_COLUMNS, [by]):
@@ -153,6 +154,10 @@ def split(
     from morphoclip.data.splits import write_splits
 
     data = _open(dataset)
+    if data.store is not None:
+        raise typer.BadParameter(
+            f"splits are written into the dataset, and {dataset} is not a local folder: copy it first"
+        )
     try:
         shares = {name: float(share) for name, share in (part.split("=") for part in fractions.split(","))}
         sizes = write_splits(data, hash_split(data.fields, by, shares, seed))

@@ -46,13 +46,13 @@ def verify(dataset: ShardDataset, workers: int | None = None) -> Iterator[tuple[
 
 
 def check_files(dataset: ShardDataset) -> list[str]:
-    """What manifest, index and files disagree on, before any sample is read."""
+    """What manifest, index and (of a local folder) shards disagree on, before any sample is read."""
     manifest, index, found = dataset.manifest, dataset.index, []
     if manifest["counts"]["samples"] != len(index["field"]):
         found.append(f"index.arrow has {len(index['field'])} rows, the manifest {manifest['counts']['samples']}")
     if manifest["counts"]["fields"] != len(dataset.fields):
         found.append(f"fields.parquet has {len(dataset.fields)} rows, the manifest {manifest['counts']['fields']}")
-    for shard in manifest["shards"]:
+    for shard in manifest["shards"] if dataset.store is None else []:
         path = dataset.folder / "shards" / shard["name"]
         if not path.is_file():
             found.append(f"{path} is missing")
