@@ -6,7 +6,7 @@ from torch import nn
 
 from morphoclip.losses import InfoNCELoss
 from morphoclip.methods.recompute import recomputed
-from tests.methods.tiny import ENCODER, TEXT, bags, clip, feature_bags, feature_clip, trainer
+from tests.methods.tiny import CHANNEL_VIT, ENCODER, TEXT, bags, clip, feature_bags, feature_clip, trainer
 
 
 def test_recomputed_chunks_equal_the_same_chunks_plain():
@@ -27,23 +27,24 @@ def test_recomputed_chunks_equal_the_same_chunks_plain():
     assert kept[1].abs().sum() > 0
 
 
-@pytest.mark.parametrize("kind", ["crops", "features"])
+@pytest.mark.parametrize("kind", ["crops", "sampled channels", "features"])
 def test_a_whole_step_does_not_change(kind):
     """Dropout is off in these towers, so that the whole batch is the reference and chunks of 4 the case."""
     norm_free = {**ENCODER, "name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 8}
     norm_free = {k: v for k, v in norm_free.items() if k not in ("image_size", "stem_widths", "heads")} | {
         "num_heads": 2
     }
+    encoders = {"crops": norm_free, "sampled channels": CHANNEL_VIT}
     outcomes = []
     for chunk in (None, 4):
         method = (
-            clip(encoder=norm_free, recompute=chunk, recompute_prompts=chunk)
-            if kind == "crops"
-            else feature_clip(recompute=chunk, text=TEXT, recompute_prompts=chunk)
+            feature_clip(recompute=chunk, text=TEXT, recompute_prompts=chunk)
+            if kind == "features"
+            else clip(encoder=encoders[kind], recompute=chunk, recompute_prompts=chunk, seed=1)
         ).double()
         method.trainer = trainer(1)
         method.log = method.log_dict = lambda *_, **__: None
-        loss = method.training_step(bags() if kind == "crops" else feature_bags().map(to_double), 0)["loss"]
+        loss = method.training_step(feature_bags().map(to_double) if kind == "features" else bags(), 0)["loss"]
         outcomes.append((loss, *torch.autograd.grad(loss, list(method.parameters()), materialize_grads=True)))
     torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-6, atol=1e-9)
 
