@@ -284,6 +284,10 @@ def test_a_store_that_stalls_is_asked_again(server, screen):
     samples = list(read_shard(Store(server.url, timeout=0.5), shard["name"], "blosc", shard["samples"]))
     assert [sample.row for sample in samples] == list(range(shard["samples"]))
     assert time.perf_counter() - start < 3
+    server.troubles = ["stall"]
+    data = (screen / "shards" / shard["name"]).read_bytes()
+    assert Store(server.url, timeout=0.5).get_range(f"shards/{shard['name']}", 700, 100) == data[700:800]
+    assert time.perf_counter() - start < 6
 
 
 def test_a_store_that_keeps_failing_is_named(server):

@@ -42,7 +42,7 @@ class Store:
         root: of the dataset folder.
         retries: how often a failed read is tried again.
         wait: seconds before the first new try; twice as long before each one after.
-        timeout: seconds without a sample of a streamed shard after which it counts as failed.
+        timeout: seconds without a sample of a streamed shard, or for a part of a file, after which a try has failed.
     """
 
     root: str
@@ -104,7 +104,8 @@ class Store:
         if self.root.startswith("pipe:"):
             raise ValueError(f"{self.url(name)} can be streamed but not read by place: give the folder's URL instead")
         filesystem, path = self._filesystem
-        return self.patiently(lambda: filesystem.cat_file(f"{path}/{name}", start=start, end=start + nbytes), name)
+        part = {"start": start, "end": start + nbytes} | ({"timeout": self.timeout} if filesystem.async_impl else {})
+        return self.patiently(lambda: filesystem.cat_file(f"{path}/{name}", **part), name)
 
     def patiently(self, read: Callable[[], Result], name: str) -> Result:
         """`read()`, tried again with growing pauses.
