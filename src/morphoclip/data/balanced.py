@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from morphoclip.data import schema
+from morphoclip.data.groups import Groups
 from morphoclip.data.mixture import Mixture
 
 
@@ -37,15 +38,11 @@ class Wells:
         steps_per_epoch: int | None = None,
     ) -> None:
         self.global_batch, self.seed = global_batch, seed
-        codes, fields = mixture.codes, mixture.fields_of(np.arange(len(mixture)))
-        named = mixture.table.frame[schema.PERTURBATION].ne("").to_numpy()[codes.condition[fields]]
-        self._rows = np.flatnonzero(named)
-        keys = np.stack([getattr(codes, name)[fields[self._rows]] for name in ("perturbation", "plate", "well")])
-        order = np.lexsort(keys[::-1])
-        self._rows, keys = self._rows[order], keys[:, order]
-        first = np.flatnonzero(np.any(np.diff(keys, prepend=-1), axis=0))
-        self._starts = np.append(first, len(self._rows))  # of the wells' crops
-        perturbation, self._plate, _ = keys[:, first]
+        codes = mixture.codes
+        keys = np.stack([codes.perturbation, codes.plate, codes.well])
+        groups = Groups(mixture.all_fields(), keys, mixture.named)
+        self._rows, self._starts = groups.rows, groups.starts  # of the wells' crops
+        perturbation, self._plate, _ = groups.keys
         self._names, begin, wells = np.unique(perturbation, return_index=True, return_counts=True)
         self._begin, self._end = begin, begin + wells
         self._shown = np.minimum(wells, wells_per_perturbation)
@@ -113,11 +110,15 @@ class Balanced:
         if by not in mixture.fields:
             known = [column for column in mixture.fields if column.startswith(schema.PREFIX)]
             raise ValueError(f"the fields have no column {by!r} to balance by; they have {', '.join(known)}")
-        values = mixture.fields[by].astype(str).to_numpy()[mixture.fields_of(np.arange(len(mixture)))]
-        self._rows = np.flatnonzero(values != "")
+        values = mixture.fields[by].astype(str).to_numpy()[mixture.present]
+        label = np.full(len(mixture.fields), -1, np.int32)
+        label[mixture.present[values != ""]] = np.unique(values[values != ""], return_inverse=True)[1]
+        label = label[mixture.all_fields()]  # of a crop
+        self._rows = np.flatnonzero(label >= 0)
         if len(self._rows) == 0:
             raise ValueError(f"{by} is blank for every crop of the split: balance by another column")
-        _, self._class, self._sizes = np.unique(values[self._rows], return_inverse=True, return_counts=True)
+        self._class = label[self._rows]
+        self._sizes = np.bincount(self._class)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.steps = steps_per_epoch or max(1, len(self._rows) // global_batch)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))

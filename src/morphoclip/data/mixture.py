@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from morphoclip.batch import Batch
+from morphoclip.data import schema
 from morphoclip.data.dataset import FieldCodes, SampleError, ShardDataset, code_fields
 from morphoclip.data.locks import ProcessLock
 from morphoclip.data.perturbations import PerturbationTable
@@ -91,6 +92,19 @@ class Mixture:
         for number, places, local in self._by_dataset(items):
             fields[places] = self._field_starts[number] + self.datasets[number].fields_of(local)
         return fields
+
+    def all_fields(self) -> np.ndarray:
+        """The row of `fields` every crop comes from, (len,) int32."""
+        parts = zip(self._field_starts, self.datasets, strict=True)
+        return np.concatenate(
+            [np.add(start, dataset.fields_of(np.arange(len(dataset))), dtype=np.int32) for start, dataset in parts]
+        )
+
+    @cached_property
+    def named(self) -> np.ndarray:
+        """bool, a row of `fields`: it has crops in the split, and they have a perturbation (are not of an empty well)."""
+        named = self.table.frame[schema.PERTURBATION].ne("").to_numpy()
+        return (self.codes.condition >= 0) & named[self.codes.condition]
 
     def _by_dataset(self, items: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(dataset number, places in `items`, rows within that dataset)."""

@@ -56,11 +56,9 @@ class Pairs:
         if pair_scope not in SCOPES:
             raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES)}")
         self.seed, self.pair_scope, self.different_position = seed, pair_scope, different_position
-        codes, fields = mixture.codes, mixture.fields_of(np.arange(len(mixture)))
-        named = mixture.table.frame[schema.PERTURBATION].ne("").to_numpy()[codes.condition]  # a field
-        is_control = codes.is_control[fields]
-        self._treated = np.flatnonzero(named[fields] & ~is_control)
-        self._controls = np.flatnonzero(named[fields] & is_control)
+        fields, is_control = mixture.all_fields(), mixture.codes.is_control
+        self._treated = np.flatnonzero((mixture.named & ~is_control)[fields])
+        self._controls = np.flatnonzero((mixture.named & is_control)[fields])
         self._control_pairs = min(controls_per_batch, len(self._controls))
         self._treated_pairs = global_batch - self._control_pairs
         full = len(self._treated) // self._treated_pairs if self._treated_pairs > 0 else 0

@@ -9,8 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import Sampler
 
-from morphoclip.data import schema
-from morphoclip.data.dataset import FieldCodes
+from morphoclip.data.groups import Groups
 from morphoclip.data.mixture import Mixture
 
 
@@ -50,7 +49,8 @@ class Uniform:
         rng = np.random.default_rng([self.seed, epoch])
         total = self.steps * self.global_batch
         if (self.weights == self.weights[0]).all():
-            return rng.permutation(self.sizes.sum())[:total]
+            crops = self.sizes.sum()
+            return rng.permutation(np.arange(crops, dtype=np.int32 if crops < 2**31 else np.int64))[:total]
         shares = self.weights * self.sizes / (self.weights * self.sizes).sum()
         quotas = np.diff(np.rint(np.cumsum(shares) * total).astype(np.int64), prepend=0)
         starts = np.cumsum(self.sizes) - self.sizes
@@ -98,12 +98,10 @@ class Bags:
         if bag_scope not in BAG_SCOPES:
             raise ValueError(f"bag_scope={bag_scope!r} is none of {BAG_SCOPES}")
         self.global_batch, self.seed, self.bag_size, self.bag_scope = global_batch, seed, bag_size, bag_scope
-        codes, fields = mixture.codes, mixture.fields_of(np.arange(len(mixture)))
-        named = mixture.table.frame[schema.PERTURBATION].ne("").to_numpy()[codes.condition[fields]]
-        self._groups = _WellGroups(codes, fields, named)
-        perturbation, is_control = codes.perturbation[fields][named], codes.is_control[fields][named]
-        self._controls = control = np.unique(perturbation[is_control])
-        self._treated = np.setdiff1d(perturbation, control)
+        codes, named = mixture.codes, mixture.named
+        self._wells = _Wells(mixture)
+        self._controls = control = np.unique(codes.perturbation[named & codes.is_control])
+        self._treated = np.setdiff1d(codes.perturbation[named], control)
         self._control_bags = min(controls_per_batch, len(control))
         treated_bags = global_batch - self._control_bags
         if treated_bags < 1 or len(self._treated) < treated_bags:
@@ -129,24 +127,21 @@ class Bags:
         )
         return np.stack(
             [
-                self._groups.bag(perturbation, self.bag_size, rng, self.bag_scope == "well")
+                self._wells.bag(perturbation, self.bag_size, rng, self.bag_scope == "well")
                 for perturbation in rng.permutation(chosen)
             ]
         )
 
 
-class _WellGroups:
+class _Wells:
     """Crops sorted by (perturbation, condition, plate, well), so that a bag finds its wells by bisection."""
 
-    def __init__(self, codes: FieldCodes, fields: np.ndarray, keep: np.ndarray) -> None:
-        rows = np.flatnonzero(keep)
-        names = ("perturbation", "condition", "plate", "well")
-        keys = np.stack([getattr(codes, name)[fields[rows]] for name in names])
-        order = np.lexsort(keys[::-1])
-        self.rows, keys = rows[order], keys[:, order]
-        first = np.flatnonzero(np.any(np.diff(keys, prepend=-1), axis=0))
-        self.starts = np.append(first, len(self.rows))
-        self.perturbation, self.condition, self.plate, _ = keys[:, first]
+    def __init__(self, mixture: Mixture) -> None:
+        codes = mixture.codes
+        keys = np.stack([codes.perturbation, codes.condition, codes.plate, codes.well])
+        groups = Groups(mixture.all_fields(), keys, mixture.named)
+        self.rows, self.starts = groups.rows, groups.starts
+        self.perturbation, self.condition, self.plate, _ = groups.keys
 
     def bag(self, perturbation: int, size: int, rng: np.random.Generator, one_well: bool = False) -> np.ndarray:
         """Rows (size,) of one condition of the perturbation: plates take turns, and on a plate its wells do."""
