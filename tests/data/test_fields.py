@@ -11,7 +11,9 @@ from hypothesis.extra.numpy import arrays
 from skimage.filters import threshold_otsu
 
 from morphoclip.data import fields
+from morphoclip.data.remote import Store, StoreError
 from morphoclip.data.schema import CHANNELS
+from tests.data.test_streaming import Server, quick
 
 
 @settings(max_examples=50, deadline=None)
@@ -159,3 +161,20 @@ def test_nuclei_of_real_fields_are_about_as_many_as_the_eye_counts(real_data):
         dna = fields.bin_field(fields.read_tiff(str(path))[None], 2)[0]
         found = len(fields.find_nuclei(dna, pixel_size_um=1.196))
         assert abs(found - expected) <= 0.1 * expected
+
+
+def test_a_store_that_fails_is_asked_again_and_never_blamed_on_the_field(tmp_path, monkeypatch):
+    monkeypatch.setattr(Store, "pause", quick(Store.pause))
+    (tmp_path / "shards").mkdir()  # the server's troubles are for such a folder
+    plane = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    tifffile.imwrite(tmp_path / "shards" / "a.tiff", plane)
+    server = Server(tmp_path)
+    server.troubles = ["503", "503", "cut"]
+    np.testing.assert_array_equal(fields.read_tiff(f"{server.url}/shards/a.tiff"), plane)
+    assert server.troubles == []
+    with pytest.raises(fields.FieldError, match=r"b.tiff: no such file"):
+        fields.read_tiff(f"{server.url}/shards/b.tiff")
+    server.troubles = ["503"] * 50
+    with pytest.raises(StoreError, match=r"shards/a.tiff failed 8 times.*503"):
+        fields.read_field({"DNA": f"{server.url}/shards/a.tiff"})
+    server.http.shutdown()

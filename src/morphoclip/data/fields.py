@@ -8,6 +8,8 @@ from io import BytesIO
 
 import numpy as np
 
+from morphoclip.data.remote import Store, StoreError, is_remote
+
 PERCENTILES = (0.01, 0.1, 1, 50, 99, 99.9, 99.99)
 NUCLEUS_CHANNEL = "DNA"
 MIN_FOREGROUND = 0.01
@@ -32,13 +34,19 @@ def read_tiff(path: str) -> np.ndarray:
 
     Raises:
         FieldError: the file is missing, truncated, unreadable, not one plane or not uint16.
+        StoreError: an object store kept failing for minutes, which says nothing about the field.
     """
     import fsspec
     import tifffile
 
-    try:
+    def read() -> bytes:
         with fsspec.open(path, "rb") as file:
-            data = file.read()
+            return file.read()
+
+    try:
+        data = Store(path, retries=7).patiently(read) if is_remote(path) else read()
+    except StoreError:
+        raise
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise FieldError(path, reason) from error

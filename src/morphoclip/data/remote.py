@@ -71,7 +71,11 @@ class Store:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def url(self, name: str) -> str:
-        return self.root.replace("{}", name) if self.root.startswith("pipe:") else f"{self.root.rstrip('/')}/{name}"
+        return (
+            self.root.replace("{}", name)
+            if self.root.startswith("pipe:")
+            else f"{self.root.rstrip('/')}/{name}".rstrip("/")
+        )
 
     def open(self, name: str) -> IO[bytes]:
         """A stream of a file's bytes from its start; one try."""
@@ -107,8 +111,8 @@ class Store:
         part = {"start": start, "end": start + nbytes} | ({"timeout": self.timeout} if filesystem.async_impl else {})
         return self.patiently(lambda: filesystem.cat_file(f"{path}/{name}", **part), name)
 
-    def patiently(self, read: Callable[[], Result], name: str) -> Result:
-        """`read()`, tried again with growing pauses.
+    def patiently(self, read: Callable[[], Result], name: str = "") -> Result:
+        """`read()` of the file `name`, or of the root itself, tried again with growing pauses.
 
         Raises:
             StoreError: it failed `retries` + 1 times.
