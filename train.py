@@ -188,9 +188,11 @@ def described_conditions(data: DictConfig, table):
 def finish(config: DictConfig, method, loader) -> None:
     """Export the encoder; score it beside what the config names; print the table and the path of the report."""
     import shutil
+    from functools import partial
 
     from morphoclip import scoring
     from morphoclip.profiling import export_encoder, load_encoder
+    from morphoclip.profiling.crop_attention import attends, crop_attention
     from morphoclip.run_report import print_scores, run_report
     from morphoclip.scoring import TRAINED, UNTRAINED
 
@@ -207,7 +209,8 @@ def finish(config: DictConfig, method, loader) -> None:
         UNTRAINED: scoring.untrained(config, method, loader),
         TRAINED: load_encoder(folder / "encoder"),
     }
-    tables = scoring.profiles(encoders, images, folder / "profiles", scoring.feature_dataset(loader))
+    features = scoring.feature_dataset(loader)
+    tables = scoring.profiles(encoders, images, folder / "profiles", features)
     if config.score.truth is not None:
         tables["true phenotype (ceiling)"] = scoring.true_profiles(config.score.truth, tables[TRAINED])
     scored = {name: scoring.score_held_out(config, table) for name, table in tables.items()}
@@ -215,7 +218,9 @@ def finish(config: DictConfig, method, loader) -> None:
     tells = method.trained_on.get("prompts_tell", [])
     cards[TRAINED] = scoring.with_leaks(config, cards[TRAINED], tables[TRAINED], tells)
     cards[TRAINED].write(folder)
-    report = run_report(config, cards, tables[TRAINED], scored[TRAINED][1], images)
+    pool, shown = getattr(method, "pool", None), features or images
+    attention = partial(crop_attention, encoders[TRAINED], shown, pool) if attends(encoders[TRAINED], pool) else None
+    report = run_report(config, cards, tables[TRAINED], scored[TRAINED][1], images, attention)
     print_scores(cards)
     print(f"report: {report}")
 

@@ -42,13 +42,20 @@ def embed(
     ] = None,
     mode: Annotated[str | None, typer.Option(help="load_data.csv: grid, nuclei or random; default: as trained")] = None,
     metadata: Annotated[str | None, typer.Option(help="load_data.csv: folder of plate maps and annotations")] = None,
+    attention: Annotated[
+        bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
+    ] = False,
 ) -> None:
-    """Profiles of everything in a dataset, with a JSON sidecar that says what made them."""
+    """Profiles of everything in a dataset, with a JSON sidecar that says what made them.
+
+    Encoders of cached features read a folder that `morphoclip features` wrote.
+    """
     import torch
 
     from morphoclip import load_encoder
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
+    from morphoclip.profiling.crop_attention import write_crop_attention
     from morphoclip.profiling.export import encoder_provenance
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,9 +64,13 @@ def embed(
     options = {key: value for key, value in asked.items() if value is not None}
     if options and Path(source).is_dir():
         raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
+    if attention and not Path(source).is_dir():
+        raise typer.BadParameter("--attention needs a dataset folder: prepare one with data_prep.make_shards")
     table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
     write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
     typer.echo(f"{len(table)} rows: {out}")
+    if attention:
+        typer.echo(f"attention: {write_crop_attention(encoder, model, source, f'{out}.attention.parquet', device)}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import pytest
 
 from morphoclip.data import schema
 from morphoclip.evaluation.unseen import rotations, unseen_replicates, unseen_table
+from morphoclip.evaluation.unseen_controls import STRUCTURE, same_position_dmso, unseen_sisters
 
 KEYS = {"a": "A", "a2": "A", "b": "B", "c": "C", "d": "D", "e": "E", "f": "F"}  # a and a2 are one structure
 
@@ -113,3 +114,40 @@ def test_shuffled_labels_score_what_treatment_alone_does(wells, keys):
     scored = pd.concat(strong)
     assert scored["average_precision"].mean() < 0.8
     assert sorted(scored[schema.PERTURBATION].unique()) == sorted(KEYS)
+
+
+def test_position_alone_is_chance_without_a_layout_effect_and_found_with_one(wells, keys):
+    turns = rotations(wells, keys, 3)
+    table = profiles(wells, 8)
+    features = [c for c in table if c.startswith("x")]
+    pattern = {name: np.random.default_rng(i).normal(size=12) for i, name in enumerate(sorted(set(wells[schema.WELL])))}
+    placed = table.assign(**{f: table[f] for f in features})
+    placed[features] = placed[features].to_numpy() + 9 * np.stack([pattern[w] for w in wells[schema.WELL]])
+    without, with_layout = (
+        pd.concat([same_position_dmso([one], wells, turn) for turn in turns]) for one in (table, placed)
+    )
+    assert set(without[schema.PERTURBATION]) == {f"DMSO at B{i:02d}" for i in range(1, 5)}
+    assert with_layout["average_precision"].mean() == 1.0
+    assert without["average_precision"].mean() == pytest.approx(without["chance"].mean(), abs=0.2)
+
+
+def test_left_out_compounds_find_their_targets_sisters_beside_structure_alone(wells, keys):
+    """a and c share a target and look alike; the structures of a and b are alike instead."""
+    target = {"a": "T", "c": "T", "b": "U", "d": "U"}
+    smiles = {"a": "CCO", "b": "CCCO", "c": "c1ccccc1", "d": "NC(=O)N", "a2": "CC", "e": "C#N", "f": "ClCl"}
+    annotated = profiles(wells, 8).assign(
+        **{
+            schema.TARGETS: wells[schema.PERTURBATION].map(target).fillna(""),
+            schema.SMILES: wells[schema.PERTURBATION].map(smiles).fillna("CS(=O)C"),
+        }
+    )
+    features = [c for c in annotated if c.startswith("x")]
+    like = (annotated[schema.PERTURBATION] == "c").to_numpy(), (annotated[schema.PERTURBATION] == "a").to_numpy()
+    annotated.loc[like[0], features] = -annotated.loc[like[1], features].to_numpy()  # opposite counts as found
+    turns = rotations(wells, keys, 3)
+    rows = pd.concat([unseen_sisters([annotated], wells, turn, "model") for turn in turns])
+    model, alone = (rows[rows["arm"] == arm].set_index(schema.PERTURBATION) for arm in ("model", STRUCTURE))
+    assert sorted(model.index) == sorted(["a", "b", "c", "d"] * 3)
+    assert (model.loc[["a", "c"], "average_precision"] == 1.0).all()
+    assert (alone.loc["a", "average_precision"] < 1.0).all()
+    assert unseen_sisters([annotated.assign(**{schema.TARGETS: ""})], wells, turns[0], "model").empty

@@ -61,10 +61,12 @@ def run(outputs) -> Path:
 def test_the_run_folder_holds_what_was_promised(run):
     for name in ("config.yaml", "metrics.csv", "replicate.csv", "report.html", "checkpoints/last.ckpt"):
         assert (run / name).is_file(), name
-    assert {p.name for p in (run / "encoder").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    files = {"config.json", "model.safetensors", "README.md", "crop_pool.safetensors"}
+    assert {p.name for p in (run / "encoder").iterdir()} == files
     report = (run / "report.html").read_text()
     rows = ["chance", "intensity statistics", "classical image features", "untrained encoder", "trained", "ceiling"]
     assert all(row in report for row in rows)
+    assert "Most attended crops" in report
 
 
 def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
@@ -154,3 +156,21 @@ def test_a_dataset_of_ones_own_trains_and_exports(run, outputs):
     assert (folder / "checkpoints/last.ckpt").is_file()  # the end of training, not the last multiple of 100
     assert morphoclip.load_encoder(folder).trained_on["crop_size"] == 64
     assert morphoclip.load_encoder(folder / "encoder").trained_on["scale_by"] == "field"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pool", "said"), [("gated", "Most attended crops"), ("mean", "crops are averaged")])
+def test_a_recipe_on_cached_features_is_scored_as_others_are(run, outputs, pool, said):
+    features = ["data.features.encoder.name=intensity_statistics", "encoder.heads=5", f"encoder.pool={pool}"]
+    features += ["~data.features.encoder.backbone", "~data.features.encoder.image_size"]
+    overrides = [*TINY, f"data.folder={outputs}/data/simulated-fixed-0", f"output_dir={outputs}", *features]
+    overrides += ["score=heldout", "score.null_size=200", "trainer.max_steps=3", "run_id=" + pool]
+    with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
+        folder = train.run(compose("train", overrides=["experiment=morphoclip_debug", *overrides]))
+    report = (folder / "report.html").read_text()
+    rows = ["intensity statistics", "untrained encoder", "trained", "ceiling"]
+    assert all(row in report for row in [*rows, "Nearest neighbours", said])
+    kept = pd.read_parquet(folder / "profiles/trained.parquet")
+    again = embed(morphoclip.load_encoder(folder / "encoder"), outputs / "data/simulated-fixed-0/features")
+    names = schema.split_columns(kept)[1]
+    np.testing.assert_allclose(again[names], kept[names], rtol=1e-4, atol=1e-5)

@@ -56,6 +56,7 @@ def write_report(
     umap: pd.DataFrame | None = None,
     contact_sheet: Sequence[tuple[str, np.ndarray]] | None = None,
     galleries: Sequence[Gallery] = (),
+    attended: Sequence[Gallery] = (),
     heat_maps: Sequence[Mapping[str, object]] = (),
     batch_steps: pd.DataFrame | None = None,
     provenance: Mapping[str, object] | None = None,
@@ -73,7 +74,7 @@ def write_report(
         umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well;
             None leaves the map out, and a note says so.
         contact_sheet: (caption, uint8 image (H, W) or (H, W, 3)).
-        galleries: nearest neighbours of a few wells with their images.
+        galleries: nearest neighbours of a few wells with their images. attended: their most and least attended crops.
         heat_maps: as `consensus_heat_maps` gives them.
         batch_steps: as `batch_scores_by_step` gives them.
         provenance: name -> value: command, configuration, commit, hashes.
@@ -106,6 +107,7 @@ def write_report(
         heat_maps=[{"name": m["name"], "n": len(m["names"]), "of": m["of"]} for m in heat_maps],
         extra=[_extra(*sheet) for sheet in [*_batch_steps(batch_steps), *extra]],
         galleries=[_gallery(gallery) for gallery in galleries],
+        attended=[_gallery(gallery) for gallery in attended],
         contact_sheet=[{"caption": text, "png": _encoded(image, "PNG")} for text, image in contact_sheet or ()],
         tables=[*(_table(task, card.tables[task]) for task in tasks if task in card.tables), *_pairs(card.pairs)],
         provenance={str(k): str(v) for k, v in (provenance or {}).items()},

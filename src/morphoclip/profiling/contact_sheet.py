@@ -80,6 +80,13 @@ def well_fields(dataset: ShardDataset, wells: pd.DataFrame) -> list[int]:
     return found["field"].astype(int).tolist()
 
 
+def crop_pictures(dataset: ShardDataset, items: Sequence[int]) -> list[np.ndarray]:
+    """Each crop by itself, uint8 (H, W, 3), all in the contrast of the first one's field."""
+    items = np.asarray(items)
+    low, high = dataset.intensities(items[:1])
+    return [_strip(dataset, items[i : i + 1], low[0], high[0]) for i in range(len(items))]
+
+
 def _strip(dataset: ShardDataset, items: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     images = dataset.read(items).astype(np.float32)  # (n, C, H, W)
     scaled = np.clip((images - low[:, None, None]) / (high - low)[:, None, None], 0, 1) ** 0.7

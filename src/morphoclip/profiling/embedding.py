@@ -12,6 +12,8 @@ from torch import nn
 
 from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
+from morphoclip.data.features import FeatureDataset
+from morphoclip.models import FeatureEncoder
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
 from morphoclip.profiling.crops import SCALING, Crops, DatasetCrops, well_codes
 from morphoclip.profiling.field_crops import FieldCrops
@@ -44,7 +46,8 @@ def embed(
     Args:
         encoder: as DESIGN §3.4; it is moved to `device` and put back in the mode it was in.
         source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
-            are cut on the fly.
+            are cut on the fly. For an encoder of cached features a `FeatureDataset` or its folder, of which it makes
+            profiles of wells or perturbations (its own pool averages; the options of crops play no part).
         level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (and wells by condition).
         batch_size: crops at a time.
         progress: show a bar.
@@ -66,6 +69,8 @@ def embed(
     if level not in LEVELS:
         raise ValueError(f"level {level!r} is none of {LEVELS}")
     reduction(reduce)
+    if isinstance(encoder, FeatureEncoder):
+        return _embed_features(encoder, source, level, device)
     crop_options |= {"min_foreground": min_foreground, "num_workers": num_workers}
     crops = _open(source, encoder, batch_size, crop_options)
     check_match(encoder, crops)
@@ -120,13 +125,28 @@ def check_match(encoder: nn.Module, crops: CropSource) -> None:
         )
 
 
+def open_dataset(encoder: nn.Module, folder: str | Path) -> ShardDataset:
+    """A dataset folder with the encoder's intensity scaling; for an encoder of cached features, a folder of these."""
+    if isinstance(encoder, FeatureEncoder):
+        return FeatureDataset(folder)
+    known = getattr(encoder, "trained_on", {})
+    return ShardDataset(folder, **{key: known[key] for key in SCALING if key in known})
+
+
+def _embed_features(encoder: FeatureEncoder, source: ShardDataset | str | Path, level: str, device) -> pd.DataFrame:
+    from morphoclip.profiling.features import embed_features
+
+    dataset = source if isinstance(source, ShardDataset) else open_dataset(encoder, source)
+    return embed_features(encoder, dataset, level, device=device)
+
+
 def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int, options: dict) -> CropSource:
     if isinstance(source, ShardDataset):
         return DatasetCrops(source, batch_size, **options)
     known = getattr(encoder, "trained_on", {})
-    scaling = {key: known[key] for key in SCALING if key in known}
     if Path(source).is_dir():
-        return DatasetCrops(ShardDataset(source, **scaling), batch_size, **options)
+        return DatasetCrops(open_dataset(encoder, source), batch_size, **options)
+    scaling = {key: known[key] for key in SCALING if key in known}
     size = {key: known[key] for key in ("crop_size",) if key in known}
     said = {key: value for key, value in options.items() if value is not None}
     options = scaling | size | known.get("cropping", {}) | said

@@ -16,6 +16,7 @@ from torch import nn
 
 import morphoclip
 from morphoclip.models import create_encoder
+from morphoclip.profiling.crop_attention import attends, load_crop_pool, save_crop_pool
 from morphoclip.profiling.crops import CROPPING, SCALING
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -31,7 +32,7 @@ def export_encoder(
     *,
     trained_on: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write an encoder folder: config.json, model.safetensors and a model card.
+    """Write an encoder folder: config.json, model.safetensors and a model card; and the pool of its crops, if it has one.
 
     Args:
         source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, or a run folder
@@ -73,6 +74,9 @@ def export_encoder(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     _save_weights(encoder, partial / WEIGHTS)
+    pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
+    if pool is not None and attends(encoder, pool):
+        save_crop_pool(pool, partial)
     (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (partial / CARD).write_text(_card(config))
     os.replace(partial, to)

@@ -1,0 +1,148 @@
+"""How much each crop of a well weighs in its embedding, by the gated attention that pools the bag."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from morphoclip.data import schema
+from morphoclip.data.dataset import ShardDataset
+from morphoclip.models import FeatureEncoder, GatedAttentionPool
+from morphoclip.models.pooling import MeanPool
+from morphoclip.profiling.crops import well_codes
+
+POOL = "crop_pool.safetensors"  # beside the weights of an encoder folder
+PREFIX = "crop_pool."  # of a checkpoint
+
+
+def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
+    """The gated pool that a method trained over an encoder's crops; None where crops were averaged or never pooled.
+
+    Args:
+        source: an encoder folder, a checkpoint or a run folder, as `load_encoder` takes. Encoders of cached features
+            hold their own pool.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(source)
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if (path / POOL).is_file():
+        weights = load_file(path / POOL)
+    elif checkpoint.is_file():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    else:
+        return None
+    if not weights:
+        return None
+    hidden, dim = weights["value.weight"].shape
+    pool = GatedAttentionPool(dim, hidden)
+    pool.load_state_dict(weights)
+    return pool.requires_grad_(False).eval()
+
+
+def save_crop_pool(pool: nn.Module, folder: str | Path) -> None:
+    """Write the pool into an encoder folder."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in pool.state_dict().items()}, Path(folder) / POOL
+    )
+
+
+def attends(encoder: nn.Module, pool: nn.Module | None = None) -> bool:
+    """Whether crops weigh differently, by the pool of cached features in the encoder or else by `pool` over its crops.
+
+    A pool in another space than the encoder's (`method.export=backbone`) says nothing of what is exported.
+    """
+    if isinstance(encoder, FeatureEncoder):
+        return not isinstance(encoder.pool, MeanPool)
+    gated = isinstance(pool, GatedAttentionPool) and not isinstance(pool, MeanPool)
+    return gated and pool.value.in_features == encoder.embed_dim
+
+
+@torch.inference_mode()
+def crop_attention(
+    encoder: nn.Module,
+    dataset: ShardDataset,
+    pool: nn.Module | None = None,
+    wells: Collection[tuple[str, str]] | None = None,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> pd.DataFrame:
+    """The weight of every crop in the bag of its well.
+
+    Args:
+        encoder: of crops in the joint space (`method.export=joint`), or a `FeatureEncoder` with the `FeatureDataset` it
+            reads.
+        pool: of an encoder of crops: `load_crop_pool(...)` or a method's `pool`.
+        wells: (plate, well) pairs; None takes all.
+
+    Returns:
+        A row a crop: the metadata of its field, `Metadata_crop_y`, `_crop_x`, `Metadata_crop` (its row in the dataset's
+        index), and `attention`, which sums to 1 over a well. Of cached features each channel has a pool's weights of its
+        own, `attention_<channel>`, and `attention` is their mean.
+
+    Raises:
+        ValueError: crops are averaged, so that all weigh the same.
+    """
+    reads_features = isinstance(encoder, FeatureEncoder)
+    if not attends(encoder, pool):
+        raise ValueError(
+            "this model averages its crops: all of a well weigh the same and there is no attention to show. Attention "
+            "needs a gated pool (method.pool or encoder.pool) and method.export=joint"
+        )
+    pool = encoder.pool if reads_features else pool
+    field = dataset.fields_of(np.arange(len(dataset)))
+    code = well_codes(dataset.fields)[field]
+    items = np.arange(len(dataset))
+    if wells is not None:
+        named = pd.MultiIndex.from_frame(dataset.fields[[schema.PLATE, schema.WELL]])
+        items = items[named.isin(list(wells))[field]]
+    encoder.to(device).eval()
+    pool.to(device)
+    scores = []
+    for chunk in np.array_split(items, max(1, -(-len(items) // batch_size))):
+        given = (dataset.read(chunk),) if reads_features else (dataset.read(chunk), *dataset.intensities(chunk))
+        x = encoder.preprocess(*(torch.from_numpy(part).to(device) for part in given))  # (n, C, D) or (n, C, H, W)
+        scores.append(pool.scores(x if reads_features else encoder(x)).float().cpu().numpy())
+    weights = _softmax_by(code[items], np.concatenate(scores).reshape(len(items), -1))
+    rows = dataset.rows_of(items)
+    kept = [c for c in dataset.fields if c.startswith(schema.PREFIX)]
+    table = dataset.fields.iloc[field[items]][kept].reset_index(drop=True)
+    table = table.astype(object).where(table.notna(), "").astype(str)
+    table["Metadata_crop_y"], table["Metadata_crop_x"] = dataset.index["y"][rows], dataset.index["x"][rows]
+    table["Metadata_crop"] = rows
+    table["attention"] = weights.mean(1)
+    if weights.shape[1] > 1:
+        table = table.assign(**{f"attention_{name}": weights[:, c] for c, name in enumerate(encoder.channels)})
+    return table
+
+
+def write_crop_attention(
+    source: str | Path, encoder: nn.Module, dataset: str | Path, out: str | Path, device: str = "cpu"
+) -> Path:
+    """`crop_attention` of a whole dataset folder to Parquet; `source` is what `encoder` was loaded from."""
+    from morphoclip.profiling.embedding import open_dataset
+
+    table = crop_attention(encoder, open_dataset(encoder, dataset), load_crop_pool(source), device=device)
+    partial = Path(f"{out}.partial")
+    table.to_parquet(partial, compression="zstd", index=False)
+    return partial.replace(out)
+
+
+def _softmax_by(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Softmax of scores (N, C) over the rows of each group."""
+    _, place = np.unique(group, return_inverse=True)
+    top = np.full((place.max() + 1, scores.shape[1]), -np.inf)
+    np.maximum.at(top, place, scores)
+    e = np.exp(scores - top[place])
+    total = np.zeros_like(top)
+    np.add.at(total, place, e)
+    return e / total[place]
