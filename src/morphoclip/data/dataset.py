@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
 from morphoclip.data.codecs import crc32, get_codec
-from morphoclip.data.fields import percentile_column
+from morphoclip.data.field_codes import FieldCodes, code_fields
 from morphoclip.data.locks import ProcessLock
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
 from morphoclip.data.perturbations import PerturbationTable
 from morphoclip.data.remote import Store, is_remote, local_metadata
+from morphoclip.data.scaling import field_scaling, scaling_columns
 from morphoclip.data.splits import read_split
 
-PLATE_COLUMNS = 48  # of a 1536-well plate: a position means the same place on every smaller one
 OPEN_SHARDS = 64  # file handles a dataset keeps
 CHUNK = 2**20  # index rows looked at at a time, so that a large index is never copied
 
@@ -53,46 +52,6 @@ class Sample:
     perturbation: int
     condition: int
     is_control: bool
-
-
-@dataclass(frozen=True)
-class FieldCodes:
-    """Integer codes of a set of fields, each (F,) int64 and -1 where a field is not in the split; `is_control` bool."""
-
-    plate: np.ndarray
-    well: np.ndarray
-    position: np.ndarray
-    perturbation: np.ndarray
-    condition: np.ndarray
-    is_control: np.ndarray
-
-
-def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTable) -> FieldCodes:
-    """Codes of the rows `present` of `fields`: ranks among sorted unique values, so the order of rows does not matter."""
-    chosen = fields.iloc[present]
-    plate = [schema.SOURCE, schema.BATCH, schema.PLATE]
-    wells, name = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)
-    codes = {
-        "plate": _ranks(chosen, plate),
-        "well": _ranks(chosen, [*plate, schema.WELL]),
-        "position": np.array([_position(well) for well in wells], np.int64)[name],
-        "perturbation": _ranks(chosen, [schema.PERTURBATION]),
-        "condition": table.codes(chosen),
-        "is_control": (chosen[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy(bool),
-    }
-    spread = {name: np.full(len(fields), -1 if name != "is_control" else False) for name in codes}
-    for name, values in codes.items():
-        spread[name][present] = values
-    return FieldCodes(**spread)
-
-
-def _ranks(fields: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    return fields.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
-
-
-def _position(well: str) -> int:
-    row, column = schema.well_position(well)
-    return row * PLATE_COLUMNS + column
 
 
 class ShardDataset:
@@ -326,55 +285,3 @@ def map_index(path: Path) -> dict[str, np.ndarray]:
 
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return {name: table[name].chunk(0).to_numpy(zero_copy_only=True) for name in table.column_names}
-
-
-def scaling_columns(
-    path: Path, channels: Sequence[str], scale_by: str, low_percentile: float, high_percentile: float
-) -> list[str]:
-    """The columns of fields.parquet that `field_scaling` needs, those of them that are there."""
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(path).names
-    wanted = {percentile_column(p, channel) for p in (low_percentile, high_percentile) for channel in channels}
-    if not wanted <= set(names):
-        stored = sorted({c.split("_")[0][1:] for c in names if c.startswith("p")}, key=float)
-        missing = next(p for p in (low_percentile, high_percentile) if percentile_column(p, channels[0]) not in names)
-        raise ValueError(f"percentile {missing} is not stored; the dataset has {', '.join(stored)}")
-    plate = {schema.SOURCE, schema.BATCH, schema.PLATE, schema.CONTROL_TYPE} if scale_by != "field" else set()
-    return [name for name in names if name in wanted | plate]
-
-
-def field_scaling(
-    fields: pd.DataFrame,
-    present: np.ndarray,
-    channels: Sequence[str],
-    scale_by: str,
-    low_percentile: float,
-    high_percentile: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The intensities (F, C) float32 that scale to 0 and 1 for every field; `present` are the split's fields.
-
-    Raises:
-        ValueError: unknown `scale_by`; a plate of the split without negative controls.
-    """
-    bounds = [
-        fields[[percentile_column(percentile, channel) for channel in channels]]
-        for percentile in (low_percentile, high_percentile)
-    ]
-    if scale_by != "field":
-        if scale_by == "plate":
-            reference = fields.index.isin(present)
-        elif scale_by == "negcon":
-            reference = (fields[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
-        else:
-            raise ValueError(f"scale_by={scale_by!r} is none of field, plate, negcon")
-        plate = fields.groupby([schema.SOURCE, schema.BATCH, schema.PLATE], sort=True).ngroup()
-        lacking = sorted(set(fields.loc[present, schema.PLATE][~plate[present].isin(plate[reference])]))
-        if lacking:
-            raise ValueError(
-                f"plate {lacking[0]} has no negcon fields to scale by ({len(lacking)} such plates): "
-                "use scale_by=field or plate, or leave the plate out"
-            )
-        bounds = [values[reference].groupby(plate[reference]).median().reindex(plate).to_numpy() for values in bounds]
-    low, high = (np.asarray(values, np.float32) for values in bounds)
-    return low, np.maximum(high, low + 1)  # a channel of one value scales to 0, not to a division by zero

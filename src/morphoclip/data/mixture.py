@@ -12,7 +12,8 @@ import torch
 
 from morphoclip.batch import Batch
 from morphoclip.data import schema
-from morphoclip.data.dataset import FieldCodes, SampleError, ShardDataset, code_fields
+from morphoclip.data.dataset import SampleError, ShardDataset
+from morphoclip.data.field_codes import FieldCodes, code_fields
 from morphoclip.data.locks import ProcessLock
 from morphoclip.data.perturbations import PerturbationTable
 

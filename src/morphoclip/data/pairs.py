@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from morphoclip.data import schema
-from morphoclip.data.dataset import PLATE_COLUMNS
+from morphoclip.data.field_codes import PLATE_COLUMNS
 from morphoclip.data.mixture import Mixture
 
 # Where the second well may lie; each place is told apart by these columns and the condition.
