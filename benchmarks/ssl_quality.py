@@ -74,13 +74,18 @@ CHANGES: dict[str, tuple[str, list[str]]] = {
     "SimCLR": simclr(),
     "DINO": (
         "kim2025_dino_debug",
-        [*VIEWS, "method.ema_momentum.start=0.95", "method.ema_momentum.end=0.995"],
+        [
+            *VIEWS,
+            *["trainer.max_steps=600", "optimizer.lr=1e-3", "method.sinkhorn_iters=3"],
+            "method.teacher_temp.start=0.04",
+            *["method.ema_momentum.start=0.95", "method.ema_momentum.end=0.995"],
+        ],
     ),
     "MAE": (
         "kim2025_mae_debug",
         [
-            *["augment=flip_affine", "data.loader.batch_size=64", "trainer.accumulate_grad_batches=1"],
-            *["trainer.max_steps=700", *LINEAR_PATCHES, "optimizer.lr=1e-3"],
+            *["augment=across_plates", "method.per_channel=true", "data.loader.batch_size=64"],
+            *["trainer.accumulate_grad_batches=1", "trainer.max_steps=700", *LINEAR_PATCHES, "optimizer.lr=1e-3"],
         ],
     ),
     "MSN": ("cwa_msn_debug", [*MSN, "data.loader.sampler=uniform"]),
@@ -98,6 +103,7 @@ SIMCLR_FACTORS: dict[str, tuple[str, list[str]]] = {
     ),
     "SimCLR, small batch": simclr(batch=32, steps=2000),
     "SimCLR, one cycle": simclr("optimizer=adamw_one_cycle", "optimizer.lr=2e-3"),
+    "SimCLR, second moments": simclr("encoder=covariance_vit"),
     "SimCLR, linear patches": simclr(
         "encoder=vit_tiny", "encoder.image_size=64", "encoder.patch_size=8", *LINEAR_PATCHES
     ),
