@@ -61,6 +61,28 @@ def test_a_loop_left_early_leaves_no_thread(mixture):
     assert threading.active_count() == before
 
 
+class Slow:
+    """A plan that takes its time."""
+
+    steps = 6
+
+    def rows(self, epoch: int, step: int) -> np.ndarray:
+        time.sleep(0.1)
+        return np.arange(8) + 8 * step
+
+
+def test_the_next_batches_are_drawn_while_the_caller_works(mixture):
+    batches, waited = iter(Loader(mixture, EpochSampler(Slow()), num_workers=1)), []
+    for step in range(Slow.steps):
+        start = time.perf_counter()
+        batch = next(batches)
+        waited.append(time.perf_counter() - start)
+        assert batch.sample.tolist() == list(range(8 * step, 8 * step + 8))
+        time.sleep(0.3)
+    assert sorted(waited)[Slow.steps // 2] < 0.09
+    assert next(batches, None) is None
+
+
 def anonymous_bytes() -> int:
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024

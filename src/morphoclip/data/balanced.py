@@ -124,14 +124,15 @@ class Balanced:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
-        if self._order[0] != epoch:
+        order = self._order
+        if order[0] != epoch:
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self._rows))
             by_class = np.argsort(self._class[shuffled], kind="stable")
-            self._order = epoch, self._rows[shuffled[by_class]]
+            self._order = order = epoch, self._rows[shuffled[by_class]]
         turn, place = np.divmod(np.arange(step * self.global_batch, (step + 1) * self.global_batch), len(self._sizes))
         orders = {
             t: np.random.default_rng([self.seed, epoch, t]).permutation(len(self._sizes))
             for t in np.unique(turn).tolist()
         }
         label = np.array([orders[t][p] for t, p in zip(turn.tolist(), place.tolist(), strict=True)])
-        return self._order[1][self._starts[label] + turn % self._sizes[label]]
+        return order[1][self._starts[label] + turn % self._sizes[label]]

@@ -19,6 +19,7 @@ import torch
 
 from morphoclip.batch import Batch
 from morphoclip.data.mixture import Mixture
+from morphoclip.data.parallel import make_ahead
 from morphoclip.data.samplers import EpochSampler
 
 CROPS_A_TASK = 8  # enough to make a task's overhead small, few enough to share a batch among many threads
@@ -82,7 +83,7 @@ class Loader:
     Args:
         mixture: where the crops are.
         sampler: says which crops make up each batch.
-        num_workers: threads that read; 0 reads when a batch is asked for.
+        num_workers: threads that read, and another that draws; 0 does both when a batch is asked for.
         prefetch: batches read ahead.
     """
 
@@ -103,7 +104,8 @@ class Loader:
             yield batch.pin_memory() if self._buffers.pinned else batch
 
     def _requests(self, chosen: Iterator[np.ndarray]) -> Iterator[Request]:
-        for items in chosen:
+        # Bags of many ranks take long to draw, and so long every step would wait.
+        for items in make_ahead(chosen, self.prefetch + 1) if self.num_workers else chosen:
             yield Request(items, partial(self._read_part, items.reshape(-1)))
 
     def _read_part(self, items: np.ndarray, part: slice, out: np.ndarray) -> np.ndarray:

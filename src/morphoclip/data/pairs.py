@@ -74,13 +74,14 @@ class Pairs:
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
         round_, place = divmod(step, self._epoch_steps)
-        if self._order[0] != (epoch, round_):
-            self._order = (
+        order = self._order
+        if order[0] != (epoch, round_):
+            self._order = order = (
                 (epoch, round_),
                 np.random.default_rng([self.seed, epoch, round_, 0]).permutation(self._treated),
             )
         rng = np.random.default_rng([self.seed, epoch, step, 1])
-        treated = self._order[1][place * self._treated_pairs : (place + 1) * self._treated_pairs]
+        treated = order[1][place * self._treated_pairs : (place + 1) * self._treated_pairs]
         controls = rng.choice(self._controls, self._control_pairs, replace=False)
         first = rng.permutation(np.concatenate([treated, controls]))
         if self.pair_scope == "same":

@@ -1,4 +1,4 @@
-"""Work spread over threads, results in order."""
+"""Work done by threads, results in order."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ def map_ahead(
         finally:
             for left in waiting:
                 left.cancel()
+
+
+def make_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The items, none of them None, with up to `count` of them made ahead by a thread."""
+    thread = ThreadPoolExecutor(1)
+    waiting = deque(thread.submit(next, items, None) for _ in range(count))
+    try:
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, items, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -41,9 +41,10 @@ class Uniform:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._shuffled(epoch))
-        return self._order[1][step * self.global_batch : (step + 1) * self.global_batch]
+        order = self._order
+        if order[0] != epoch:
+            self._order = order = (epoch, self._shuffled(epoch))
+        return order[1][step * self.global_batch : (step + 1) * self.global_batch]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch])
