@@ -161,9 +161,12 @@ def query(
     """Wells or perturbations that look like a text or a structure says; or the prompts that a well looks like."""
     from morphoclip.methods.query import embed_prompts, embed_query, load_clip
     from morphoclip.profiling import read_profiles
+    from morphoclip.profiling.export import check_made_by
     from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
 
     method, table = load_clip(run), read_profiles(profiles)
+    for line in check_made_by(method.export_encoder(), profiles):
+        typer.echo(f"note: {line}", err=True)
     if plate is not None and well is not None:
         ranking = rank_candidates(profile_of(table, plate, well), *embed_prompts(method))
     else:

@@ -35,3 +35,15 @@ def test_morphoclip_trains_25_million_parameters_at_most():
     trained, total = parameter_counts(whole)["whole"]
     assert 15e6 < trained <= 25e6
     assert total > 100e6
+
+
+def test_the_printed_table_counts_what_a_recipe_builds():
+    from benchmarks.parameters import build, recipe, show
+
+    counts = parameter_counts(build(recipe("cellclip", [], 1536)))
+    former = 340.8e6  # METHODS §9; the pool of the bag comes to it
+    assert former < counts["encoder"][1] < former * 1.002
+    assert counts["whole"][0] == counts["whole"][1]
+    ours = parameter_counts(build(recipe("morphoclip", [], 768)))
+    assert ours["whole"][0] <= 25e6 < 100e6 < ours["whole"][1]
+    assert "25,076" in show([{"recipe": "x", "whole": [25_076, 25_076], "encoder": [1, 1]}])

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from morphoclip.cli import app
 from morphoclip.data import schema
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
+from morphoclip.profiling import encoder_provenance, load_encoder, write_profiles
 from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
 from tests.methods.tiny import feature_bags, feature_clip, loader, trainer
 
@@ -61,3 +64,29 @@ def test_a_trained_run_answers_texts_and_structures(tmp_path):
         embed_query(again, "loss of PLK1", "CCO")
     with pytest.raises(FileNotFoundError, match="not an encoder folder"):
         load_clip(tmp_path / "checkpoints")
+
+
+def test_a_query_says_where_the_profiles_are_of_another_encoder(tmp_path):
+    run = trainer(1)
+    run.fit(feature_clip(), loader(feature_bags()))
+    run.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    encoder = load_encoder(tmp_path)
+    names = [f"embedding_{i:04d}" for i in range(encoder.embed_dim)]
+    table = TABLE[[c for c in TABLE if c.startswith("Metadata_")]].assign(**dict.fromkeys(names, 1.0))
+    ask = ["query", str(tmp_path), "--text", "loss of PLK1", "--profiles"]
+
+    def asked(provenance: dict | None):
+        write_profiles(table, tmp_path / "p.parquet", provenance or {})
+        if provenance is None:
+            (tmp_path / "p.parquet.json").unlink()
+        return CliRunner().invoke(app, [*ask, str(tmp_path / "p.parquet")])
+
+    own = asked(encoder_provenance(encoder))
+    assert own.exit_code == 0, own.output
+    assert "cannot be told" not in own.output
+    assert "cannot be told" in asked(None).output
+    with torch.no_grad():
+        encoder.mean += 1
+    assert "made by another encoder" in str(asked(encoder_provenance(encoder)).exception)
+    normalised = asked({"profiles": "raw.parquet", "steps": []})
+    assert "give raw.parquet" in str(normalised.exception)

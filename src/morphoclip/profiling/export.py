@@ -18,6 +18,7 @@ import morphoclip
 from morphoclip.models import create_encoder
 from morphoclip.profiling.crop_attention import attends, load_crop_pool, save_crop_pool
 from morphoclip.profiling.crops import CROPPING, SCALING
+from morphoclip.profiling.profiles import read_provenance
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
@@ -152,6 +153,29 @@ def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
         "trained_on": dict(getattr(encoder, "trained_on", {})),
         "morphoclip_version": morphoclip.__version__,
     }
+
+
+def check_made_by(encoder: nn.Module, path: str | Path) -> list[str]:
+    """Check that profile tables at a path or glob were made by this encoder and left as they were.
+
+    Returns:
+        A line for each table that does not say what made it.
+
+    Raises:
+        ValueError: another encoder made one, or it was normalised since.
+    """
+    own, unsaid = encoder_hash(encoder), []
+    for table, known in read_provenance(path).items():
+        if known is None:
+            unsaid.append(f"{table} has no {table.name}.json, so it cannot be told whether this run's encoder made it")
+        elif "steps" in known:
+            raise ValueError(f"{table} was normalised, which leaves the joint space: give {known.get('profiles')}")
+        elif known.get("encoder_sha256") != own:
+            raise ValueError(
+                f"{table} was made by another encoder ({str(known.get('encoder_sha256'))[:12]}, this run's is {own[:12]}), "
+                "so its cosines to this run's prompts mean nothing: embed the images with this run"
+            )
+    return unsaid
 
 
 def _save_weights(encoder: nn.Module, path: Path) -> None:

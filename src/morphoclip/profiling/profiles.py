@@ -79,6 +79,15 @@ def read_profiles(path: str | Path) -> pd.DataFrame:
     return joined[metadata + names]
 
 
+def read_provenance(path: str | Path) -> dict[Path, dict | None]:
+    """What the sidecar of each profile table at a path or glob says of its making; None where it has none."""
+    found = {}
+    for table in sorted(map(Path, glob(str(path), recursive=True))):
+        sidecar = table.with_name(table.name + ".json")
+        found[table] = json.loads(sidecar.read_text()) if sidecar.is_file() else None
+    return found
+
+
 def _read_one(path: Path) -> pd.DataFrame:
     suffix = _suffix(path)
     if suffix == ".parquet":
