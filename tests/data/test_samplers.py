@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from morphoclip.data import ShardDataset, schema
+from morphoclip.data.active_bags import ActiveBags
 from morphoclip.data.mixture import Mixture
 from morphoclip.data.samplers import Bags, EpochSampler, Sequential, Uniform
 
@@ -177,3 +179,29 @@ def test_a_restored_sampler_continues_with_the_next_batch(mixture):
     np.testing.assert_array_equal(np.stack(list(sampler)), epoch_rows(plan, 4)[2:])
     sampler.ready = plan.steps
     assert sampler.state_dict() == {"epoch": 5, "batches_ready": 0}
+
+
+def test_inactive_perturbations_come_up_less_often(mixture, tmp_path):
+    names = mixture.fields[schema.PERTURBATION].to_numpy()
+    plain = Bags(mixture, 4, 0, bag_size=2)
+    treated = sorted({str(n) for n, c in zip(names, mixture.codes.is_control, strict=True) if n and not c})
+    inactive, unknown = treated[: len(treated) // 2], treated[-1]
+    path = tmp_path / "replicate.csv"
+    listed = [name for name in treated if name != unknown]
+    table = pd.DataFrame({schema.PERTURBATION: listed, "p_value": [0.5 if n in inactive else 0.01 for n in listed]})
+    table.to_csv(path, index=False)
+    plan = ActiveBags(mixture, 4, 0, bag_size=2, p_values=path, share=1 / len(inactive), steps_per_epoch=60)
+    shown = names[mixture.fields_of(np.concatenate([plan.rows(0, s)[:, 0] for s in range(plan.steps)]))]
+    count = pd.Series(shown).value_counts().reindex(treated, fill_value=0)
+    often = count[[name for name in treated if name not in inactive]]
+    assert often.min() > 2 * count[inactive].max()
+    assert count[inactive].sum() > 0
+    rounds = [set(plan.order(0, r).tolist()) for r in range(200)]
+    assert {len(r) for r in rounds} == {len(treated) - len(inactive) + 1}
+    assert set.union(*rounds) == set(plain._treated.tolist())  # each inactive one has its turn
+    table.assign(**{schema.PERTURBATION: "other"}).to_csv(path, index=False)
+    with pytest.raises(ValueError, match="is it of this screen"):
+        ActiveBags(mixture, 4, 0, p_values=path)
+    table.assign(p_value=1.0).to_csv(path, index=False)
+    with pytest.raises(ValueError, match="raise share"):
+        ActiveBags(mixture, 4, 0, p_values=path, share=0.0)

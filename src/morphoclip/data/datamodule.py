@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from morphoclip.data.active_bags import ActiveBags
 from morphoclip.data.balanced import Balanced, Wells
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.data.loader import Loader
@@ -14,7 +15,14 @@ from morphoclip.data.resumable import ResumableDataModule
 from morphoclip.data.samplers import Bags, EpochSampler, Sequential, Uniform
 from morphoclip.distributed import rank, world_size
 
-SAMPLERS = {"uniform": Uniform, "bags": Bags, "pairs": Pairs, "wells": Wells, "balanced": Balanced}
+SAMPLERS = {
+    "uniform": Uniform,
+    "bags": Bags,
+    "active_bags": ActiveBags,
+    "pairs": Pairs,
+    "wells": Wells,
+    "balanced": Balanced,
+}
 
 
 class CellDataModule(ResumableDataModule):

@@ -118,7 +118,7 @@ class Bags:
     def rows(self, epoch: int, step: int) -> np.ndarray:
         round_, place = divmod(step, self._round_steps)
         treated_bags = self.global_batch - self._control_bags
-        order = np.random.default_rng([self.seed, epoch, round_, 0]).permutation(self._treated)
+        order = self.order(epoch, round_)
         rng = np.random.default_rng([self.seed, epoch, step, 1])
         chosen = np.concatenate(
             [
@@ -132,6 +132,10 @@ class Bags:
                 for perturbation in rng.permutation(chosen)
             ]
         )
+
+    def order(self, epoch: int, round_: int) -> np.ndarray:
+        """The treated perturbations of a round in the order they come up."""
+        return np.random.default_rng([self.seed, epoch, round_, 0]).permutation(self._treated)
 
 
 class _Wells:
