@@ -111,7 +111,7 @@ def test_training_prompts_start_spread_over_the_joint_space():
 
 
 def test_the_config_trains_against_any_hugging_face_encoder(tmp_path):
-    overrides = ["text=huggingface", f"text.name_or_path={save_bert(tmp_path)}", "folder=run"]
+    overrides = ["encoder=vit_demo", "text=huggingface", f"text.name_or_path={save_bert(tmp_path)}", "folder=run"]
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=overrides)
     method = instantiate(config.method, encoder=ENCODER, prompts=PROMPTS)

@@ -20,7 +20,7 @@ def encoder(request):
     [
         ("InfoNCELoss", {}),
         ("CWCLLoss", {}),
-        ("SigLIPLoss", {"temperature": 0.1, "logit_bias": -10.0}),
+        ("SigLIPLoss", {"temperature": 0.1, "logit_bias": -10}),  # as a command line gives it
         ("S2LLoss", {"temperature": 0.1, "logit_bias": -1.0}),
         ("CLOOBLoss", {"temperature": None}),
     ],

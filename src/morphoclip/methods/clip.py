@@ -106,7 +106,7 @@ class CLIP(Method):
             cache=cache,
         )
         self.logit_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
+        self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(float(logit_bias)))
         self.loss = build(loss)
         self.check_loss(on_features)
         self.image_loss = build(image_loss) if image_loss and image_loss_weight else None
