@@ -3,6 +3,7 @@
 On a GPU beside a device-to-device copy of as many bytes as the views have (bar of `--check`: within 3 x of it), on the
 CPU beside torchvision's v2 transforms an image at a time, as a loader's workers run them (no bar). Views are cropped,
 flipped and jittered; torchvision's ColorJitter refuses five channels, so its row has the same arithmetic in place of it.
+`--compiled` adds a row for the same by torch.compile, which takes a minute to build.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from morphoclip.augment import Color, Compose, Flip, RandomCrop
 BAR = 3.0
 VIEWS = ((224, 2), (96, 8))
 PARENT = 448
+AUGMENTATIONS = {size: Compose([RandomCrop(size), Flip(), Color()]) for size, _ in VIEWS}
 
 
-def our_views(images: Tensor) -> list[Tensor]:
+def our_views(images: Tensor, apply: Callable[..., Tensor] = Compose.apply) -> list[Tensor]:
     """Views as methods make them: parameters of all images drawn on the CPU, applied on the device."""
     generator = torch.Generator().manual_seed(0)
     views = []
     for size, number in VIEWS:
-        augmentation = Compose([RandomCrop(size), Flip(), Color()])
+        augmentation = AUGMENTATIONS[size]
         for _ in range(number):
-            views.append(augmentation.apply(images, augmentation.draw(len(images), images.shape[1], generator)))
+            views.append(apply(augmentation, images, augmentation.draw(len(images), images.shape[1], generator)))
     return views
 
 
@@ -70,9 +72,14 @@ def seconds(run: Callable[[], object], device: str, repeats: int) -> float:
     return best
 
 
-def measure(device: str, batch: int, repeats: int) -> list[dict]:
+def measure(device: str, batch: int, repeats: int, compiled: bool) -> list[dict]:
     images = torch.rand(batch, 5, PARENT, PARENT, device=device)
     rows = [{"row": "morphoclip.augment", "seconds": seconds(lambda: our_views(images), device, repeats)}]
+    if compiled:
+        apply = torch.compile(Compose.apply, dynamic=False)
+        rows.append(
+            {"row": "the same, compiled", "seconds": seconds(lambda: our_views(images, apply), device, repeats)}
+        )
     size = sum(view.numel() for view in our_views(images))
     if device == "cuda":
         source = torch.rand(size, device=device)
@@ -94,10 +101,11 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--batch", type=int, help="crops (default 64 on a GPU, 8 on the CPU)")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="also by torch.compile")
     parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed (GPU only)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    rows = measure(given.device, given.batch or (64 if given.device == "cuda" else 8), given.repeats)
+    rows = measure(given.device, given.batch or (64 if given.device == "cuda" else 8), given.repeats, given.compiled)
     if given.json:
         print(json.dumps({"machine": machine(), "rows": rows}))
     else:
