@@ -64,7 +64,7 @@ def prepare_data(data: DictConfig) -> None:
     from morphoclip.data.simulation import simulate_screen
     from morphoclip.data.sources import read_load_data
     from morphoclip.data.splits import write_splits
-    from morphoclip.scoring import held_out
+    from morphoclip.run_scores import held_out
 
     if "screen" in data:
         screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
@@ -190,11 +190,11 @@ def finish(config: DictConfig, method, loader) -> None:
     import shutil
     from functools import partial
 
-    from morphoclip import scoring
+    from morphoclip import run_scores
     from morphoclip.profiling import export_encoder, load_encoder
     from morphoclip.profiling.crop_attention import attends, crop_attention
     from morphoclip.run_report import print_scores, run_report
-    from morphoclip.scoring import TRAINED, UNTRAINED
+    from morphoclip.run_scores import TRAINED, UNTRAINED
 
     folder = Path(config.folder)
     shutil.rmtree(folder / "encoder", ignore_errors=True)  # of an earlier, shorter start of this run
@@ -202,21 +202,21 @@ def finish(config: DictConfig, method, loader) -> None:
     if not config.score.tasks:
         print(f"encoder: {folder / 'encoder'}")
         return
-    images = scoring.image_dataset(open_dataset(config, loader))
+    images = run_scores.image_dataset(open_dataset(config, loader))
     fixed = {} if images is None else dict(config.score.encoders or {})
     encoders = {
         **{name: hydra.utils.instantiate(spec, channels=list(images.channels)) for name, spec in fixed.items()},
-        UNTRAINED: scoring.untrained(config, method, loader),
+        UNTRAINED: run_scores.untrained(config, method, loader),
         TRAINED: load_encoder(folder / "encoder"),
     }
-    features = scoring.feature_dataset(loader)
-    tables = scoring.profiles(encoders, images, folder / "profiles", features)
+    features = run_scores.feature_dataset(loader)
+    tables = run_scores.profiles(encoders, images, folder / "profiles", features)
     if config.score.truth is not None:
-        tables["true phenotype (ceiling)"] = scoring.true_profiles(config.score.truth, tables[TRAINED])
-    scored = {name: scoring.score_held_out(config, table) for name, table in tables.items()}
+        tables["true phenotype (ceiling)"] = run_scores.true_profiles(config.score.truth, tables[TRAINED])
+    scored = {name: run_scores.score_held_out(config, table) for name, table in tables.items()}
     cards = {name: card for name, (card, _) in scored.items()}
     tells = method.trained_on.get("prompts_tell", [])
-    cards[TRAINED] = scoring.with_leaks(config, cards[TRAINED], tables[TRAINED], tells)
+    cards[TRAINED] = run_scores.with_leaks(config, cards[TRAINED], tables[TRAINED], tells)
     cards[TRAINED].write(folder)
     pool, shown = getattr(method, "pool", None), features or images
     attention = partial(crop_attention, encoders[TRAINED], shown, pool) if attends(encoders[TRAINED], pool) else None

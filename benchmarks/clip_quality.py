@@ -35,7 +35,7 @@ import train
 from benchmarks import unseen_retrieval
 from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
-from morphoclip import configs_dir, scoring
+from morphoclip import configs_dir, run_scores
 from morphoclip.data import schema
 from morphoclip.evaluation.intervals import cluster_interval
 from morphoclip.models.classical import CHANNELS, ClassicalFeatures
@@ -166,16 +166,16 @@ def train_and_score(config: DictConfig) -> dict:
     start = time.process_time()
     method, loader = train.fit(config)
     cpu_s = time.process_time() - start
-    images, features = train.open_dataset(config, loader), scoring.feature_dataset(loader)
-    encoders = {scoring.TRAINED: method.eval().export_encoder()}
-    wells = scoring.profiles(encoders, images, Path(config.folder) / "profiles", features)[scoring.TRAINED]
+    images, features = train.open_dataset(config, loader), run_scores.feature_dataset(loader)
+    encoders = {run_scores.TRAINED: method.eval().export_encoder()}
+    wells = run_scores.profiles(encoders, images, Path(config.folder) / "profiles", features)[run_scores.TRAINED]
     unseen, seen = unseen_and_seen(config, wells)
     controls = unseen_retrieval.controls_of(wells)
     found = unseen_retrieval.own_tower(method, OmegaConf.to_container(config.perturbation), unseen, wells)
     centred = [unseen_retrieval.centred(part, controls) for part in (unseen, seen)]
     found["nearest structure"] = unseen_retrieval.nearest_structure(*centred)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    card = scoring.score_held_out(config, wells)[0]
+    card = run_scores.score_held_out(config, wells)[0]
     return {"card": card, "hits": found, "parameters": trained, "cpu_s": cpu_s, "steps": config.trainer.max_steps}
 
 
@@ -202,12 +202,12 @@ def score_references(config: DictConfig) -> dict:
         "nearest structure": unseen_retrieval.nearest_structure(*centred),
         "gene": unseen_retrieval.known_gene(unseen, acts_on),
     }
-    return {"card": scoring.score_held_out(config, wells)[0], "hits": found}
+    return {"card": run_scores.score_held_out(config, wells)[0], "hits": found}
 
 
 def unseen_and_seen(config: DictConfig, wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Wells of compounds never trained on, on the unseen batch; wells of compounds trained on, in training."""
-    unseen, seen = scoring.scored_wells(config, wells).to_numpy(), scoring.training_wells(config, wells)
+    unseen, seen = run_scores.scored_wells(config, wells).to_numpy(), run_scores.training_wells(config, wells)
     return unseen_retrieval.compounds_of(wells[unseen]), unseen_retrieval.compounds_of(wells[seen])
 
 
@@ -220,7 +220,7 @@ def row(name: str, runs: list[dict]) -> dict:
     """A line of the table: means over seeds; intervals resample genes."""
     line = {"row": name, "seeds": len(runs)}
     for task in TASKS:
-        line[task] = float(np.mean([scoring.shown_row(r["card"], task)["value"] for r in runs]))
+        line[task] = float(np.mean([run_scores.shown_row(r["card"], task)["value"] for r in runs]))
     structure = pooled(runs, "nearest structure")
     line["structure R@10"] = structure["R@10"].mean()
     if "towers" in runs[0]["hits"]:
@@ -235,7 +235,7 @@ def row(name: str, runs: list[dict]) -> dict:
 def rows(found: dict[str, list[dict]], reference: dict) -> list[dict]:
     some, gene = next(iter(found.values()))[0], reference["hits"]["gene"]
     chance = {key: some["hits"]["towers"][f"chance@{key[2:]}"].mean() for key in KEYS}
-    tasks = {task: float(scoring.shown_row(some["card"], task)["chance"]) for task in TASKS}
+    tasks = {task: float(run_scores.shown_row(some["card"], task)["chance"]) for task in TASKS}
     metrics = some["card"].metrics
     alone = metrics[(metrics["task"] == "sister") & (metrics["metric"] == "structure_alone")]["value"]
     table = [{"row": "chance", **chance, **tasks}]

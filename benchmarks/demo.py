@@ -29,7 +29,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from morphoclip import configs_dir, scoring
+from morphoclip import configs_dir, run_scores
 from morphoclip.evaluation import ScoreCard, compare
 
 TASKS = ("sister", "compound_gene")
@@ -72,9 +72,9 @@ def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
     start = time.process_time()
     method, loader = train.fit(config)
     cpu_s = time.process_time() - start
-    encoders = {"untrained": scoring.untrained(config, method, loader), "trained": method.export_encoder().eval()}
-    tables = scoring.profiles(encoders, train.open_dataset(config, loader), Path(config.folder) / "profiles")
-    found = {name: scoring.score_held_out(config, table)[0] for name, table in tables.items()} | {"cpu_s": cpu_s}
+    encoders = {"untrained": run_scores.untrained(config, method, loader), "trained": method.export_encoder().eval()}
+    tables = run_scores.profiles(encoders, train.open_dataset(config, loader), Path(config.folder) / "profiles")
+    found = {name: run_scores.score_held_out(config, table)[0] for name, table in tables.items()} | {"cpu_s": cpu_s}
     partial = kept.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(found))
     partial.replace(kept)
@@ -90,16 +90,16 @@ def run_references(output: Path, overrides: list[str]) -> dict[str, ScoreCard]:
     train.prepare_data(config.data)
     encoders = {name: instantiate(spec) for name, spec in config.score.encoders.items()}
     dataset = train.open_dataset(config, instantiate(config.data.loader))
-    tables = scoring.profiles(encoders, dataset, kept.parent / "reference_profiles")
-    tables["true phenotype (ceiling)"] = scoring.true_profiles(config.score.truth, next(iter(tables.values())))
-    cards = {name: scoring.score_held_out(config, table)[0] for name, table in tables.items()}
+    tables = run_scores.profiles(encoders, dataset, kept.parent / "reference_profiles")
+    tables["true phenotype (ceiling)"] = run_scores.true_profiles(config.score.truth, next(iter(tables.values())))
+    cards = {name: run_scores.score_held_out(config, table)[0] for name, table in tables.items()}
     kept.write_bytes(pickle.dumps(cards))
     return cards
 
 
 def mean_score(cards: list[ScoreCard]) -> dict[str, float]:
-    scores = {task: sum(float(scoring.shown_row(c, task)["value"]) for c in cards) / len(cards) for task in TASKS}
-    scores["replicate"] = sum(float(scoring.shown_row(c, "replicate")["value"]) for c in cards) / len(cards)
+    scores = {task: sum(float(run_scores.shown_row(c, task)["value"]) for c in cards) / len(cards) for task in TASKS}
+    scores["replicate"] = sum(float(run_scores.shown_row(c, "replicate")["value"]) for c in cards) / len(cards)
     scores["mean"] = sum(scores[task] for task in TASKS) / len(TASKS)
     return scores
 
@@ -107,7 +107,7 @@ def mean_score(cards: list[ScoreCard]) -> dict[str, float]:
 def rows(found: dict[str, list[dict]], references: dict[str, ScoreCard]) -> list[dict]:
     """The table: a row a reference and an arm."""
     some = next(iter(references.values()))
-    chance = {task: float(scoring.shown_row(some, task)["chance"]) for task in (*TASKS, "replicate")}
+    chance = {task: float(run_scores.shown_row(some, task)["chance"]) for task in (*TASKS, "replicate")}
     table = [{"row": "chance", **chance, "mean": sum(chance[t] for t in TASKS) / len(TASKS)}]
     table += [{"row": name, **mean_score([card])} for name, card in references.items()]
     for arm, runs in found.items():

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from benchmarks.demo import machine
-from morphoclip import configs_dir, scoring
+from morphoclip import configs_dir, run_scores
 from morphoclip.data import ShardDataset
 from morphoclip.evaluation import compare
 
@@ -147,9 +147,9 @@ def run(config: DictConfig) -> dict:
     cpu, wall = time.process_time(), time.perf_counter()
     method, loader = train.fit(config)
     cost = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    encoders = {"untrained": scoring.untrained(config, method, loader), "trained": method.export_encoder().eval()}
-    tables = scoring.profiles(encoders, ShardDataset(cells.root, None, *loader.scaling), kept.parent / "profiles")
-    found = {key: scoring.score_held_out(config, table)[0] for key, table in tables.items()} | cost
+    encoders = {"untrained": run_scores.untrained(config, method, loader), "trained": method.export_encoder().eval()}
+    tables = run_scores.profiles(encoders, ShardDataset(cells.root, None, *loader.scaling), kept.parent / "profiles")
+    found = {key: run_scores.score_held_out(config, table)[0] for key, table in tables.items()} | cost
     partial = kept.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(found))
     partial.replace(kept)
@@ -161,11 +161,11 @@ def row(name: str, runs: list[dict]) -> dict:
     trained, untrained = [r["trained"] for r in runs], [r["untrained"] for r in runs]
     gain = compare(trained, untrained, [TASK])
     scores = {
-        key: sum(float(scoring.shown_row(card, TASK)["value"]) for card in cards) / len(cards)
+        key: sum(float(run_scores.shown_row(card, TASK)["value"]) for card in cards) / len(cards)
         for key, cards in {"untrained": untrained, "trained": trained}.items()
     }
     cost = {key: sum(r[key] for r in runs) / len(runs) for key in ("cpu_s", "wall_s")}
-    chance = float(scoring.shown_row(trained[0], TASK)["chance"])
+    chance = float(run_scores.shown_row(trained[0], TASK)["chance"])
     interval = {"gain": gain.value, "ci_low": gain.ci_low, "ci_high": gain.ci_high}
     return {"method": name, "chance": chance, **scores, **interval, "seeds": len(runs), **cost}
 

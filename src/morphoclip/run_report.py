@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from morphoclip.data import schema
 from morphoclip.evaluation.nearest import Gallery
-from morphoclip.scoring import TRAINED, shown_row
+from morphoclip.run_scores import TRAINED, shown_row
 
 Attention = Callable[[Sequence[tuple[str, str]]], pd.DataFrame]
 ATTENDED_WELLS, MOST, LEAST = 3, 4, 3

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 import morphoclip
 import train
-from morphoclip import scoring
+from morphoclip import run_scores
 from morphoclip.data import ShardDataset, schema
 from morphoclip.profiling import embed
 from morphoclip.training.callbacks import Speed
@@ -81,7 +81,7 @@ def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
 def test_held_out_compounds_and_batches_never_enter_training(run, outputs):
     cfg = config(outputs, "trainer.max_steps=1")
     dataset = ShardDataset(cfg.data.root, train.training_split(cfg.data))
-    assigned = scoring.held_out(dataset.fields, cfg.data)
+    assigned = run_scores.held_out(dataset.fields, cfg.data)
     held = set(dataset.fields.loc[assigned == "heldout", schema.PERTURBATION])
     always = set(dataset.fields.loc[assigned == "train", schema.PERTURBATION])
     compounds = held - always

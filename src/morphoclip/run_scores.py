@@ -1,4 +1,4 @@
-"""What a finished run is worth on what training never saw: profiles of each row of its report, score card by score card."""
+"""A finished run's scores on what training never saw: profiles of each row of its report, score card by score card."""
 
 from __future__ import annotations
 
