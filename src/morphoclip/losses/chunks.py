@@ -1,4 +1,4 @@
-"""Rows in chunks, so that memory holds chunk × N logits."""
+"""Rows in chunks, outside autocast as every loss, so that memory holds chunk × N logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 
 def slices(rows: slice, chunk_size: int) -> Iterator[slice]:
@@ -30,14 +29,13 @@ def sum_over_rows(function: Callable[..., Tensor], rows: slice, chunk_size: int 
     return function(rows, *inputs) if fits(rows, chunk_size) else _ChunkedSum.apply(function, rows, chunk_size, *inputs)
 
 
-def map_rows(function: Callable[[slice], Tensor], rows: slice, chunk_size: int | None) -> Tensor:
-    """`function(rows)` for one that maps each row on its own, at most `chunk_size` rows (None: all) at a time.
+def map_rows(function: Callable[..., Tensor], rows: slice, chunk_size: int | None, *inputs: Tensor) -> Tensor:
+    """`function(rows, *inputs)` (R, …), which maps each row on its own, at most `chunk_size` rows (None: all) at a time.
 
-    Chunks are computed again in the backward pass.
+    Gradients reach `inputs` alone, what else the function knows is constant. The backward pass computes each chunk again,
+    so that only the inputs are kept and one chunk's graph is held; gradients can be differentiated once.
     """
-    if fits(rows, chunk_size):
-        return function(rows)
-    return torch.cat([checkpoint(function, chunk, use_reentrant=False) for chunk in slices(rows, chunk_size)])
+    return function(rows, *inputs) if fits(rows, chunk_size) else _ChunkedMap.apply(function, rows, chunk_size, *inputs)
 
 
 class _ChunkedSum(torch.autograd.Function):
@@ -73,3 +71,23 @@ class _ChunkedSum(torch.autograd.Function):
             place, scaled = 3 + ctx.wanted[leaf], outer.reshape(-1)[part] * gradient
             found[place] = scaled if found[place] is None else found[place].add_(scaled)
         return tuple(found)
+
+
+class _ChunkedMap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function: Callable[..., Tensor], rows: slice, chunk_size: int, *inputs: Tensor) -> Tensor:
+        ctx.function, ctx.chunks = function, list(slices(rows, chunk_size))
+        ctx.save_for_backward(*inputs)
+        return torch.cat([function(chunk, *inputs) for chunk in ctx.chunks])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[3:]
+        inputs = [x.detach().requires_grad_(n) for x, n in zip(ctx.saved_tensors, needed, strict=True)]
+        leaves = [x for x in inputs if x.requires_grad]
+        parts = outer.split([chunk.stop - chunk.start for chunk in ctx.chunks])
+        for chunk, part in zip(ctx.chunks, parts, strict=True):
+            with torch.enable_grad(), torch.autocast(outer.device.type, enabled=False):  # as the forward pass of a loss
+                torch.autograd.backward(ctx.function(chunk, *inputs), part, inputs=leaves)  # adds to their .grad
+        return None, None, None, *(x.grad for x in inputs)

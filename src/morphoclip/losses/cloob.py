@@ -84,10 +84,10 @@ class CLOOBLoss(nn.Module):
     def retrieve(self, states: Tensor, stored: Tensor, kept: Tensor | None = None) -> Tensor:
         """Normalised Hopfield retrieval (S, D) of states (S, D) from the rows of stored (N, D) that `kept` (N,) keeps."""
 
-        def rows(chunk: slice) -> Tensor:
+        def rows(chunk: slice, states: Tensor, stored: Tensor) -> Tensor:
             similarity = self.beta * states[chunk] @ stored.T  # (s, N)
             if kept is not None:
                 similarity = similarity.masked_fill(~kept, -torch.inf)
             return F.normalize(similarity.softmax(1) @ stored, dim=-1)
 
-        return map_rows(rows, slice(0, len(states)), self.chunk_size)
+        return map_rows(rows, slice(0, len(states)), self.chunk_size, states, stored)

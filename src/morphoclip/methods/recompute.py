@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
-from morphoclip.losses.chunks import map_rows
+from morphoclip.losses.chunks import fits, slices
 
 
 def recomputed(tower: nn.Module, run: Callable[[slice], Tensor], rows: int, chunk_size: int | None) -> Tensor:
@@ -21,7 +23,10 @@ def recomputed(tower: nn.Module, run: Callable[[slice], Tensor], rows: int, chun
     """
     if chunk_size is not None:
         refuse_batch_norm(tower)
-    return map_rows(run, slice(0, rows), chunk_size)
+    whole = slice(0, rows)
+    if fits(whole, chunk_size):
+        return run(whole)
+    return torch.cat([checkpoint(run, chunk, use_reentrant=False) for chunk in slices(whole, chunk_size)])
 
 
 def refuse_batch_norm(tower: nn.Module) -> None:
