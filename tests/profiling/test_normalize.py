@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from morphoclip import configs_dir
 from morphoclip.data.schema import split_columns
 from morphoclip.profiling import Normalizer
+from morphoclip.profiling.normalize import check_finite
+from morphoclip.profiling.scale import shift_and_scale
 
 pytestmark = pytest.mark.filterwarnings("ignore:sphering:UserWarning")
 
@@ -75,6 +77,28 @@ def test_transform_leaves_its_input_and_itself_alone(screen):
     first = normalizer.transform(screen)
     pd.testing.assert_frame_equal(screen, before)
     pd.testing.assert_frame_equal(normalizer.transform(screen), first)
+
+
+@pytest.mark.parametrize("steps", [[], MIXED])
+def test_a_result_may_be_changed_without_harm_to_its_input(screen, steps):
+    before = screen.copy()
+    normalizer = Normalizer(steps)
+    normalizer.fit_transform(screen).loc[:, "f0"] = 7.0
+    for _, table in normalizer.after_each_step(screen):
+        table.loc[:, "f0"] = 7.0
+    pd.testing.assert_frame_equal(screen, before)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_tables_too_large_for_one_part_are_scaled_alike(order):
+    x = np.asarray(np.random.default_rng(0).normal(size=(1500, 800)), order=order)
+    location, scale = np.arange(800.0), np.arange(1, 801.0)
+    ours = shift_and_scale(x, {"location": location, "scale": scale})
+    np.testing.assert_array_equal(ours, (x - location) / scale)
+    assert ours.flags.f_contiguous == x.flags.f_contiguous
+    x[1499, 799] = np.nan
+    with pytest.raises(ValueError, match="'799' is NaN"):
+        check_finite(x, list(map(str, range(800))), pd.DataFrame(index=range(1500)))
 
 
 def test_row_order_plate_names_and_column_order_change_nothing(screen):

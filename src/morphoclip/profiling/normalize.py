@@ -14,6 +14,7 @@ import pandas as pd
 
 from morphoclip.data import schema
 from morphoclip.profiling.group_statistics import State, apply_groups, fit_groups, groups_of
+from morphoclip.profiling.scale import in_parts, stored_by_column
 from morphoclip.profiling.step import parse_step
 
 FORMAT = "morphoclip.normalizer/1"
@@ -92,14 +93,16 @@ class Normalizer:
         metadata, given = self._open(table)
         stages = self._stages(metadata, given, fitting=True)
         for name, (x, names) in zip(["none", *(step.name for step in self.steps)], stages, strict=True):
-            yield name, _joined(metadata, x, names)
+            yield name, _joined(metadata, np.copy(x), names)
 
     def _run(self, table: pd.DataFrame, fitting: bool, transforming: bool) -> pd.DataFrame | None:
         if not self.steps and self.features and self.features[0].startswith(EMBEDDING_PREFIX):
             warnings.warn("encoder profiles carry large plate effects; at least `center` them", stacklevel=3)
         metadata, given = self._open(table)
         x, names = deque(self._stages(metadata, given, fitting, apply_last=transforming), maxlen=1).pop()
-        return _joined(metadata, x, names) if transforming else None
+        if not transforming:
+            return None
+        return _joined(metadata, np.copy(x) if np.may_share_memory(x, given) else x, names)
 
     def _open(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Metadata, and the fitted features as one array; a view of the table where that is possible."""
@@ -175,12 +178,17 @@ class Normalizer:
 
 
 def _joined(metadata: pd.DataFrame, x: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    return pd.concat([metadata, pd.DataFrame(x, columns=names, index=metadata.index)], axis=1)
+    """Metadata columns before the features; x itself, as concatenating would copy it."""
+    table = pd.DataFrame(x, columns=names, index=metadata.index, copy=False)
+    for place, column in enumerate(metadata):
+        table.insert(place, column, metadata[column])
+    return table
 
 
 def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame) -> None:
     """Raise ValueError that names feature, plate and well of the first value that is NaN or infinite."""
-    if np.isfinite(x).all():
+    stored = x.T if stored_by_column(x) else x
+    if all(in_parts(lambda part: np.isfinite(stored[part]).all(), stored)):
         return
     rows, columns = np.nonzero(~np.isfinite(x))
     row = metadata.iloc[rows[0]]

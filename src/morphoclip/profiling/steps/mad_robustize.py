@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
-from morphoclip.profiling.scale import positive_scale, shift_and_scale
+from morphoclip.profiling.scale import in_parts, positive_scale, shift_and_scale
 
 OWN_DTYPE = True
 
 # The factor that makes the deviation estimate a normal distribution's standard deviation, rounded as pycytominer does.
 CONSISTENCY = 1.4826
-_PART = 2**19  # values a thread selects among at once: they fit its cache
 
 
 def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
@@ -21,11 +18,8 @@ def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
     Raises:
         ConstantFeatureError: half of the reference wells or more share a feature's median and eps is 0.
     """
-    parts = np.array_split(x.T, -(-x.size // _PART))
-    with ThreadPoolExecutor(2) as pool:  # numpy selects without the GIL
-        center, deviation = (
-            np.concatenate(found) for found in zip(*pool.map(_center_and_deviation, parts), strict=True)
-        )
+    found = in_parts(lambda part: _center_and_deviation(x.T[part]), x.T)
+    center, deviation = (np.concatenate(values) for values in zip(*found, strict=True))
     return {"location": center, "scale": positive_scale(CONSISTENCY * deviation, center, eps)}
 
 
