@@ -41,6 +41,21 @@ def test_a_table_gives_bags_of_one_perturbation_across_plates(table):
         np.testing.assert_array_equal(batch.features[bag, :, 0], table[list("wxyz")].to_numpy(np.float32)[rows])
 
 
+def test_batches_made_ahead_are_the_same_and_resume_where_they_were_handed_out(table):
+    def module(num_workers):
+        return TableDataModule(table, 4, num_workers=num_workers, sampler_options={"bag_size": 2, "steps_per_epoch": 6})
+
+    plain = [batch.sample for batch in module(0).train_dataloader()]
+    ahead = module(1).train_dataloader()
+    batches = iter(ahead)
+    started = [next(batches).sample for _ in range(2)]
+    state = ahead.state_dict()
+    batches.close()
+    resumed = module(1).train_dataloader()
+    resumed.load_state_dict(state)
+    assert torch.equal(torch.stack(started + [batch.sample for batch in resumed]), torch.stack(plain))
+
+
 @pytest.fixture
 def small_dataset(screen):
     return ShardDataset(screen)

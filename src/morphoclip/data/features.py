@@ -18,6 +18,7 @@ from morphoclip.data.datamodule import CellDataModule
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.data.manifest import MANIFEST, read_manifest
 from morphoclip.data.mixture import Mixture
+from morphoclip.data.parallel import make_ahead
 from morphoclip.data.samplers import EpochSampler
 
 FEATURES = "features.npy"
@@ -131,10 +132,16 @@ class FeatureMixture(Mixture):
 
 
 class FeatureLoader:
-    """The batches of a sampler from mapped memory: nothing to decode, no threads; state and epochs as `loader.Loader`."""
+    """The batches of a sampler from mapped memory, made ahead by one thread; state and epochs as `loader.Loader`.
 
-    def __init__(self, mixture: FeatureMixture, sampler: EpochSampler) -> None:
-        self.mixture, self.sampler = mixture, sampler
+    Args:
+        mixture: where the features are.
+        sampler: says which make up each batch.
+        prefetch: batches made ahead; 0 makes a batch when it is asked for.
+    """
+
+    def __init__(self, mixture: FeatureMixture, sampler: EpochSampler, prefetch: int = 0) -> None:
+        self.mixture, self.sampler, self.prefetch = mixture, sampler, prefetch
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -143,8 +150,8 @@ class FeatureLoader:
         return self._count(iter(self.sampler))  # no generator itself: the epoch is fixed now, not later
 
     def _count(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
-        for items in chosen:
-            batch = self.mixture[items]
+        batches = map(self.mixture.__getitem__, chosen)
+        for batch in make_ahead(batches, self.prefetch) if self.prefetch else batches:
             self.sampler.ready += 1
             yield batch.pin_memory() if torch.cuda.is_available() else batch
 
@@ -156,7 +163,10 @@ class FeatureLoader:
 
 
 class FeatureDataModule(CellDataModule):
-    """`CellDataModule` on folders of cached features; arguments as there, those of pixels play no part."""
+    """`CellDataModule` on folders of cached features; arguments as there.
+
+    Those of pixels play no part; of `num_workers` one thread makes batches ahead.
+    """
 
     def setup(self, stage: str | None = None) -> None:
         for split in {self.split, self.val_split or self.split}:
@@ -166,7 +176,7 @@ class FeatureDataModule(CellDataModule):
                 )
 
     def _make_loader(self, mixture: FeatureMixture, sampler: EpochSampler) -> FeatureLoader:
-        return FeatureLoader(mixture, sampler)
+        return FeatureLoader(mixture, sampler, self.prefetch if self.num_workers else 0)
 
 
 class TableDataModule(FeatureDataModule):
