@@ -299,6 +299,12 @@ def test_a_store_that_keeps_failing_is_named(server):
         ShardDataset(f"{server.url}/elsewhere")
 
 
+def test_an_address_nobody_can_read_is_named_at_once(monkeypatch):
+    monkeypatch.setattr(Store, "pause", lambda *_: pytest.fail("tried again"))
+    with pytest.raises(StoreError, match=r"ftq://there.*not known.*s3://"):
+        ShardDataset("ftq://there/dataset")
+
+
 def test_single_crops_come_by_range_requests(server, screen):
     server.troubles = ["503"]
     there, here = ShardDataset(server.url), ShardDataset(screen)

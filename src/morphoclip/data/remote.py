@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class StoreError(OSError):
-    """A store that kept failing; the message names the file, how often it was tried, and the last error."""
+    """A store that kept failing, with the file, how often it was tried and the last error, or one nobody knows how to read."""
 
 
 def is_remote(root: str | os.PathLike) -> bool:
@@ -31,7 +31,8 @@ def is_remote(root: str | os.PathLike) -> bool:
 def is_final(error: BaseException) -> bool:
     """Whether another try would not help. fsspec also says "no such file" of a server that answers 503."""
     status = getattr(error.__cause__, "status", 404)
-    return isinstance(error, (FileNotFoundError, PermissionError, ImportError, NotADirectoryError)) and status < 429
+    kinds = (FileNotFoundError, PermissionError, ImportError, NotADirectoryError, StoreError)
+    return isinstance(error, kinds) and status < 429
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ class Store:
 
         process = os.getpid()
         if process not in self._filesystems:
-            filesystem, path = fsspec.core.url_to_fs(self.root.rstrip("/"), skip_instance_cache=True)
+            try:
+                filesystem, path = fsspec.core.url_to_fs(self.root.rstrip("/"), skip_instance_cache=True)
+            except ValueError as error:
+                raise StoreError(
+                    f"{self.root}: {error}; name a folder or a URL such as s3://, gs:// or https://"
+                ) from error
             if hasattr(filesystem, "retries"):
                 filesystem.retries = 1  # s3fs and gcsfs would be patient on top of this store's patience
             self._filesystems[process] = filesystem, path
