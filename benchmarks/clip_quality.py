@@ -65,16 +65,16 @@ OURS = ["experiment=morphoclip_debug", *BAGS, "trainer.max_steps=300"]
 PLAIN = ["~method.loss.center", "~method.loss.temperature"]  # what only CWCL takes
 RECIPES: dict[str, list[str]] = {
     "cellclip": [
-        *["experiment=cellclip_debug", *BAGS, "encoder.depth=12", "trainer.max_steps=260"],
+        *["experiment=cellclip_debug", *BAGS, "encoder.depth=12", "trainer.max_steps=350"],
         "optimizer.lr_schedule.warmup=0.1",
     ],
     "cloome": [
-        *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=260"],
+        *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=255"],
         *["data.loader.batch_size=32", "data.loader.sampler_options.bag_size=4"],  # a crop shows one cell, not a field
         *["optimizer.lr=1e-3", "optimizer.lr_schedule.warmup=0.1"],
     ],
     "molphenix": [
-        *["experiment=molphenix_debug", *BAGS, "encoder.width=512", "encoder.blocks=6", "trainer.max_steps=640"],
+        *["experiment=molphenix_debug", *BAGS, "encoder.width=512", "encoder.blocks=6", "trainer.max_steps=630"],
     ],
     "morphoclip": OURS,
 }
@@ -309,7 +309,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/clip_quality"))
     parser.add_argument("--arms", nargs="+", type=int, default=list(range(len(ARMS))), help=f"of {list(ARMS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the four recipes")
-    parser.add_argument("--ablation-seeds", type=int, nargs="+", default=[0], help="of the ablations")
+    parser.add_argument("--ablation-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the ablations")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], help="key=value for all arms, e.g. data.screen.seed=1")
     given = parser.parse_args()
