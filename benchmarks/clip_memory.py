@@ -72,7 +72,7 @@ def in_a_process(loss: str, chunk_size: int | None, arguments: argparse.Namespac
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--losses", nargs="+", default=["InfoNCELoss"], choices=LOSSES)
+    parser.add_argument("--losses", nargs="+", default=LOSSES, choices=LOSSES)
     parser.add_argument("--pairs", type=int, default=16_384)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--chunk", type=int, default=256)
