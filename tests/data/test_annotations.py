@@ -113,5 +113,16 @@ def test_equals_the_joined_table_of_cpjump1():
     assert (ours[schema.MODALITY] == joined["Metadata_experiment_type"].str.lower()).all()
 
 
+@pytest.mark.skipif(not SHARED.is_dir(), reason="CPJUMP1 metadata not beside the checkout")
+def test_targets_are_those_the_cpjump1_paper_scored():
+    """By current gene symbols: GUCY1B1 has a CRISPR and an ORF reagent, its former name GUCY1B3 none."""
+    wells = read_annotations(SHARED)
+    targets = wells.drop_duplicates(schema.PERTURBATION).set_index(schema.PERTURBATION)[schema.TARGETS].str.split("|")
+    assert targets["BRD-K60476892-001-16-1"] == ["GUCY1A2", "GUCY1A1", "GUCY1B1", "HIF1A"]
+    assert "BRAF" in targets["BRD-K62810658-001-11-4"]
+    genes = wells.groupby(schema.MODALITY)[schema.GENE].agg(set)
+    assert "GUCY1B1" in genes["crispr"] & genes["orf"]
+
+
 def _append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)

@@ -196,9 +196,14 @@ def _add_reagents(wells: pd.DataFrame, modality: str, folder: Path) -> pd.DataFr
     return wells
 
 
+def _precedence(path: Path) -> tuple[bool, bool, str]:
+    """`_additional_annotations`, whose target lists the paper scored, before `_targets`, which has older gene symbols."""
+    return "additional_annotations" not in path.name, "targets" not in path.name, path.name
+
+
 def _read_reagents(folder: Path, modality: str) -> pd.DataFrame:
-    """All tables of a modality as one: the `_targets` table first, the others add the columns it lacks."""
-    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=lambda p: ("targets" not in p.name, p.name))
+    """All tables of a modality as one; where they differ the first counts, as in the CPJUMP1 paper's own notebook."""
+    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=_precedence)
     if not files:
         raise FileNotFoundError(f"no *{modality}_metadata*.tsv under {folder}, but there are {modality} plates")
     reagents = pd.DataFrame()
