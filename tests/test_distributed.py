@@ -27,6 +27,13 @@ def test_two_ranks_equal_one_process(name, two_ranks):
     assert any(t.abs().sum() > 0 for t in expected)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.endswith(("_training", "_on_sampled_channels"))])
+def test_weights_prototypes_centre_and_teacher_are_identical_on_both_ranks(name, two_ranks):
+    _, *first = two_ranks[0]["cases"][name]  # the first output is the rank's own loss
+    _, *second = two_ranks[1]["cases"][name]
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_resumed_on_two_ranks_ends_where_an_uninterrupted_one_does_bit_for_bit(name, two_ranks):
     assert [results["changed by resuming"][name] for results in two_ranks] == [[], []]

@@ -24,6 +24,15 @@ def test_with_the_identity_as_weights_it_is_two_cross_entropies_summed():
     torch.testing.assert_close(loss, F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_an_image_keeps_its_own_weight_among_equals(chunk_size):
+    image = rows(5, 5)
+    loss = CWCLLoss(top_k=1, chunk_size=chunk_size)
+    alike = loss(image, image, 30.0, context=LossContext(image_profile=torch.ones(5, 5, 3, dtype=torch.float64)))
+    apart = loss(image, image, 30.0, context=LossContext(image_profile=rows(5, 5, 3)))
+    torch.testing.assert_close(alike, apart)
+
+
 def weights(profile):
     pairs = F.cosine_similarity(profile[:, None], profile[None], dim=3)  # (N, N, C)
     return 0.5 + pairs.sum(2) / (2 * profile.shape[1])

@@ -55,6 +55,22 @@ def test_many_images_of_a_prompt_do_not_turn_its_repulsion_round():
     assert values[0] < values[1]
 
 
+def test_images_of_a_prompt_give_it_the_sum_of_their_weights_at_most_one_and_are_all_its_own():
+    image, other, frozen = rows(5, 3), rows(3, 3, seed=1), rows(5, 2, seed=2)
+    image_id, other_id = torch.tensor([7, 8, 7, 9, 8]), torch.tensor([8, 9, 7])
+    total = 0.0
+    for i in range(5):
+        for m in range(3):
+            z = 3.0 * F.cosine_similarity(image[i], other[m], dim=0).item() - 1.0
+            near = [max(1 - 4 / math.pi * math.atan((frozen[i] - f).square().sum().item() / 5.0), 0.0) for f in frozen]
+            of_prompt = sum(w for w, one in zip(near, image_id, strict=True) if one == other_id[m])
+            w = 1.0 if image_id[i] == other_id[m] else min(of_prompt, 1.0)
+            total -= w * math.log(1 / (1 + math.exp(-z))) + (1.75 - 0.75 * w) * math.log(1 / (1 + math.exp(z)))
+    context = LossContext(image_id, other_id, image_frozen=frozen)
+    loss = S2LLoss(c=5.0, threshold=0.0)(image, other, 3.0, -1.0, context=context)
+    assert loss.item() == pytest.approx(total / 5, abs=1e-12)
+
+
 def test_distances_are_of_the_frozen_space_and_carry_no_gradient():
     frozen = rows(4, 2, seed=2).requires_grad_()
     image = rows(4, 3).requires_grad_()

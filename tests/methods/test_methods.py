@@ -69,13 +69,14 @@ def test_checkpoint_rebuilds_encoder_and_method_from_plain_data(make, batch, tmp
     assert torch.equal(again.export_encoder()(x), expected)
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_is_never_saved(name, make, batch, tmp_path):
+@pytest.mark.parametrize("monitor_every", [1, 2, 50])
+def test_a_step_that_is_not_finite_stops_the_run_and_is_never_saved(name, make, batch, tmp_path, monitor_every):
     broken = batch_of(name)
     broken.low[0] = float("nan")
     saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     run = trainer(5, callbacks=[saving], enable_checkpointing=True)
     with pytest.raises(FloatingPointError, match="loss and gradient norm at step 1"):
-        run.fit(make(), loader(batch, broken, batch))
+        run.fit(make(monitor_every=monitor_every), loader(batch, broken, batch))
     assert [path.name for path in tmp_path.iterdir()] == ["step=1.ckpt"]
 
 

@@ -70,7 +70,8 @@ def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) 
     """Match the rows of all ranks by id. Without ids row i of `other` belongs to image i.
 
     Raises:
-        ValueError: no ids but unequal numbers of rows; one of the ids missing; an image whose id no rank holds.
+        ValueError: no ids but unequal numbers of rows; one of the ids missing or not one a row; an image whose id no
+            rank holds.
     """
     image_counts = row_counts(image)
     if context is None or (context.image_id is None and context.other_id is None):
@@ -80,6 +81,11 @@ def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) 
         image_id = other_id = torch.arange(sum(image_counts), device=image.device)
     else:
         image_id, other_id = context.require("a cross-modal loss", "image_id", "other_id")
+        if (len(image_id), len(other_id)) != (len(image), len(other)):
+            raise ValueError(
+                f"{len(image_id)} image ids for {len(image)} images, {len(other_id)} other ids for {len(other)} others: "
+                "a LossContext has one id a row"
+            )
         other_counts = row_counts(other)
         image_id, other_id = gather_rows(image_id, image_counts), gather_rows(other_id, other_counts)
 

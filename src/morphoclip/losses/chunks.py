@@ -17,6 +17,8 @@ def slices(rows: slice, chunk_size: int) -> Iterator[slice]:
 
 
 def fits(rows: slice, chunk_size: int | None) -> bool:
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size} must be at least 1, or None to hold all rows")
     return chunk_size is None or rows.stop - rows.start <= chunk_size
 
 

@@ -53,13 +53,13 @@ class CWCLLoss(nn.Module):
         logit_scale: Tensor | float,
         logit_bias: Tensor | None = None,
         *,
-        context: LossContext,
+        context: LossContext | None = None,
     ) -> Tensor:
         """Loss of image (B, D) against other (U, D); the context needs `image_profile` (B, C, D').
 
         Without ids in the context row i of `other` belongs to image i.
         """
-        (profile,) = context.require("CWCLLoss", "image_profile")
+        (profile,) = (context or LossContext()).require("CWCLLoss", "image_profile")
         rows = gather_candidates(image, other, context)
         profile = rows.gather_images(profile.detach())  # (N, C, D')
         if self.center:
@@ -69,7 +69,7 @@ class CWCLLoss(nn.Module):
 
         def images(chunk: slice, scale: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
             logits = scale * image[chunk] @ other.T  # (b, M)
-            weights = rows.column_weights(self.sharpened((1 + unit[chunk] @ unit.T) / 2))
+            weights = rows.column_weights(self.sharpened((1 + unit[chunk] @ unit.T) / 2, chunk.start))
             positive = (weights / weights.sum(1, keepdim=True) * logits).sum()
             return logits.masked_fill(~rows.is_first, -torch.inf).logsumexp(1).sum() - positive
 
@@ -77,12 +77,14 @@ class CWCLLoss(nn.Module):
         soft = sum_over_rows(images, rows.local_image, self.chunk_size, *inputs) / len(rows.image)
         return world_size() * soft + other_to_image(rows, logit_scale, self.chunk_size)
 
-    def sharpened(self, weights: Tensor) -> Tensor:
-        """Weights (b, N) of images between 0 and 1 after the options."""
+    def sharpened(self, weights: Tensor, first: int = 0) -> Tensor:
+        """Weights (b, N) between 0 and 1 of images `first`, `first` + 1, … with all N, after the options."""
         weights = weights.clamp_min(0) ** self.power
         if self.temperature is not None:
             weights = ((weights - weights.amax(1, keepdim=True)) / self.temperature).exp()
         if self.top_k is not None and self.top_k < weights.shape[1]:
-            largest = weights.topk(self.top_k, dim=1)
-            weights = torch.zeros_like(weights).scatter(1, largest.indices, largest.values)
+            ranked = weights.clone()
+            ranked.diagonal(first).fill_(torch.inf)  # an image's own weight wins all ties
+            largest = ranked.topk(self.top_k, dim=1).indices
+            weights = torch.zeros_like(weights).scatter(1, largest, weights.gather(1, largest))
         return weights

@@ -27,13 +27,21 @@ class MAELoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of pred against target, both (B, L, p²C), on the patches where mask (B, L) is 1 (or True).
 
-        The mean is over the masked patches of all ranks, whose number may differ.
+        The mean is over the masked patches of all ranks, whose number may differ; with none it is 0.
+
+        Raises:
+            ValueError: shapes that do not belong together.
         """
+        if pred.shape != target.shape or mask.shape != pred.shape[:2]:
+            raise ValueError(
+                f"pred and target must be (B, L, p²C) and mask (B, L), not {tuple(pred.shape)}, {tuple(target.shape)} "
+                f"and {tuple(mask.shape)}"
+            )
         if self.norm_pix:
             target = self.normalise(target)
         mask = mask.to(pred.dtype)
         errors = (pred - target).square().mean(dim=2)  # (B, L)
-        return world_size() * (errors * mask).sum() / all_reduced_sum(mask.sum())
+        return world_size() * (errors * mask).sum() / all_reduced_sum(mask.sum()).clamp_min(1)
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Patches (B, L, p²C) to mean 0 and variance 1 a patch, or a patch and channel."""

@@ -23,7 +23,13 @@ class NTXentLoss(nn.Module):
 
     @full_precision
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """Mean loss of this rank's anchors for embeddings z1, z2 (B, D) of two views of the same images."""
+        """Mean loss of this rank's anchors for embeddings z1, z2 (B, D) of two views of the same images.
+
+        Raises:
+            ValueError: z1 and z2 differ in shape.
+        """
+        if z1.shape != z2.shape:
+            raise ValueError(f"the two views must have one shape, not {tuple(z1.shape)} and {tuple(z2.shape)}")
         anchors = F.normalize(torch.cat([z1, z2]), dim=-1)  # (2B, D)
         keys = gather_rows(anchors)  # (2BW, D)
         own = torch.arange(len(anchors), device=anchors.device)

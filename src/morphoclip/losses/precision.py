@@ -21,14 +21,18 @@ def promote(value):
     return value
 
 
+def _device(*values) -> str:
+    """Type of the device of the first tensor among values and lists of tensors; the CPU where there is none."""
+    tensors = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
+    return next((v.device.type for v in tensors if isinstance(v, Tensor)), "cpu")
+
+
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run a loss's `forward` with autocast off and its arguments promoted; float64 stays float64."""
 
     @functools.wraps(forward)
     def wrapped(self, *args, **kwargs) -> Tensor:
-        first = args[0] if args else next(iter(kwargs.values()))
-        device = (first[0] if isinstance(first, list | tuple) else first).device.type
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(_device(*args, *kwargs.values()), enabled=False):
             return forward(self, *map(promote, args), **{name: promote(v) for name, v in kwargs.items()})
 
     return wrapped

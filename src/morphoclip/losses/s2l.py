@@ -51,13 +51,13 @@ class S2LLoss(nn.Module):
         logit_scale: Tensor | float,
         logit_bias: Tensor | float | None = None,
         *,
-        context: LossContext,
+        context: LossContext | None = None,
     ) -> Tensor:
         """Loss of image (B, D) against other (U, D); the context needs `image_frozen` (B, D').
 
         Without ids in the context row i of `other` belongs to image i.
         """
-        (frozen,) = context.require("S2LLoss", "image_frozen")
+        (frozen,) = (context or LossContext()).require("S2LLoss", "image_frozen")
         rows = gather_candidates(image, other, context)
         frozen = rows.gather_images(frozen.detach())
         bias = 0.0 if logit_bias is None else logit_bias

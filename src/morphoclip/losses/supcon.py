@@ -33,14 +33,14 @@ class SupConLoss(nn.Module):
         logit_scale: Tensor | float = 10.0,
         logit_bias: Tensor | None = None,
         *,
-        context: LossContext,
+        context: LossContext | None = None,
     ) -> Tensor:
         """Loss of image (B, D); `other` and `logit_bias` play no part and are there for the common signature.
 
         Raises:
             ValueError: `context.perturbation` or `context.plate` is missing.
         """
-        perturbation, plate = context.require("SupConLoss", "perturbation", "plate")
+        perturbation, plate = (context or LossContext()).require("SupConLoss", "perturbation", "plate")
         counts = row_counts(image)
         start = sum(counts[: rank()])
         image = gather_rows(F.normalize(image, dim=-1), counts)

@@ -40,7 +40,13 @@ class CrossChannelFormer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, D) to (B, embed_dim); `x` is left as it was."""
+        """(B, C, D) to (B, embed_dim); `x` is left as it was.
+
+        Raises:
+            ValueError: another C or D than it was built for.
+        """
+        if x.ndim != 3 or x.shape[1:] != self.channel_embedding.shape:
+            raise ValueError(f"takes (B, {', '.join(map(str, self.channel_embedding.shape))}), not {tuple(x.shape)}")
         tokens = self.norm_input(x + self.channel_embedding)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1)  # (B, 1 + C, D)
         return self.projection(self.norm(self.blocks(tokens)[:, 0]))

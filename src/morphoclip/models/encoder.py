@@ -16,7 +16,8 @@ from morphoclip.models.channel_vit import ChannelViT
 from morphoclip.models.covariance_vit import CovarianceViT
 from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
 from morphoclip.models.heads import JointProjection
-from morphoclip.models.per_channel import PerChannel
+from morphoclip.models.norm import over_ranks
+from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
 
 OWN_BACKBONES = {"vit_demo": vit_demo, "covariance_vit": CovarianceViT, "channel_vit": ChannelViT}
@@ -163,17 +164,10 @@ def create_encoder(
         image_size = usual if image_size is None else image_size
         backbone = OWN_BACKBONES[name](in_channels, image_size=image_size, **backbone_kw)
     elif timm.is_model(name):
-        sized = {} if image_size is None else {"img_size": image_size}
         source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
-        backbone = timm.create_model(
-            name,
-            pretrained=pretrained or weights is not None,
-            in_chans=in_channels,
-            num_classes=0,
-            **sized,
-            **source,
-            **backbone_kw,
-        )
+        pretrained = pretrained or weights is not None
+        options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **source, **backbone_kw}
+        backbone = over_ranks(timm_model(name, image_size, **options))
     else:
         raise ValueError(
             f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} or a name of timm.list_models()"

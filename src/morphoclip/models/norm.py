@@ -8,6 +8,18 @@ from torch import Tensor, nn
 from morphoclip.distributed import gather_rows, world_size
 
 
+def over_ranks(model: nn.Module) -> nn.Module:
+    """The model with each nn.BatchNorm2d in it replaced by a `BatchNorm` of the same parameters and buffers."""
+    for name, part in model.named_children():
+        if type(part) is nn.BatchNorm2d:
+            joint = BatchNorm(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
+            joint.load_state_dict(part.state_dict())
+            setattr(model, name, joint)
+        else:
+            over_ranks(part)
+    return model
+
+
 class BatchNorm(nn.BatchNorm1d):
     """nn.BatchNorm1d whose training statistics are those of all ranks (torch's SyncBatchNorm refuses CPU and gloo).
 

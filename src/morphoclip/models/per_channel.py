@@ -91,16 +91,23 @@ class PerChannel(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+def timm_model(name: str, image_size: int | None, **options) -> nn.Module:
+    """`timm.create_model` for images of a size; convolutional models take any and know no such argument."""
+    if image_size is not None:
+        try:
+            return timm.create_model(name, img_size=image_size, **options)
+        except TypeError:
+            pass
+    return timm.create_model(name, **options)
+
+
 def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | None):
-    """(model, (mean, std)); convolutional models take no image size."""
+    """(model, (mean, std))."""
     if not timm.is_model(name):
         raise ValueError(f"timm has no {name!r}: take a name of timm.list_models(), or hf:<hub id or folder>")
     source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
     options = {"pretrained": pretrained or weights is not None, "num_classes": 0, **source}
-    try:
-        model = timm.create_model(name, img_size=image_size, **options)
-    except TypeError:
-        model = timm.create_model(name, **options)
+    model = timm_model(name, image_size, **options)
     expected = timm.data.resolve_model_data_config(model)
     return model, (expected["mean"], expected["std"])
 

@@ -8,8 +8,11 @@ from torch import Tensor
 
 
 def rank_me(embeddings: Tensor, eps: float = 1e-7) -> Tensor:
-    """Effective rank of embeddings (B, D): exp of the entropy of the singular values' shares (Garrido et al. 2023)."""
-    values = torch.linalg.svdvals(embeddings.detach().float())
+    """Effective rank of embeddings (B, D): exp of the entropy of the singular values' shares (Garrido et al. 2023).
+
+    Values that are not finite count as 0, as they are the guard's to report and svdvals would raise on this rank alone.
+    """
+    values = torch.linalg.svdvals(embeddings.detach().float().nan_to_num(0.0, 0.0, 0.0))
     share = values / values.sum() + eps
     return torch.exp(-(share * share.log()).sum())
 
