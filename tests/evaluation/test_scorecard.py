@@ -223,6 +223,30 @@ def test_unknown_tasks_are_refused(make_screen):
         score(make_screen(6), tasks=["sisters"])
 
 
+@pytest.mark.parametrize("null_size", [0, -3, 2.5])
+def test_a_null_without_draws_is_refused(make_screen, null_size):
+    with pytest.raises(ValueError, match=f"null_size={null_size}: give a whole number"):
+        score(make_screen(6), null_size=null_size)
+    with pytest.raises(ValueError, match="p_convention='fisher': choose among"):
+        score(make_screen(6), p_convention="fisher")
+
+
+def test_each_convention_draws_as_its_authors_do(make_screen, monkeypatch):
+    """100,000 rankings are the paper's and copairs'; `exact` recomputes scores and makes do with 10,000."""
+    from morphoclip.evaluation import exchange, significance
+
+    asked = []
+    monkeypatch.setattr(significance, "null_distribution", lambda k, n, size, seed: asked.append(size) or np.ones(1))
+    nulls = exchange.exchange_nulls
+    monkeypatch.setattr(
+        exchange, "exchange_nulls", lambda *a, draws, **k: asked.append(draws) or nulls(*a, draws=5, **k)
+    )
+    for convention, draws in (("published", 100_000), ("copairs", 100_000), ("exact", 10_000)):
+        asked.clear()
+        score(make_screen(6), tasks=["replicate"], p_convention=convention, shuffles=0, bootstrap=20)
+        assert set(asked) == {draws}
+
+
 def test_a_single_replicate_is_left_out_and_counted(make_screen):
     table = make_screen(7)
     once = (table[schema.PERTURBATION] == "compound-GENE0-0") & (table[schema.PLATE] != "compound0")

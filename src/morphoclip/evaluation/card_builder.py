@@ -16,9 +16,10 @@ from morphoclip.evaluation.intervals import cluster_interval
 from morphoclip.evaluation.pairs import compound_target_pairs
 from morphoclip.evaluation.protocol import PlateSet, Protocol
 from morphoclip.evaluation.scorecard import ALL, METRIC_COLUMNS, ScoreCard
-from morphoclip.evaluation.significance import mean_average_precision
+from morphoclip.evaluation.significance import check_draws, mean_average_precision
 from morphoclip.evaluation.tasks import COMPOUND_GENE, CRISPR_ORF, LABEL, REPLICATE, SISTER, TASKS, Question
 
+DRAWS = {"exact": 10_000, "copairs": 100_000, "published": 100_000}  # the latter two as copairs and the paper draw
 _GROUP_NAME = {SISTER: "Metadata_target", COMPOUND_GENE: schema.GENE, CRISPR_ORF: schema.GENE}
 
 
@@ -28,11 +29,21 @@ class Settings:
 
     p_convention: str = "exact"
     ties: str = "expected"
-    null_size: int = 10_000
+    null_size: int | None = None
     threshold: float = 0.05
     seed: int = 0
     bootstrap: int = 2000
     shuffles: int = 10
+
+    def __post_init__(self) -> None:
+        if self.p_convention not in DRAWS:
+            raise ValueError(f"p_convention={self.p_convention!r}: choose among {list(DRAWS)}")
+        check_draws("null_size", self.draws)
+
+    @property
+    def draws(self) -> int:
+        """Draws a null: what the convention's authors use, unless told."""
+        return DRAWS[self.p_convention] if self.null_size is None else self.null_size
 
 
 class CardBuilder:
@@ -186,11 +197,11 @@ def _groups_with_p(
     if settings.p_convention == "exact":
         from morphoclip.evaluation.exchange import exchange_questions
 
-        return exchange_questions(questions, rows, settings.null_size, settings.threshold, settings.seed)
+        return exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
     return mean_average_precision(
         rows,
         sameby,
-        null_size=settings.null_size,
+        null_size=settings.draws,
         p_convention=settings.p_convention,
         threshold=settings.threshold,
         seed=settings.seed,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from morphoclip.evaluation.average_precision import average_precision, row_codes
 from morphoclip.evaluation.multilabel import label_incidence
-from morphoclip.evaluation.significance import with_q
+from morphoclip.evaluation.significance import check_draws, with_q
 from morphoclip.evaluation.similarity import Similarity, checked_features, similarity, tie_tolerance
 
 NEGATIVES, LABELS = "negatives", "labels"
@@ -87,6 +87,7 @@ def exchange_nulls(
     queries: np.ndarray | None = None,
 ) -> Nulls:
     """Group -> (its score, float32 (draws,) scores of its pseudo-groups). Arguments as `exchange_test`."""
+    check_draws("draws", draws)
     measure = similarity(distance)
     features = measure.prepare(checked_features(feats))
     if exchange_with == LABELS:

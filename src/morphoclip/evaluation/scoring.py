@@ -38,7 +38,7 @@ def score(
     strict: bool = False,
     p_convention: str = "exact",
     ties: str = "expected",
-    null_size: int = 10_000,
+    null_size: int | None = None,
     threshold: float = 0.05,
     seed: int = 0,
     bootstrap: int = 2000,
@@ -56,7 +56,8 @@ def score(
         relationships: folder of annotated gene pairs, for the task of that name.
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
-        ties, null_size, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
+        null_size: draws a null; default 10,000 by exact, 100,000 by the others.
+        ties, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
 
     Raises:
         ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.

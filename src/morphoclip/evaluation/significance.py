@@ -36,6 +36,7 @@ def mean_average_precision(
         A row a group: `sameby`, mean_average_precision, mean_normalized_average_precision, n_queries, p_value,
         corrected_p_value, below_p, below_corrected_p. `.attrs` holds p_convention and smallest_p.
     """
+    check_draws("null_size", null_size)
     if p_convention not in ("published", "copairs"):
         raise ValueError(f"p_convention={p_convention!r}: choose 'published' or 'copairs' ('exact' is exchange_test)")
     sameby = list(sameby)
@@ -57,6 +58,12 @@ def mean_average_precision(
     table = with_q(table, threshold)
     table.attrs = {"p_convention": p_convention, "smallest_p": 1 / (1 + null_size)}
     return table
+
+
+def check_draws(name: str, draws: int) -> None:
+    """ValueError naming the argument unless `draws` is a whole number of at least 1: no p-value rests on no draw."""
+    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
+        raise ValueError(f"{name}={draws!r}: give a whole number of draws, at least 1")
 
 
 def null_distribution(n_pos: int, n_total: int, size: int, seed: int) -> np.ndarray:
