@@ -16,7 +16,7 @@ FEATURES = [f"f{i}" for i in range(24)]
 
 def test_signal_is_found_and_noise_is_chance(make_screen):
     tasks = ["replicate", "sister", "compound_gene", "crispr_orf"]
-    strong = score(make_screen(0, signal=3.0), tasks=tasks, **QUICK)
+    strong = score(make_screen(0, signal=3.0), tasks=tasks, **{**QUICK, "null_size": 500})
     noise = score(make_screen(1, signal=0.0), tasks=tasks, **QUICK)
     for task in tasks:
         metric = "mean_average_precision" if task == "replicate" else "mean_average_precision_ungated"
@@ -245,6 +245,19 @@ def test_each_convention_draws_as_its_authors_do(make_screen, monkeypatch):
         asked.clear()
         score(make_screen(6), tasks=["replicate"], p_convention=convention, shuffles=0, bootstrap=20)
         assert set(asked) == {draws}
+
+
+@pytest.mark.parametrize("convention", ["exact", "copairs", "published"])
+def test_too_few_draws_for_so_many_tests_raise_the_alarm(make_screen, tmp_path, convention):
+    """24 compounds, 16 guides and 8 ORFs: 1/(1 + draws) must not exceed .05/24 = 1/480."""
+    table, quick = make_screen(6), {**QUICK, "tasks": ["replicate"], "p_convention": convention}
+    enough = score(table, **{**quick, "null_size": 479})
+    assert not enough.alarms
+    assert f"p by convention {convention}: the smallest reachable is 0.0021" in enough.notes
+    few = score(table, strict=True, **{**quick, "null_size": 478})
+    assert len(few.alarms) == 1
+    assert "compound_U2OS_24 is 0.0021, above 0.05/24" in few.alarms[0]
+    assert "null_size to 480" in few.alarms[0]
 
 
 def test_a_single_replicate_is_left_out_and_counted(make_screen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from morphoclip.data import schema
@@ -40,6 +42,16 @@ def collapse(plate_set: PlateSet) -> str | None:
 def ties(task: str, subset: str, share: float) -> str | None:
     if share > TIE_SHARE:
         return f"ties: {share:.1%} of the positive-negative pairs of {task}, {subset} are tied"
+    return None
+
+
+def coarse_null(task: str, subset: str, smallest_p: float, tests: int, threshold: float) -> str | None:
+    """An alarm when the best of `tests` p-values, were it the only small one, could not pass Benjamini-Hochberg."""
+    if smallest_p > threshold / tests:
+        return (
+            f"draws: the smallest p of {task}, {subset} is {smallest_p:.2g}, above {threshold:g}/{tests}, so no row can "
+            f"be retrieved by itself: set null_size to {math.ceil(tests / threshold)} or more"
+        )
     return None
 
 

@@ -74,6 +74,10 @@ class CardBuilder:
         if gated:
             self.alarm(alarms.ties(first.task, first.subset, float(rows["tie_share"].mean())))
             groups = _groups_with_p(questions, rows, sameby, settings)
+            smallest_p = groups.attrs["smallest_p"]
+            self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest_p:.2g}")
+            coarse = alarms.coarse_null(first.task, first.subset, smallest_p, len(groups), settings.threshold)
+            self.alarms += [] if coarse is None else [coarse]  # no error under `strict`: p is right, only coarse
         else:
             groups = rows.groupby(sameby)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
             groups = groups.reset_index()
