@@ -29,23 +29,25 @@ def main(config: DictConfig) -> None:
 
 def run(config: DictConfig) -> Path:
     """The whole experiment; returns the run's folder."""
-    from morphoclip.training.launch import join, read_launch, trainer_devices
+    from morphoclip.training.launch import join, read_launch, trainer_devices, trainer_precision
     from morphoclip.training.run_folder import run_folder
 
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
     config.trainer.num_nodes = launch.nodes
+    config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
     config.data.loader.split = training_split(config.data)
     join(launch)
     config.folder = str(run_folder(config.output_dir, config.name, config.run_id))
     if launch.rank == 0:
         print(f"run folder {config.folder}")
+    if launch.rank == 0:
+        prepare_data(config.data)
     if config.get("rotation"):
         from morphoclip.rotation import run_rotation
 
         return run_rotation(config, Path(config.folder), fit_turn)
     if launch.rank == 0:
-        prepare_data(config.data)
         OmegaConf.save(config, Path(config.folder) / "config.yaml", resolve=True)
     if launch.world_size > 1:
         import torch.distributed as dist
@@ -72,6 +74,8 @@ def prepare_data(data: DictConfig) -> None:
         prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
     if "features" in data and not Path(data.features.folder).is_dir():
         prepare_features(data)
+    if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
+        prepare_profiles(data)
     if data.holdout is not None:
         tag = data.loader.split.removeprefix("train")
         for root in [data.root, data.features.folder] if "features" in data else [data.root]:
@@ -93,6 +97,17 @@ def prepare_features(data: DictConfig) -> None:
     encoder = {**channels, **OmegaConf.to_container(data.features.encoder, resolve=True)}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
+
+
+def prepare_profiles(data: DictConfig) -> None:
+    """Write the wells' profiles by classical image features, as CellProfiler's would come."""
+    from morphoclip.data import ShardDataset
+    from morphoclip.models.classical import ClassicalFeatures
+    from morphoclip.profiling import embed, write_profiles
+
+    wells = embed(ClassicalFeatures(), ShardDataset(data.root))
+    kept = [schema.PLATE, schema.WELL, *schema.split_columns(wells)[1]]
+    write_profiles(wells[kept], data.profiles, {"encoder": "classical"})
 
 
 def training_split(data: DictConfig) -> str | None:

@@ -48,7 +48,9 @@ def run_rotation(config: DictConfig, folder: Path, fit: Fit) -> Path:
     found = []
     for preset in config.rotation.baselines:
         tables = normalized(wells, configs_dir() / "normalize" / f"{preset}.yaml", config.rotation.seed)
-        found += [turn_scores(tables, wells, turn, f"CellProfiler, {preset}").assign(seed=0) for turn in turns]
+        found += [
+            turn_scores(tables, wells, turn, f"{config.rotation.given}, {preset}").assign(seed=0) for turn in turns
+        ]
     for seed in config.rotation.seeds:
         found += [rotation_scores(config, folder, fit, wells, turn, seed).assign(seed=seed) for turn in turns]
     rows = pd.concat(found, ignore_index=True)

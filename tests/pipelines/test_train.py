@@ -158,6 +158,19 @@ def test_a_dataset_of_ones_own_trains_and_exports(run, outputs):
     assert morphoclip.load_encoder(folder / "encoder").trained_on["scale_by"] == "field"
 
 
+@pytest.mark.parametrize(
+    "experiment", sorted(path.stem for path in (morphoclip.configs_dir() / "experiment").glob("*_debug.yaml"))
+)
+def test_every_debug_recipe_runs_on_simulated_data(run, outputs, experiment):
+    overrides = [f"experiment={experiment}", f"output_dir={outputs}", "trainer.max_steps=2", "run_id=debug"]
+    with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
+        recipe = compose("train", overrides=overrides)
+        if "features" not in recipe.data and "profiles" not in recipe.data:  # the screen of `run`
+            recipe = compose("train", overrides=[*overrides, *(o for o in TINY if o.startswith("data.screen."))])
+    made = train.run(recipe)
+    assert made.is_file() if recipe.get("rotation") else morphoclip.load_encoder(made / "encoder")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("pool", "said"), [("gated", "Most attended crops"), ("mean", "crops are averaged")])
 def test_a_recipe_on_cached_features_is_scored_as_others_are(run, outputs, pool, said):

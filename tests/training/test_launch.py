@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from morphoclip.training.launch import Launch, read_launch, trainer_devices
+from morphoclip.training.launch import Launch, read_launch, trainer_devices, trainer_precision
 from morphoclip.training.run_folder import last_checkpoint, run_folder
 
 VARIABLES = ["LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID"]
@@ -37,6 +37,21 @@ def test_asking_for_more_devices_prints_the_torchrun_line():
     with pytest.raises(ValueError, match=r"torchrun --nproc-per-node 8 train\.py"):
         trainer_devices(read_launch(), 8)
     assert trainer_devices(read_launch(), "auto") == trainer_devices(read_launch(), 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("requested", "accelerator", "gpu", "expected"),
+    [
+        (None, "auto", True, "bf16-mixed"),
+        (None, "cpu", True, "32-true"),
+        (None, "auto", False, "32-true"),
+        ("32-true", "gpu", True, "32-true"),
+    ],
+)
+def test_gpus_train_in_bf16_unless_told_otherwise(requested, accelerator, gpu, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: gpu)
+    assert trainer_precision(requested, accelerator) == expected
 
 
 def test_a_requeued_job_finds_its_folder_and_a_new_start_does_not(tmp_path, monkeypatch):

@@ -48,6 +48,12 @@ def trainer_devices(launch: Launch, requested: int | str) -> int:
     return launch.local_world_size
 
 
+def trainer_precision(requested: str | None, accelerator: str) -> str:
+    """`requested`, or where that is None bf16-mixed if the Trainer will run on a GPU that has it, else 32-true."""
+    gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return requested or ("bf16-mixed" if gpu else "32-true")
+
+
 def join(launch: Launch) -> None:
     """Join the process group before Lightning does, so that ranks can agree on the run folder. Idempotent."""
     if launch.world_size == 1 or dist.is_initialized():
