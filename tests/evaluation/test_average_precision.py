@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphoclip.evaluation import average_precision, expected_average_precision
+from morphoclip.evaluation import average_precision, expected_average_precision, mean_average_precision
 
 COLUMNS = ["pert", "plate", "well", "batch"]
 
@@ -48,6 +48,15 @@ def copairs_map(monkeypatch):
     return copairs_map
 
 
+def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """Counts and AP of every row, those without positives (NaN) or negatives (1) too; copairs clips the normalised."""
+    counts = ["n_pos_pairs", "n_total_pairs"]
+    np.testing.assert_array_equal(ours[counts], theirs[counts])
+    np.testing.assert_allclose(ours["average_precision"], theirs["average_precision"], atol=1e-12, rtol=0)
+    clipped = ours["normalized_average_precision"].clip(-1, 1)
+    np.testing.assert_allclose(clipped, theirs["normalized_average_precision"], atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("distance", ["cosine", "abs_cosine"])
 @pytest.mark.parametrize("block", range(5))
 def test_equals_copairs_on_random_rules(copairs_map, distance, block):
@@ -55,7 +64,7 @@ def test_equals_copairs_on_random_rules(copairs_map, distance, block):
     from copairs.matching import UnpairedException
 
     rng = np.random.default_rng([block, distance == "cosine"])
-    scored = 0
+    scored, bare = 0, 0
     while scored < 20:
         meta, feats = random_table(rng, rows=int(rng.integers(20, 60)))
         rules = random_rules(rng, COLUMNS)
@@ -75,11 +84,10 @@ def test_equals_copairs_on_random_rules(copairs_map, distance, block):
         if (ours["tie_share"].fillna(0) == 0).all():
             expected = average_precision(meta, feats, *rules, distance=distance)
             np.testing.assert_array_equal(expected["average_precision"], ours["average_precision"])
-        columns = ["average_precision", "n_pos_pairs", "n_total_pairs", "normalized_average_precision"]
-        np.testing.assert_allclose(ours.loc[paired, columns[:1]], theirs.loc[paired, columns[:1]], atol=1e-12, rtol=0)
-        np.testing.assert_array_equal(ours.loc[paired, columns[1:3]], theirs.loc[paired, columns[1:3]])
-        assert ours.loc[~paired, "average_precision"].isna().all()
+        assert_same(ours, theirs)
+        bare += (ours["n_pos_pairs"] == ours["n_total_pairs"]).sum()
         scored += 1
+    assert bare > 10  # rows without negatives are among those compared
 
 
 @pytest.mark.parametrize("distance", ["cosine", "abs_cosine"])
@@ -102,8 +110,23 @@ def test_multilabel_equals_copairs(copairs_map, distance):
         ours = ours.sort_values([*key, "average_precision"], ignore_index=True)
         theirs = theirs.sort_values([*key, "average_precision"], ignore_index=True)
         np.testing.assert_array_equal(ours[key].astype(str), theirs[key].astype(str))
-        np.testing.assert_allclose(ours["average_precision"], theirs["average_precision"], atol=1e-12, rtol=0)
+        assert_same(ours, theirs)
         scored += 1
+
+
+def test_a_profile_that_shares_a_label_with_all_others_has_nothing_to_rank():
+    """AP is 1 and so is chance; copairs 0.5.5 looks up another profile's negatives there, or fails."""
+    rng = np.random.default_rng(7)
+    meta = pd.DataFrame({"labels": [["a"], ["a"], ["b"], ["a", "b"], ["b"]]})
+    table = average_precision(
+        meta, rng.standard_normal((5, 4)), ["labels"], [], [], ["labels"], multilabel_col="labels"
+    ).set_index("labels")
+    both = table[table["n_pos_pairs"] == table["n_total_pairs"]]
+    assert both.index.tolist() == ["a", "b"]
+    assert both["n_pos_pairs"].tolist() == [2, 2]
+    assert (both["average_precision"] == 1).all()
+    assert (both["normalized_average_precision"] == 0).all()
+    assert mean_average_precision(table.reset_index(), ["labels"], null_size=50)["n_queries"].tolist() == [2, 2]
 
 
 def precision_of(order: list[bool]) -> float:

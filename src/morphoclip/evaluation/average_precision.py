@@ -51,7 +51,8 @@ def average_precision(
 
     Returns:
         `meta` with n_pos_pairs, n_total_pairs, average_precision, normalized_average_precision (0 is chance) and
-        tie_share (tied share of the positive-negative pairs). AP is NaN for rows without positives or negatives.
+        tie_share (tied share of the positive-negative pairs). AP is NaN for rows without positives, and 1, which is
+        chance too, for rows without negatives: scores and p-values are taken over `ranked` rows.
 
     Raises:
         ValueError: NaN, infinite or zero rows, missing metadata, or rules under which nothing pairs.
@@ -80,6 +81,11 @@ def expected_average_precision(n_pos: np.ndarray, n_total: np.ndarray) -> np.nda
     with np.errstate(divide="ignore", invalid="ignore"):
         value = ((k - 1) * (n - harmonic) / (n - 1) + harmonic) / n
     return np.where(k == n, 1.0, value)
+
+
+def ranked(ap: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an AP table that had something to rank: a query with at least one positive and one negative."""
+    return ap[ap["average_precision"].notna() & (ap["n_total_pairs"] > ap["n_pos_pairs"])]
 
 
 def row_codes(meta: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -218,9 +224,9 @@ def _single_label(
 ) -> pd.DataFrame:
     pos_sameby, pos_diffby, neg_sameby, neg_diffby = rules
     positives = _Positives(row_codes(meta, pos_sameby), [row_codes(meta, [c]) for c in pos_diffby])
-    ap = np.full(len(meta), np.nan)
-    tied = np.zeros(len(meta), np.int64)
     n_pos = positives.counts()
+    ap = np.where(wanted & (n_pos > 0), 1.0, np.nan)  # stays 1 where there is no negative
+    tied = np.zeros(len(meta), np.int64)
     n_neg = np.zeros(len(meta), np.int64)
     for rows, columns, excluded in _negative_blocks(meta, neg_sameby, neg_diffby):
         n_neg[rows] = len(columns) if excluded is None else len(columns) - excluded.sizes(rows)
@@ -250,7 +256,7 @@ def _result(
         raise ValueError(f"no profile has a {lacking} pair under these rules: check the sameby and diffby columns")
     chance = expected_average_precision(n_pos, n_pos + n_neg)
     with np.errstate(divide="ignore", invalid="ignore"):
-        normalized = (ap - chance) / (1 - chance)
+        normalized = np.where(ap == chance, 0.0, (ap - chance) / (1 - chance))  # all positives: chance is 1
         tie_share = tied / (n_pos * n_neg)
     return meta.iloc[rows].assign(
         n_pos_pairs=n_pos,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.evaluation.average_precision import average_precision
+from morphoclip.evaluation.average_precision import average_precision, ranked
 from morphoclip.evaluation.protocol import PlateSet
 from morphoclip.evaluation.similarity import unit_rows
 from morphoclip.evaluation.tasks import LABEL, REPLICATE, Question
@@ -41,7 +41,7 @@ def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | N
         table = average_precision(
             meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties
         )
-        tables.append(table[table["average_precision"].notna()])
+        tables.append(ranked(table))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -61,7 +61,7 @@ def other_well(folds: Sequence[Question], ties: str) -> pd.DataFrame | None:
             meta, question.feats, rules.pos_sameby, [schema.WELL], rules.neg_sameby, rules.neg_diffby,
             ties=ties, queries=question.queries,
         )  # fmt: skip
-        tables.append(table[table["average_precision"].notna()])
+        tables.append(ranked(table))
     return pd.concat(tables, ignore_index=True)
 
 

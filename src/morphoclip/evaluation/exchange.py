@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from morphoclip.evaluation.average_precision import average_precision, row_codes
+from morphoclip.evaluation.average_precision import average_precision, ranked, row_codes
 from morphoclip.evaluation.multilabel import label_incidence
 from morphoclip.evaluation.significance import check_draws, with_q
 from morphoclip.evaluation.similarity import Similarity, checked_features, similarity, tie_tolerance
@@ -62,11 +62,10 @@ def exchange_test(
     rules = (list(pos_sameby), list(pos_diffby), list(neg_sameby), list(neg_diffby))
     multilabel = rules[0][0] if exchange_with == LABELS else None
     ap = average_precision(meta, feats, *rules, distance=distance, multilabel_col=multilabel, queries=queries)
-    ap = ap[ap["average_precision"].notna()]
     nulls = exchange_nulls(
         meta, feats, *rules, exchange_with=exchange_with, draws=draws, distance=distance, seed=seed, queries=queries
     )
-    return exchange_table(ap, [nulls], list(sameby), threshold)
+    return exchange_table(ranked(ap), [nulls], list(sameby), threshold)
 
 
 Nulls = dict[object, tuple[float, np.ndarray]]

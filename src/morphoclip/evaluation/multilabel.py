@@ -55,7 +55,8 @@ def multilabel_average_precision(
             positive &= codes[batch[place]][:, None] != codes
         positive[np.arange(len(place)), batch[place]] = False
         n_pos, n_neg = positive.sum(axis=1), negative[place].sum(axis=1)
-        ap, tied = np.full(len(place), np.nan), np.zeros(len(place), np.int64)
+        ap = np.where(n_pos > 0, 1.0, np.nan)  # stays 1 where there is no negative
+        tied = np.zeros(len(place), np.int64)
         ranked = (n_pos > 0) & (n_neg > 0) & wanted[batch[place]]
         if ranked.any():
             ap[ranked], tied[ranked] = counter.rank(

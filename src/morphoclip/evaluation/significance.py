@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from morphoclip.evaluation.average_precision import ranked
+
 _CHUNK = 2**22
 _ROUNDING = 2e-7
 
@@ -29,7 +31,8 @@ def mean_average_precision(
     Both count strictly larger nulls: p = (1 + #{null > score}) / (1 + null_size).
 
     Args:
-        ap: a table with average_precision, n_pos_pairs, n_total_pairs; rows without AP are left out.
+        ap: a table with average_precision, n_pos_pairs, n_total_pairs; rows without AP, or without
+            negatives, are left out.
         null_size: random rankings a configuration, seeded by (seed, n_pos, n_total) so that no order matters.
 
     Returns:
@@ -40,9 +43,9 @@ def mean_average_precision(
     if p_convention not in ("published", "copairs"):
         raise ValueError(f"p_convention={p_convention!r}: choose 'published' or 'copairs' ('exact' is exchange_test)")
     sameby = list(sameby)
-    rows = ap[ap["average_precision"].notna() & (ap["n_pos_pairs"] > 0)].reset_index(drop=True)
+    rows = ranked(ap).reset_index(drop=True)
     if rows.empty:
-        raise ValueError("no row has an average precision: nothing to average")
+        raise ValueError("no row has both positives and negatives: nothing to average")
     configurations, null_of = np.unique(rows[["n_pos_pairs", "n_total_pairs"]].to_numpy(), axis=0, return_inverse=True)
     nulls = [null_distribution(int(k), int(n), null_size, seed) for k, n in configurations]
     table = _means(rows, sameby)

@@ -87,9 +87,8 @@ def signal_and_batch(table: pd.DataFrame, signal_wells: str) -> dict[str, float]
     nothing = float("nan")
     if not finite.all():
         return dict.fromkeys(_COLUMNS, nothing)
-    ap = average_precision(meta, x, [schema.PERTURBATION], [], [schema.PLATE], ["_negcon"], queries=signal)[
-        "average_precision"
-    ].to_numpy()
+    scored = average_precision(meta, x, [schema.PERTURBATION], [], [schema.PLATE], ["_negcon"], queries=signal)
+    ap = scored["average_precision"].where(scored["n_total_pairs"] > scored["n_pos_pairs"]).to_numpy()
     scores = {}
     for name, side in (("chosen", 0), ("reported", 1)):
         here = signal & (half == side) & np.isfinite(ap)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.evaluation.average_precision import average_precision
+from morphoclip.evaluation.average_precision import average_precision, ranked
 from morphoclip.evaluation.multilabel import label_incidence
 from morphoclip.evaluation.protocol import PlateSet, Protocol
 
@@ -45,7 +45,7 @@ class Question:
     queries: np.ndarray
 
     def average_precision(self, ties: str = "expected", meta: pd.DataFrame | None = None) -> pd.DataFrame:
-        """AP of each query; `meta` replaces the metadata, e.g. with shuffled labels."""
+        """AP of each query that has negatives; `meta` replaces the metadata, e.g. with shuffled labels."""
         rules = self.rules
         table = average_precision(
             self.meta if meta is None else meta,
@@ -59,7 +59,7 @@ class Question:
             multilabel_col=rules.multilabel_col,
             queries=self.queries,
         )
-        return table[table["average_precision"].notna()]
+        return ranked(table)
 
 
 def replicate(plate_set: PlateSet, queries: np.ndarray) -> Question:

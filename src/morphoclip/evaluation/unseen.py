@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.evaluation.average_precision import average_precision, expected_average_precision
+from morphoclip.evaluation.average_precision import average_precision, expected_average_precision, ranked
 from morphoclip.evaluation.intervals import LEVEL, cluster_interval
 
 _TREATED, _HELD = "_treated", "_held"
@@ -103,7 +103,7 @@ def unseen_replicates(
         queries = pd.MultiIndex.from_frame(meta[WELL]).isin(asked)
         rules = [schema.PERTURBATION], [schema.PLATE], [schema.PLATE], [_TREATED]
         scored = average_precision(meta, table[features].to_numpy(np.float64), *rules, queries=queries)
-        scored = scored[scored["average_precision"].notna() & scored[_TREATED]]
+        scored = ranked(scored[scored[_TREATED]])
         scored[schema.PERTURBATION] = scored[_HELD]
         scored["chance"] = expected_average_precision(scored["n_pos_pairs"], scored["n_total_pairs"])
         parts.append(scored[[*WELL, schema.PERTURBATION, "average_precision", "chance"]])

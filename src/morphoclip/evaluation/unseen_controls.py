@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.data import schema
-from morphoclip.evaluation.average_precision import average_precision, expected_average_precision
+from morphoclip.evaluation.average_precision import average_precision, expected_average_precision, ranked
 from morphoclip.evaluation.controls import structure_alone
 from morphoclip.evaluation.protocol import PlateSet, Protocol
 from morphoclip.evaluation.tasks import consensus, sister
@@ -73,6 +73,6 @@ def unseen_sisters(
 
 
 def _scored(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with an AP, and the AP that chance gives them."""
-    table = table[table["average_precision"].notna()]
+    """The rows that had something to rank, and the AP that chance gives them."""
+    table = ranked(table)
     return table.assign(chance=expected_average_precision(table["n_pos_pairs"], table["n_total_pairs"]))
