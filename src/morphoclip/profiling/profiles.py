@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
@@ -13,6 +15,9 @@ import pandas as pd
 
 from morphoclip.data import schema
 
+# Numbers that are no measurement of a cell: a saved index, CellProfiler's counters, and counts other than the cell count.
+_BOOKKEEPING = re.compile(r"Unnamed: \d+|(Image|Object|Table)Number|(Image_)?Count_.+")
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".h5ad")
 
 
@@ -56,11 +61,13 @@ def write_profiles(table: pd.DataFrame, path: str | Path, provenance: Mapping[st
 def read_profiles(path: str | Path) -> pd.DataFrame:
     """Read one profile table, or all those a glob matches one below the other, in canonical column names.
 
-    Metadata come as strings, blank where missing, so a plate id that looks like a number stays what it is.
+    Metadata come as strings, blank where missing, so a plate id that looks like a number stays what it is; a whole number
+    that was saved as a float, 24.0, is 24. CellProfiler's Image_Metadata_Plate is Metadata_Plate, its Image_Count_Cells
+    the cell count; other counts, ImageNumber, ObjectNumber, TableNumber and a saved index are left out with a warning.
 
     Raises:
         FileNotFoundError: nothing matches.
-        ValueError: unknown ending, text in a feature column, or tables with different features.
+        ValueError: unknown ending, a table without rows, text in a feature column, or tables with different features.
     """
     paths = [Path(p) for p in sorted(glob(str(path), recursive=True))]
     if not paths:
@@ -101,15 +108,33 @@ def _read_one(path: Path) -> pd.DataFrame:
         table = table.reset_index(drop=True)
     else:
         header = pd.read_csv(path, nrows=0).columns
-        table = pd.read_csv(path, dtype={c: str for c in header if c.startswith(schema.PREFIX)})
-    table = schema.canonicalize(table)
+        table = pd.read_csv(path, dtype={c: str for c in header if c.removeprefix("Image_").startswith(schema.PREFIX)})
+    if table.empty:
+        raise ValueError(f"{path} has no rows")
+    table = schema.canonicalize(_without_bookkeeping(table))
     metadata = [c for c in table if c.startswith(schema.PREFIX)]
-    text = table[metadata].astype(object)
     try:
         schema.split_columns(table)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return pd.concat([text.where(text.notna(), "").astype(str), table.drop(columns=metadata)], axis=1)
+    return pd.concat([table[metadata].apply(_as_text), table.drop(columns=metadata)], axis=1)
+
+
+def _without_bookkeeping(table: pd.DataFrame) -> pd.DataFrame:
+    """CellProfiler's image-level metadata and cell count under names `schema` knows; other bookkeeping left out."""
+    renames = {c: c.removeprefix("Image_") for c in table if c.startswith(("Image_Metadata_", "Image_Count_"))}
+    table = table.rename(columns={old: new for old, new in renames.items() if new not in table})
+    counts = {c for c, name in schema.canonical_columns(list(table)).items() if name == schema.CELL_COUNT}
+    dropped = [c for c in table if _BOOKKEEPING.fullmatch(c) and c not in counts]
+    if dropped:
+        warnings.warn(f"{dropped} are bookkeeping, not features: left out", stacklevel=4)
+    return table.drop(columns=dropped)
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Strings, blank where missing; '24.0' becomes '24', for which of the two a file holds depends on who saved it."""
+    text = column.astype(object).where(column.notna(), "").astype(str)
+    return text.map({value: _WHOLE.sub(r"\1", value) if _WHOLE.fullmatch(value) else value for value in text.unique()})
 
 
 def _suffix(path: Path) -> str:
