@@ -12,6 +12,7 @@ from morphoclip.cli import app
 from morphoclip.data import schema
 from morphoclip.models import create_encoder
 from morphoclip.profiling import Normalizer, export_encoder
+from tests.methods.tiny import clip
 
 
 @pytest.fixture
@@ -48,3 +49,34 @@ def test_an_unknown_preset_lists_the_known_ones(tmp_path, table):
     result = CliRunner().invoke(app, ["normalize", table, "--out", str(tmp_path / "x.parquet"), "--preset", "centre"])
     assert result.exit_code != 0
     assert "kim2025" in result.output
+
+
+def test_a_failure_is_a_line_and_a_status_unless_the_traceback_is_asked_for(tmp_path, table, monkeypatch):
+    command = ["normalize", table, "--out", f"{table}/x.csv"]  # a folder that is a file
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "raw.parquet" in result.stderr
+    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert isinstance(CliRunner().invoke(app, command).exception, OSError)
+
+
+def test_a_defect_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(*args):
+        raise TypeError("a defect")
+
+    monkeypatch.setattr("morphoclip.profiling.export_encoder", broken)
+    result = CliRunner().invoke(app, ["export", str(tmp_path), "--to", str(tmp_path / "b")])
+    assert isinstance(result.exception, TypeError)
+
+
+def test_attention_of_crops_is_refused_before_they_are_embedded(tmp_path, monkeypatch):
+    def embedded(*args, **options):
+        raise AssertionError("everything was embedded")
+
+    monkeypatch.setattr("morphoclip.profiling.embed", embedded)
+    mean = export_encoder(clip(pool="mean"), tmp_path / "mean")
+    result = CliRunner().invoke(app, ["embed", str(mean), str(tmp_path), "--out", "x.parquet", "--attention"])
+    assert result.exit_code == 1
+    assert "averages its crops" in result.stderr

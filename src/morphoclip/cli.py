@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from morphoclip.data.commands import app as data_commands
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+class Commands(TyperGroup):
+    """Commands whose failures are one line on stderr and exit status 1, as those of train.py and evaluate.py are."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `| head`: typer ends quietly
+            raise
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            what = error.args[0] if isinstance(error, KeyError) and error.args else error  # str() would quote it
+            typer.echo(f"error: {what}\nHYDRA_FULL_ERROR=1 shows where", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 app.add_typer(data_commands, name="data")
 
 Out = Annotated[Path, typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad")]
@@ -55,7 +76,7 @@ def embed(
     from morphoclip import load_encoder
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
-    from morphoclip.profiling.crop_attention import write_crop_attention
+    from morphoclip.profiling.crop_attention import check_attends, load_crop_pool, write_crop_attention
     from morphoclip.profiling.export import encoder_provenance
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,6 +87,8 @@ def embed(
         raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
     if attention and not Path(source).is_dir():
         raise typer.BadParameter("--attention needs a dataset folder: prepare one with data_prep.make_shards")
+    if attention:
+        check_attends(model, load_crop_pool(encoder))
     table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
     write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
     typer.echo(f"{len(table)} rows: {out}")
@@ -107,7 +130,10 @@ def attention(
     site: Annotated[str | None, typer.Option(help="Metadata_Site")] = None,
     block: Annotated[int, typer.Option(help="transformer block; -1 is the last")] = -1,
 ) -> None:
-    """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head."""
+    """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head.
+
+    Of frozen backbones on each channel alone (per_channel), a tile a channel.
+    """
     from morphoclip.profiling.attention import draw_attention
 
     typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block))
@@ -145,35 +171,63 @@ def features(
 
 @app.command()
 def query(
-    run: Annotated[Path, typer.Argument(help="run folder or checkpoint of an image-text or image-molecule model")],
+    run: Annotated[
+        Path, typer.Argument(help="run folder (or its encoder/) or checkpoint of an image-text or image-molecule model")
+    ],
     profiles: Annotated[str, typer.Option(help="profile table of that run's encoder, not normalised")],
     text: Annotated[
         str | None, typer.Option(help="what was done to the cells, in the words of the training prompts")
     ] = None,
     smiles: Annotated[str | None, typer.Option(help="a structure")] = None,
-    plate: Annotated[str | None, typer.Option(help="rank the training prompts for a well: its plate")] = None,
+    plate: Annotated[str | None, typer.Option(help="rank what may have been done to a well: its plate")] = None,
     well: Annotated[str | None, typer.Option(help="… and its name")] = None,
-    level: Annotated[str, typer.Option(help="rank wells or perturbations")] = "perturbation",
+    candidates: Annotated[
+        Path | None, typer.Option(help="with a well: table of texts (column text) or SMILES; default: training prompts")
+    ] = None,
+    level: Annotated[str | None, typer.Option(help="rank wells or perturbations (the default)")] = None,
     dose: Annotated[float | None, typer.Option(help="µM, for models that read doses")] = None,
-    top: int = 20,
+    top: Annotated[int, typer.Option(min=1, help="rows to print")] = 20,
     out: Annotated[Path | None, typer.Option(help="csv of the whole ranking")] = None,
 ) -> None:
-    """Wells or perturbations that look like a text or a structure says; or the prompts that a well looks like."""
-    from morphoclip.methods.query import embed_prompts, embed_query, load_clip
+    """Wells or perturbations that look like a text or a structure says; or what a well looks like."""
+    _check_asked(text, smiles, plate, well, candidates, level, dose)
+    from morphoclip.methods.query import embed_prompts, embed_query, embed_words, load_clip
     from morphoclip.profiling import read_profiles
     from morphoclip.profiling.export import check_made_by
+    from morphoclip.screening.candidates import read_candidates
     from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
 
     method, table = load_clip(run), read_profiles(profiles)
     for line in check_made_by(method.export_encoder(), profiles):
         typer.echo(f"note: {line}", err=True)
-    if plate is not None and well is not None:
+    if plate is None:
+        ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level or "perturbation")
+    elif candidates is None:
         ranking = rank_candidates(profile_of(table, plate, well), *embed_prompts(method))
     else:
-        ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level)
+        named, kind, words = read_candidates(candidates)
+        vectors = embed_words(method, kind, words, dose).numpy()
+        ranked = rank_candidates(profile_of(table, plate, well), vectors, range(len(words)))
+        ranking = named.iloc[ranked.pop("candidate")].reset_index(drop=True).join(ranked)
     if out is not None:
         ranking.to_csv(out, index=False)
     typer.echo(ranking.head(top).to_string(index=False))
+
+
+def _check_asked(text, smiles, plate, well, candidates, level, dose) -> None:
+    """Raise BadParameter unless one thing is asked, and nothing is said that the answer would not heed."""
+    said = {"--text": text, "--smiles": smiles, "--plate": plate, "--well": well}
+    asked = [option for option, value in said.items() if value is not None]
+    if asked not in (["--text"], ["--smiles"], ["--plate", "--well"]):
+        raise typer.BadParameter(
+            f"got {' '.join(asked) or 'no question'}: ask with --text, with --smiles, or with --plate and --well"
+        )
+    if plate is None and candidates is not None:
+        raise typer.BadParameter("--candidates are ranked for a well: give --plate and --well")
+    if plate is not None and level is not None:
+        raise typer.BadParameter("--level is of rankings of profiles: with --plate and --well, candidates are ranked")
+    if plate is not None and dose is not None and candidates is None:
+        raise typer.BadParameter("--dose is of a --text, --smiles or --candidates; training prompts have their own")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from morphoclip.cli import app
 from morphoclip.models import create_encoder
 from morphoclip.models.attention import attention_maps
-from morphoclip.profiling import export_encoder
-from morphoclip.profiling.attention import attention_of_field, field_limits
+from morphoclip.profiling import export_encoder, load_encoder
+from morphoclip.profiling.attention import attention_of_field, attention_picture, draw_attention, field_limits
 
 ENCODER = {"image_size": 32, "embed_dim": 16, "depth": 1, "heads": 2, "stem_widths": [4, 8]}
 
@@ -53,5 +53,36 @@ def test_the_command_writes_a_picture_of_the_chosen_field(tmp_path, load_data):
     assert result.exit_code == 0, result.output
     assert Image.open(out).size == (4 * 384 + 3 * 2, round(384 * 70 / 64))  # field, lit field, two heads
     wrong = CliRunner().invoke(app, [*command, "H12"])
-    assert "A01" in str(wrong.exception)
-    assert "H12" in str(wrong.exception)
+    assert wrong.exit_code == 1
+    assert "A01" in wrong.output
+    assert "H12" in wrong.output
+
+
+def test_a_frozen_backbone_has_a_tile_a_channel_cut_as_embed_cuts(tmp_path, load_data):
+    small = {"backbone": "vit_tiny_patch16_224", "image_size": 64}
+    encoder = create_encoder("per_channel", **small)
+    folder = export_encoder(encoder, tmp_path / "encoder", trained_on={"crop_size": 32})
+    out = draw_attention(folder, load_data, tmp_path / "a.png")
+    assert Image.open(out).size == (4 * 384 + 3 * 2, 2 * round(384 * 70 / 64) + 2)  # two fields and five channels
+    drawn = attention_picture(load_encoder(folder), field(), crop_size=32)
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), np.asarray(drawn))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"out": "a"}, r"call it .*a\.png"),
+        ({"out": "a.txt"}, r"call it .*a\.png"),
+        ({"block": 7}, "no block 7: the encoder has 1"),
+        ({"load_data": "."}, "is a folder, .* give the load_data.csv"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_a_field_is_read(tmp_path, monkeypatch, change, said):
+    def read(*args):
+        raise AssertionError("the field was read")
+
+    monkeypatch.setattr("morphoclip.profiling.attention.find_field", read)
+    folder = export_encoder(create_encoder("vit_demo", **ENCODER), tmp_path / "encoder")
+    asked = {"load_data": str(tmp_path / "load_data.csv"), "out": "a.png", "block": -1} | change
+    with pytest.raises(ValueError, match=said):
+        draw_attention(folder, asked["load_data"], tmp_path / asked["out"], block=asked["block"])

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from morphoclip.cli import app
 from morphoclip.data import schema
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
-from morphoclip.profiling import encoder_provenance, load_encoder, write_profiles
+from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
 from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
-from tests.methods.tiny import feature_bags, feature_clip, loader, trainer
+from tests.methods.tiny import PROMPTS, TEXT, feature_bags, feature_clip, loader, trainer
 
 TABLE = pd.DataFrame(
     {
@@ -62,8 +62,112 @@ def test_a_trained_run_answers_texts_and_structures(tmp_path):
     torch.testing.assert_close(molecule, vectors[names.index("CCO")], atol=1e-6, rtol=1e-5)  # another spelling of it
     with pytest.raises(ValueError, match="either"):
         embed_query(again, "loss of PLK1", "CCO")
-    with pytest.raises(FileNotFoundError, match="not an encoder folder"):
+    with pytest.raises(FileNotFoundError, match="Give the run folder"):
         load_clip(tmp_path / "checkpoints")
+    beside, away = (export_encoder(method, tmp_path / where) for where in ("encoder", "elsewhere/encoder"))
+    torch.testing.assert_close(embed_query(load_clip(beside), "loss of PLK1", None), text)
+    with pytest.raises(FileNotFoundError, match="an exported encoder holds the image side alone"):
+        load_clip(away)
+
+
+def test_structures_are_read_by_rdkit_and_answered_by_towers_that_know_them(tmp_path):
+    both = feature_clip().eval()
+    sentences = feature_clip(prompts=PROMPTS, modalities=None, text=TEXT).eval()
+    spelled = feature_clip(prompts=["CCO", "c1ccccc1", "loss of PLK1", None, None], modalities=None, text=TEXT).eval()
+    for method in (both, spelled):
+        assert embed_query(method, None, "OCC").shape == embed_query(method, "gain of PLK1", None).shape == (8,)
+        with pytest.raises(ValueError, match="'notasmiles' is no SMILES"):
+            embed_query(method, None, "notasmiles")
+    with pytest.raises(ValueError, match="trained on bare SMILES, but on prompts such as 'DMSO': ask with a text"):
+        embed_query(sentences, None, "CCO")
+    molecules = feature_clip(prompts=["CCO", "c1ccccc1", None, None, None], modalities=None, text=TEXT).eval()
+    with pytest.raises(ValueError, match="trained on words, but on prompts such as 'CCO': ask with a SMILES"):
+        embed_query(molecules, "loss of PLK1", None)
+    genes = feature_clip(prompts=["CBS", "PLK1", "TP53", None, None], modalities=None, text=TEXT).eval()
+    with pytest.raises(ValueError, match="bare SMILES"):
+        embed_query(genes, None, "CCO")
+    with pytest.raises(ValueError, match="reads no doses"):
+        embed_query(both, "loss of PLK1", None, dose=3.0)
+    with pytest.raises(ValueError, match="an empty text"):
+        embed_query(both, " ", None)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """A function that asks a small run about a table of four wells."""
+    torch.manual_seed(0)
+    run, method = trainer(1), feature_clip()
+    run.fit(method, loader(feature_bags()))
+    run.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    vectors = np.random.default_rng(0).normal(size=(4, method.encoder.embed_dim))
+    names = [f"embedding_{i:04d}" for i in range(method.encoder.embed_dim)]
+    table = pd.concat([TABLE.drop(columns=["x", "y"]), pd.DataFrame(vectors, columns=names)], axis=1)
+    write_profiles(table, tmp_path / "p.parquet", encoder_provenance(load_encoder(tmp_path)))
+    command = ["query", str(tmp_path), "--profiles", str(tmp_path / "p.parquet")]
+    return lambda *words: CliRunner().invoke(app, [*command, *map(str, words)], env={"COLUMNS": "200"})
+
+
+WELL = ("--plate", "P1", "--well", "A01")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "got no question"),
+        (("--plate", "P1", "--text", "loss of PLK1"), "got --text --plate"),
+        ((*WELL, "--text", "loss of PLK1"), "got --text --plate --well"),
+        (("--plate", "P1"), "got --plate: ask with"),
+        (("--text", "loss of PLK1", "--smiles", "CCO"), "got --text --smiles"),
+        (("--text", "loss of PLK1", "--candidates", "c.csv"), "--candidates are ranked for a well"),
+        ((*WELL, "--level", "well"), "--level is of rankings of profiles"),
+        ((*WELL, "--dose", "3"), "--dose is of"),
+        (("--text", "loss of PLK1", "--top", "-1"), "--top"),
+    ],
+)
+def test_what_a_query_would_not_heed_is_refused(words, said, monkeypatch):
+    def load(*args):
+        raise AssertionError("the run was loaded")
+
+    monkeypatch.setattr("morphoclip.methods.query.load_clip", load)
+    ask = ["query", "run", "--profiles", "p.parquet", *words]
+    result = CliRunner().invoke(app, ask, env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.output.split())
+
+
+def test_a_well_ranks_the_candidates_of_a_table(tmp_path, asked):
+    smiles = ["CCO", "c1ccccc1", "CC(=O)O"]
+    table = pd.DataFrame({"Metadata_name": ["ethanol", "benzene", "acetic acid"], schema.SMILES: smiles})
+    table.to_csv(tmp_path / "c.csv", index=False)
+    result = asked(*WELL, "--candidates", tmp_path / "c.csv", "--out", tmp_path / "ranking.csv")
+    assert result.exit_code == 0, result.output
+    ranking = pd.read_csv(tmp_path / "ranking.csv")
+    method = load_clip(tmp_path)
+    profile = torch.from_numpy(profile_of(pd.read_parquet(tmp_path / "p.parquet"), "P1", "A01"))
+    expected = {
+        name: torch.cosine_similarity(embed_query(method, None, structure).double(), profile, dim=0).item()
+        for name, structure in zip(table["Metadata_name"], smiles, strict=True)
+    }
+    assert dict(zip(ranking["Metadata_name"], ranking["cosine"], strict=True)) == pytest.approx(expected, abs=1e-5)
+    assert ranking["Metadata_name"].tolist() == sorted(expected, key=expected.get, reverse=True)
+    assert ranking["rank"].tolist() == [1, 2, 3]
+    table.rename(columns={schema.SMILES: "structure"}).to_csv(tmp_path / "c.csv", index=False)
+    wrong = asked(*WELL, "--candidates", tmp_path / "c.csv")
+    assert wrong.exit_code == 1
+    assert "needs one of the columns ['text', 'smiles', 'Metadata_smiles']" in wrong.stderr
+
+
+def test_a_level_or_a_dose_that_the_run_does_not_know_is_an_error_in_a_line(asked):
+    level = asked("--text", "loss of PLK1", "--level", "site")
+    assert (level.exit_code, level.stderr.splitlines()[0]) == (
+        1,
+        "error: level 'site' is neither well nor perturbation",
+    )
+    dose = asked("--text", "loss of PLK1", "--dose", "3")
+    assert dose.exit_code == 1
+    assert "reads no doses" in dose.stderr
+    lost = asked("--plate", "P1", "--well", "A09")
+    assert lost.stderr.startswith("error: the profile table has no well A09")
 
 
 def test_a_query_says_where_the_profiles_are_of_another_encoder(tmp_path):
@@ -87,6 +191,6 @@ def test_a_query_says_where_the_profiles_are_of_another_encoder(tmp_path):
     assert "cannot be told" in asked(None).output
     with torch.no_grad():
         encoder.mean += 1
-    assert "made by another encoder" in str(asked(encoder_provenance(encoder)).exception)
+    assert "made by another encoder" in asked(encoder_provenance(encoder)).stderr
     normalised = asked({"profiles": "raw.parquet", "steps": []})
-    assert "give raw.parquet" in str(normalised.exception)
+    assert "give raw.parquet" in normalised.stderr

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
+
+from morphoclip.models.features import FeatureEncoder
 
 
 @torch.no_grad()
@@ -12,7 +15,8 @@ def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
     """How much each patch is attended to, (B, heads, h, w); a map's mean is 1.
 
     From the class token; of encoders without one, from all patches alike. Other prefix tokens are left out, the
-    channels of `channel_vit` are summed.
+    channels of `channel_vit` are summed. `per_channel` sees each stain by itself, so it has a map a channel, the mean
+    over its heads: (B, C, h, w).
 
     Args:
         encoder: a vision transformer of `create_encoder`, in eval mode.
@@ -20,25 +24,91 @@ def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
         block: which one; −1 is the last.
 
     Raises:
-        TypeError: the encoder's blocks are none of timm's plain vision transformer.
+        ValueError: as `check_attention`, or the blocks do not attend among all patches.
     """
-    backbone = getattr(encoder.backbone, "vit", encoder.backbone)  # covariance_vit has one inside
-    blocks = getattr(backbone, "blocks", None)
-    attention = getattr(blocks[block], "attn", None) if blocks is not None else None
-    if not isinstance(attention, Attention):
-        raise TypeError(f"{type(backbone).__name__} has no attention to show: take a plain vision transformer")
+    check_attention(encoder, block)
+    backbone, vit = encoder.backbone, _transformer(encoder)
+    alone = hasattr(backbone, "is_hugging_face")  # per_channel: its transformer sees B·C square images
+    if alone and backbone.is_hugging_face:
+        matrix, patch_size = _of_hugging_face(vit, block, lambda: encoder(x)), vit.config.patch_size
+    else:
+        matrix, patch_size = _of_timm(vit.blocks[block].attn, lambda: encoder(x)), vit.patch_embed.patch_size
+    if alone and len(matrix) == x.shape[0] * x.shape[1]:
+        matrix = matrix.unflatten(0, x.shape[:2]).mean(dim=2)  # (B, C, N, N)
+    size = (backbone.image_size,) * 2 if alone else x.shape[-2:]
+    patch_size = (patch_size,) * 2 if isinstance(patch_size, int) else patch_size
+    grid = [side // patch for side, patch in zip(size, patch_size, strict=True)]
+    tokens, patches = matrix.shape[-1], grid[0] * grid[1]
+    prefix = getattr(vit, "num_prefix_tokens", tokens - patches)
+    if len(matrix) != len(x) or not 0 <= prefix < tokens or (tokens - prefix) % patches:
+        raise _unsuited(vit)
+    has_class_token = prefix and getattr(vit, "cls_token", True) is not None
+    asking = matrix[:, :, :1] if has_class_token else matrix[:, :, prefix:]
+    maps = asking.mean(dim=2)[:, :, prefix:].unflatten(2, (-1, *grid)).sum(dim=2)
+    return maps / maps.mean(dim=(2, 3), keepdim=True)
+
+
+def check_attention(encoder: nn.Module, block: int = -1) -> None:
+    """Raise ValueError where `encoder` is no vision transformer that reads pixels, or has no such block."""
+    if isinstance(encoder, FeatureEncoder):
+        raise ValueError(
+            f"{encoder.config['name']} reads cached features and sees no pixels: give the encoder that wrote them "
+            "(per_channel, …). How much each crop weighs is told by `morphoclip embed … --attention`"
+        )
+    vit = _transformer(encoder)
+    if getattr(encoder.backbone, "is_hugging_face", False):
+        count = getattr(vit.config, "num_hidden_layers", 0)
+    else:
+        blocks = getattr(vit, "blocks", ())
+        count = len(blocks) if all(hasattr(getattr(part, "attn", None), "attn_drop") for part in blocks) else 0
+    if not count:
+        raise _unsuited(vit)
+    if not -count <= block < count:
+        raise ValueError(f"there is no block {block}: the encoder has {count}, 0 to {count - 1}; -1 is the last")
+
+
+def _transformer(encoder: nn.Module) -> nn.Module:
+    """The network itself: `covariance_vit` has it in `vit`, `per_channel` in `model`."""
+    backbone = getattr(encoder, "backbone", encoder)
+    return getattr(backbone, "vit", getattr(backbone, "model", backbone))
+
+
+def _unsuited(vit: nn.Module) -> ValueError:
+    return ValueError(
+        f"{type(vit).__name__} has no attention among all patches to show, as convolutions and windows (Swin) have none: "
+        "take a plain vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT, EVA)"
+    )
+
+
+def _of_timm(attention: nn.Module, run: Callable[[], object]) -> Tensor:
+    """The probabilities (B, heads, N, N) that a timm layer mixes values by while `run` runs."""
     seen: list[Tensor] = []
-    hook = attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    hook = attention.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    fused, attention.fused_attn = getattr(attention, "fused_attn", False), False  # the fused kernel makes no matrix
     try:
-        encoder(x)
+        run()
     finally:
         hook.remove()
-    (tokens,) = seen  # (B, N, D)
-    qkv = attention.qkv(tokens).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    q, k = attention.q_norm(qkv[0]), attention.k_norm(qkv[1])  # (B, heads, N, d)
-    prefix = encoder.num_prefix_tokens
-    asking = q[:, :, :1] if getattr(backbone, "cls_token", None) is not None else q[:, :, prefix:]
-    weights = (asking @ k.transpose(-2, -1) * attention.scale).softmax(dim=-1).mean(dim=2)[:, :, prefix:]
-    grid = [side // patch for side, patch in zip(x.shape[-2:], backbone.patch_embed.patch_size, strict=True)]
-    maps = weights.unflatten(2, (-1, *grid)).sum(dim=2)
-    return maps / maps.mean(dim=(2, 3), keepdim=True)
+        attention.fused_attn = fused
+    (matrix,) = seen
+    if matrix.ndim != 4 or matrix.shape[1] != attention.num_heads or matrix.shape[2] != matrix.shape[3]:
+        raise _unsuited(attention)
+    return matrix
+
+
+def _of_hugging_face(model: nn.Module, block: int, run: Callable[[], object]) -> Tensor:
+    """As `_of_timm`, of a Hugging Face model, which returns all blocks' where it is asked to."""
+    seen: list[Tensor] = []
+    hooks = [
+        model.register_forward_pre_hook(lambda m, a, kw: (a, kw | {"output_attentions": True}), with_kwargs=True),
+        model.register_forward_hook(lambda m, a, output: seen.append(output.attentions[block])),
+    ]
+    usual, model.config._attn_implementation = model.config._attn_implementation, "eager"
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.config._attn_implementation = usual
+    (matrix,) = seen
+    return matrix

@@ -13,12 +13,12 @@ from morphoclip.data import schema
 from morphoclip.data.fields import bin_field, describe_field, percentile_column, read_field
 from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.data.sources import path_columns, read_load_data
-from morphoclip.models.attention import attention_maps
+from morphoclip.models.attention import attention_maps, check_attention
 from morphoclip.profiling.contact_sheet import COLOURS, GAP
 
 
 def attention_of_field(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1) -> np.ndarray:
-    """Attention maps of a whole field, (heads, H, W) float32: crops side by side, means where they overlap.
+    """The maps of `attention_maps` for a whole field, (maps, H, W) float32: crops side by side, means where they overlap.
 
     Args:
         field: (C, H, W) uint16 in the encoder's channel order, binned as in training, at least a crop in size.
@@ -73,8 +73,9 @@ def find_field(load_data: str, encoder: nn.Module, where: Mapping[str, str]) -> 
 
 
 def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384):
-    """A PIL image: the field in colour, the same where attention is above even, then a tile a head in grey.
+    """A PIL image: the field in colour, the same where attention is above even, then a tile a map in grey.
 
+    A map is a head's, of `per_channel` a channel's (`attention_maps`).
     `width` is a tile's, in pixels.
     """
     from PIL import Image
@@ -86,9 +87,9 @@ def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, blo
     rgb = np.clip(np.einsum("chw,ck->hwk", scaled, colours), 0, 1)
     mean = maps.mean(axis=0)
     lit = rgb * (0.15 + 0.85 * _shade(mean))[..., None]
-    heads = [np.repeat(_shade(m)[..., None], 3, axis=2) for m in maps]
+    tiles = [np.repeat(_shade(m)[..., None], 3, axis=2) for m in maps]
     height = round(width * field.shape[1] / field.shape[2])
-    small = [Image.fromarray((tile * 255).astype(np.uint8)).resize((width, height)) for tile in (rgb, lit, *heads)]
+    small = [Image.fromarray((tile * 255).astype(np.uint8)).resize((width, height)) for tile in (rgb, lit, *tiles)]
     columns = min(4, len(small))
     rows = -(-len(small) // columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
@@ -112,16 +113,30 @@ def draw_attention(
     site: str | None = None,
     block: int = -1,
 ) -> Path:
-    """What `morphoclip attention` does: the picture of one field to a PNG file."""
+    """What `morphoclip attention` does: the picture of one field to a PNG file.
+
+    Raises:
+        ValueError: before anything is computed, of another file than a PNG, a folder for a table, an encoder or a block
+            that `check_attention` refuses; of a field that is not there or smaller than a crop.
+    """
     from morphoclip.profiling.export import load_encoder
 
+    out = Path(out)
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"the picture is a PNG file: call it {out.with_suffix('.png')} instead of {out}")
+    if Path(load_data).is_dir():
+        raise ValueError(
+            f"{load_data} is a folder, and attention is drawn on a field: give the load_data.csv that lists its images "
+            "(dataset folders hold crops)"
+        )
     encoder = load_encoder(source)
+    check_attention(encoder, block)
     asked = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
     field = find_field(load_data, encoder, {column: value for column, value in asked.items() if value is not None})
-    crop_size = encoder.config.get("image_size") or encoder.trained_on.get("crop_size") or min(field.shape[1:])
+    # What `embed` cuts comes first: `per_channel` makes its image_size of crops of any size.
+    crop_size = encoder.trained_on.get("crop_size") or encoder.config.get("image_size") or min(field.shape[1:])
     if crop_size > min(field.shape[1:]):
         raise ValueError(f"the field is {field.shape[1:]} pixels, the encoder takes crops of {crop_size}")
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     attention_picture(encoder, field, crop_size, block).save(out)
     return out

@@ -66,6 +66,15 @@ def attends(encoder: nn.Module, pool: nn.Module | None = None) -> bool:
     return gated and pool.value.in_features == encoder.embed_dim
 
 
+def check_attends(encoder: nn.Module, pool: nn.Module | None = None) -> None:
+    """Raise ValueError where crops are averaged, so that all weigh the same."""
+    if not attends(encoder, pool):
+        raise ValueError(
+            "this model averages its crops: all of a well weigh the same and there is no attention to show. Attention "
+            "needs a gated pool (method.pool or encoder.pool) and method.export=joint"
+        )
+
+
 @torch.inference_mode()
 def crop_attention(
     encoder: nn.Module,
@@ -92,12 +101,8 @@ def crop_attention(
     Raises:
         ValueError: crops are averaged, so that all weigh the same.
     """
+    check_attends(encoder, pool)
     reads_features = isinstance(encoder, FeatureEncoder)
-    if not attends(encoder, pool):
-        raise ValueError(
-            "this model averages its crops: all of a well weigh the same and there is no attention to show. Attention "
-            "needs a gated pool (method.pool or encoder.pool) and method.export=joint"
-        )
     pool = encoder.pool if reads_features else pool
     field = dataset.fields_of(np.arange(len(dataset)))
     code = well_codes(dataset.fields)[field]
