@@ -228,3 +228,16 @@ def test_the_battery_is_in_the_metrics(make_screen):
     alone = m["replicate", "compound_U2OS_24", "cell_count_alone"]
     chance = card.metrics.query("metric == 'cell_count_alone' and task == 'replicate'")["chance"].iloc[0]
     assert alone == pytest.approx(chance, abs=0.12)
+
+
+def test_a_step_that_leaves_a_well_without_direction_is_named(make_screen):
+    from morphoclip.evaluation.batch_effects import batch_scores_by_step
+
+    table = make_screen(0).query("Metadata_modality == 'orf'").reset_index(drop=True)
+
+    def stages(wells):
+        features = [c for c in wells if c.startswith("f")]
+        yield "center", wells.assign(**{f: wells[f].where(wells.index != wells.index[3], 0.0) for f in features})
+
+    with pytest.raises(ValueError, match=f"{table[schema.PLATE][3]} {table[schema.WELL][3]} after center"):
+        batch_scores_by_step(table, Protocol(), stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,9 @@ def batch_scores(
         raise ValueError(f"batch metrics need at least two batches, all rows are {batches[0]!r}")
     x = unit_rows(checked_features(features).astype(np.float64))
     nearest, distances = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
-    shuffled = np.random.default_rng(seed).permutation(batches)
+    order = np.lexsort(x.T)  # by the rows' own values: neither the order of the table nor names of batches matter
+    shuffled = np.empty_like(batches)
+    shuffled[order] = np.random.default_rng(seed).permutation(batches[order])
     rows = []
     for name, function in _metrics(x, nearest, distances):
         if metrics is not None and name not in metrics:
@@ -70,11 +73,16 @@ def batch_scores_by_step(
         about: dict[str, object] = {"subset": plate_set.name, "batch": column.removeprefix(schema.PREFIX).lower()}
         for name, wells in stages(plate_set.table):
             x = wells[schema.split_columns(wells)[1]].dropna(axis="columns").to_numpy()
+            x = checked_features(x, partial(_well, wells, name))
             scores = batch_scores(x, wells[column].astype(str), seed, BY_STEP).set_index("metric")
             about |= {"step": name, "features": x.shape[1]}
             rows.append(about | scores["value"].to_dict())
         rows.append(about | {"step": "shuffled batches"} | scores["chance"].to_dict())
     return pd.DataFrame(rows)
+
+
+def _well(wells: pd.DataFrame, step: str, row: int) -> str:
+    return f"{wells[schema.PLATE].iloc[row]} {wells[schema.WELL].iloc[row]} after {step}"
 
 
 def _several(wells: pd.DataFrame, column: str) -> bool:
