@@ -42,6 +42,9 @@ def main(config: DictConfig) -> None:
 
 def run(config: DictConfig) -> Path:
     """Score what the config names, or sweep over pipelines; returns the path of the report."""
+    for switch in ("strict", "crossfit", "umap"):
+        if not isinstance(config[switch], bool):
+            raise ValueError(f"{switch}={config[switch]!r}: give true or false")
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
     table = annotated(read(config), config.metadata, protocol)
@@ -53,18 +56,17 @@ def run(config: DictConfig) -> Path:
         training = annotated(read_tables(config.training), config.metadata, protocol)
         card = mark_leaks(card, seen_perturbations(table, training, config.seen_by), list(config.prompt_fields))
     cards, lines = {"profiles": card}, []
-    absent = set()
+    complete: set[str] = set()
     if config.metadata is not None:
         annotations = read_annotations(config.metadata)
         missing = absent_sets(annotations, table, protocol)
-        absent = set(missing["subset"])
+        complete = set(card.tables["replicate"]["subset"]) - set(missing["subset"])
         card.notes += [
             f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in missing.itertuples()
         ]
         card.notes += absent_pairs(annotations, missing, protocol)
     published = None
-    if config.published is not None:
-        complete = set(card.tables["replicate"]["subset"]) - absent
+    if config.published or protocol.published:
         published = beside_published(card, config.published, protocol, complete)
     if config.baseline is not None:
         baseline = annotated(read_tables(config.baseline), config.metadata, protocol)
@@ -85,7 +87,7 @@ def run(config: DictConfig) -> Path:
         umap=umap_coordinates(folds[0], config.seed) if config.umap else None,
         provenance=provenance(config),
         published=published,
-        published_note="Only rows marked comparable were scored on the plates and with the p-values the paper used.",
+        published_note="Only rows marked comparable were scored on the plates, known from metadata=, and with the p-values of the paper.",
         batch_steps=steps,
         extra=other_scores(card),
         galleries=pictured_neighbours(card, folds[0], config, protocol),
@@ -201,7 +203,7 @@ def scored(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> tuple
     keys = ("p_convention", "ties", "null_size", "seed", "strict")
     card = score(
         folds,
-        tasks=list(config.tasks),
+        tasks=config.tasks,
         protocol=protocol,
         relationships=config.relationships,
         **{key: config[key] for key in keys},

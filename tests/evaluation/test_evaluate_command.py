@@ -37,6 +37,8 @@ def test_real_plates_from_the_command_line(cpjump1, tmp_path):
     assert len(table) == 306
     assert table["n_queries"].sum() == 960
     assert "compound_U2OS_24: 3 of 4 plates, no profiles of BR00116995" in run.stdout
+    assert "the smallest reachable is 0.0033" in run.stdout  # 1/301
+    assert "Fractions retrieved by CellProfiler" in (tmp_path / "out" / "report.html").read_text()  # beside ours
 
 
 def test_mistakes_are_named(tmp_path, make_screen):
@@ -46,6 +48,7 @@ def test_mistakes_are_named(tmp_path, make_screen):
         (["profiles=nothing*.csv"], "matches no file"),
         ([], "exactly one of profiles=, encoder= and checkpoint="),
         (["profiles=screen.csv", "protocol=cpjump1", "umap=false"], "Metadata_density"),
+        (["profiles=screen.csv", "strict=maybe"], "strict='maybe': give true or false"),
     ):
         run = evaluate(*arguments, cwd=tmp_path)
         assert run.returncode != 0

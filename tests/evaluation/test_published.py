@@ -42,6 +42,9 @@ def test_rows_meet_by_set_and_say_whether_they_compare(cpjump1, protocol):
     path = cpjump1.parent / "published" / "cpjump1_published_tables.csv"
     complete = {"compound_U2OS_48", "orf_U2OS_48"}
     table = beside_published(card("published"), path, protocol, complete).set_index("subset")
+    pd.testing.assert_frame_equal(
+        beside_published(card("published"), None, protocol, complete).set_index("subset"), table
+    )
     replicate, pair = table.loc["compound_U2OS_24"], table.loc["compound_U2OS_48-orf_U2OS_48"]
     assert (replicate["published"], replicate["ours"], replicate["comparable"]) == (0.775, 0.745, "other plates")
     assert (pair["published"], pair["ours"], pair["comparable"]) == (0.075, 0.07, "yes")

@@ -109,15 +109,18 @@ def test_columns_of_the_files(make_screen, tmp_path):
 
 def test_order_scale_and_plate_names_change_nothing(make_screen):
     table = make_screen(2, signal=1.0)
-    want = score(table, **QUICK).metrics
+    table[schema.CELL_COUNT] = np.random.default_rng(1).integers(50, 90, len(table))
+    quick = {**QUICK, "tasks": ["replicate", "sister", "compound_gene", "batch_effects"]}
+    want = score(table, **quick).metrics
     rng = np.random.default_rng(0)
     moved = table.sample(frac=1, random_state=1)
     moved[FEATURES] *= 12.5
     names = dict(zip(sorted(table[schema.PLATE].unique()), rng.permutation([f"Q{i}" for i in range(9)]), strict=True))
     moved[schema.PLATE] = moved[schema.PLATE].map(names)
-    got = score(moved, **QUICK).metrics
-    assert got.drop(columns=["value", "ci_low", "ci_high"]).equals(want.drop(columns=["value", "ci_low", "ci_high"]))
-    np.testing.assert_allclose(got[["value", "ci_low", "ci_high"]], want[["value", "ci_low", "ci_high"]], atol=1e-9)
+    got = score(moved, **quick).metrics
+    numbers = ["value", "ci_low", "ci_high", "chance"]
+    assert got.drop(columns=numbers).equals(want.drop(columns=numbers))
+    np.testing.assert_allclose(got[numbers], want[numbers], atol=1e-9)
 
 
 def test_one_thread_and_two_give_the_same_scores(make_screen):
@@ -221,6 +224,13 @@ def test_bad_tables_are_refused_with_a_reason(make_screen, change, words):
 def test_unknown_tasks_are_refused(make_screen):
     with pytest.raises(ValueError, match="'sisters'"):
         score(make_screen(6), tasks=["sisters"])
+    assert set(score(make_screen(6), tasks="replicate", **QUICK).metrics["task"]) == {"replicate"}
+
+
+def test_spaces_around_targets_do_not_count(make_screen):
+    table = make_screen(6)
+    spaced = table.assign(**{schema.TARGETS: table[schema.TARGETS].str.replace("|", " | ") + " |"})
+    pd.testing.assert_frame_equal(score(spaced, **QUICK).metrics, score(table, **QUICK).metrics)
 
 
 @pytest.mark.parametrize("null_size", [0, -3, 2.5])
@@ -258,6 +268,19 @@ def test_too_few_draws_for_so_many_tests_raise_the_alarm(make_screen, tmp_path, 
     assert len(few.alarms) == 1
     assert "compound_U2OS_24 is 0.0021, above 0.05/24" in few.alarms[0]
     assert "null_size to 480" in few.alarms[0]
+
+
+def test_cell_count_alone_stands_beside_every_task(make_screen):
+    """Genes that kill: every profile of a gene has the count of its gene, so counts alone find it across modalities."""
+    table = make_screen(6)
+    genes = table[schema.GENE].replace("", "GENE9").str.removeprefix("GENE").astype(int)
+    table[schema.CELL_COUNT] = 1000 - 100 * genes + np.random.default_rng(0).integers(0, 9, len(table))
+    tasks = ["replicate", "sister", "compound_gene", "crispr_orf"]
+    card = score(table, tasks=tasks, **QUICK)
+    alone = card.metrics[card.metrics["metric"] == "cell_count_alone"]
+    assert set(alone["task"]) == set(tasks)
+    assert (alone.loc[alone["task"] == "crispr_orf", "value"] == 1).all()
+    assert (alone["value"] > alone["chance"] + 0.2).all()
 
 
 def test_a_single_replicate_is_left_out_and_counted(make_screen):

@@ -133,10 +133,11 @@ class CardBuilder:
         self._control(first, "replicate_other_well", controls.other_well(questions, ties), schema.PERTURBATION)
         self._control(first, "cell_count_alone", controls.cell_count_alone(first, ties), schema.PERTURBATION)
 
-    def sister_controls(self, question: Question) -> None:
-        """Structure and cell count on the very profiles of the task; ungated, as methods are compared."""
+    def consensus_controls(self, question: Question) -> None:
+        """Cell count, and structure among sisters, on the very profiles of the task; ungated, as methods are compared."""
         ties = self.settings.ties
-        self._control(question, "structure_alone", controls.structure_alone(question, ties), LABEL)
+        if question.task == SISTER:
+            self._control(question, "structure_alone", controls.structure_alone(question, ties), LABEL)
         self._control(question, "cell_count_alone", controls.cell_count_alone(question, ties), LABEL)
 
     def _control(self, question: Question, name: str, rows: pd.DataFrame | None, by: str) -> None:

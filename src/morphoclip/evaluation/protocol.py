@@ -26,7 +26,8 @@ class Protocol:
         labels: modality -> column of targets ('|'-separated) or gene that sister and cross-modal tasks match.
         sister_distance: modality -> cosine (sign counts) or abs_cosine; modalities not named have no sister task.
         batch_column: what the batch-effect scores call a batch.
-        published: name of this protocol's table of published numbers, if there is one.
+        time_names: modality -> timepoint -> what the published table calls it.
+        published: file of published numbers in this package, shown beside ours.
     """
 
     name: str = "generic"
@@ -38,6 +39,7 @@ class Protocol:
     sister_distance: Mapping[str, str] = field(default_factory=lambda: {"compound": "abs_cosine", "crispr": "cosine"})
     batch_column: str = schema.PLATE
     time_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    published: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,20 @@ from morphoclip.evaluation.scorecard import ScoreCard
 _TASKS = {"replicability": ("replicate",), "matching": ("sister",), "gene_compound": ("compound_gene",)}
 
 
-def beside_published(card: ScoreCard, path: str | Path, protocol: Protocol, complete: set[str]) -> pd.DataFrame:
+def beside_published(card: ScoreCard, path: str | Path | None, protocol: Protocol, complete: set[str]) -> pd.DataFrame:
     """Published numbers of the subsets this card scored, with ours.
 
     Args:
         path: csv with source, commit, method, task, modality1, modality2, cell, metric (fr), value; sets are named
-            modality_short | modality_long.
+            modality_short | modality_long. None: the protocol's own.
         complete: subsets with all their plates; others are marked as not comparable.
 
     Returns:
         task, subset, published, ours, p_convention, commit, comparable ('yes', 'other plates', 'other convention').
     """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = pd.read_csv(
+        Path(__file__).with_name(protocol.published) if path is None else path, dtype=str, keep_default_na=False
+    )
     m = card.metrics[card.metrics["metric"] == "fraction_retrieved"].set_index(["task", "subset"])
     rows = []
     for row in table[table["metric"] == "fr"].itertuples():

@@ -31,7 +31,7 @@ from morphoclip.evaluation.tasks import (
 def score(
     table: pd.DataFrame | Sequence[pd.DataFrame],
     *,
-    tasks: Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
+    tasks: str | Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
     relationships: str | Path | None = None,
@@ -49,7 +49,7 @@ def score(
     Args:
         table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
             same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
-        tasks: replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
+        tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
             and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
         queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
             profiles of the other tasks; the rest serves as positives and negatives only. Default all.
@@ -63,6 +63,7 @@ def score(
         ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.
     """
     protocol = protocol or Protocol()
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     unknown = sorted(set(tasks) - set(TASKS) - set(BATTERY))
     if unknown:
         raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
@@ -94,8 +95,8 @@ def score(
             card.add(questions, gated=gated)
             if gated:
                 card.shuffle(questions)
-            elif questions[0].task == SISTER:
-                card.sister_controls(questions[0])
+            else:
+                card.consensus_controls(questions[0])
     for name in BATTERY:
         if name in tasks:
             card.add_battery(

@@ -75,7 +75,10 @@ def replicate(plate_set: PlateSet, queries: np.ndarray) -> Question:
 
 
 def consensus(plate_set: PlateSet, wells: np.ndarray, perturbations: Sequence[str] | None) -> PlateSet:
-    """One median profile a treated perturbation, over the rows in `wells`, of those in `perturbations` (None: all)."""
+    """One median profile a treated perturbation, over the rows in `wells`, of those in `perturbations` (None: all).
+
+    Its cell count is the median too; other metadata are those of its first well.
+    """
     treated = wells & (plate_set.table[schema.CONTROL_TYPE] != schema.NEGCON).to_numpy()
     if perturbations is not None:
         treated &= plate_set.table[schema.PERTURBATION].isin(list(perturbations)).to_numpy()
@@ -83,6 +86,9 @@ def consensus(plate_set: PlateSet, wells: np.ndarray, perturbations: Sequence[st
     grouped = table.groupby(schema.PERTURBATION, sort=True)
     medians = grouped[plate_set.features].median()
     meta = grouped[[c for c in _metadata(table) if c != schema.PERTURBATION]].first()
+    if schema.CELL_COUNT in meta:
+        counts = pd.to_numeric(table[schema.CELL_COUNT], errors="coerce")
+        meta[schema.CELL_COUNT] = counts.groupby(table[schema.PERTURBATION]).median()
     return PlateSet(plate_set.name, plate_set.key, pd.concat([meta, medians], axis=1).reset_index(), plate_set.features)
 
 
@@ -138,7 +144,7 @@ def with_labels(profiles: PlateSet, protocol: Protocol) -> pd.DataFrame:
             f"metadata=<folder>, or name the column for {profiles.modality!r} under `labels` in configs/protocol"
         )
     meta = _metadata(profiles.table)
-    lists = meta[column].fillna("").astype(str).map(lambda cell: sorted({x for x in cell.split("|") if x}))
+    lists = meta[column].fillna("").astype(str).map(lambda cell: sorted({x.strip() for x in cell.split("|")} - {""}))
     return meta.assign(**{LABEL: lists, schema.MODALITY: profiles.modality})
 
 
