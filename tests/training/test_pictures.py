@@ -1,10 +1,15 @@
 """Pictures show what a step makes, and change nothing of it."""
 
+import io
+
+import hydra
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
+from morphoclip import configs_dir
 from morphoclip.training.pictures import GAP, Pictures, tiles
 from tests.methods.tiny import METHODS, batch_of, loader, trainer
 
@@ -41,3 +46,18 @@ def test_masked_views_hide_what_the_student_does_not_see():
     assert hidden.float().mean() == pytest.approx(method.patches and 1 - method.visible / method.patches, abs=0.02)
     torch.testing.assert_close(painted[~hidden], crop[~hidden], atol=1e-5, rtol=0)
     assert (painted[hidden] - crop[hidden]).abs().mean() > 0.01
+
+
+def test_tensorboard_shows_the_pictures_of_the_folder(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = OmegaConf.load(configs_dir() / "logger/tensorboard.yaml")
+    logger = hydra.utils.instantiate(OmegaConf.create({"folder": str(tmp_path), "logger": config})).logger.tensorboard
+    run = trainer(1, callbacks=[Pictures()], default_root_dir=tmp_path, logger=logger)
+    run.fit(METHODS["simclr"](), loader(batch_of("simclr")))
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (file,) = (tmp_path / "pictures").iterdir()
+    shown = Image.open(io.BytesIO(events.Images(file.name.removesuffix("-epoch0000.png"))[0].encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(shown.convert("L")), np.asarray(Image.open(file)))

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
@@ -20,8 +21,8 @@ GAP = 2  # pixels between tiles
 class Pictures(pl.Callback):
     """Draws a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
 
-    PNG files go to `<run folder>/pictures`; a logger that can (`log_image`: Weights & Biases) gets them too. Channels
-    stand side by side in the encoder's order, in grey, since five channels have no true colours.
+    PNG files go to `<run folder>/pictures`; Weights & Biases and TensorBoard get them too where they log. Channels stand
+    side by side in the encoder's order, in grey, since five channels have no true colours.
 
     Args:
         every_n_epochs: how often.
@@ -51,6 +52,8 @@ class Pictures(pl.Callback):
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(name, [sheet.numpy()], step=trainer.global_step)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(name, sheet, trainer.global_step, dataformats="HW")
 
 
 def tiles(images: Tensor, most: int = 24) -> Tensor:
