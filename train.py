@@ -41,18 +41,16 @@ def run(config: DictConfig) -> Path:
     config.folder = str(run_folder(config.output_dir, config.name, config.run_id))
     if launch.rank == 0:
         print(f"run folder {config.folder}")
-    if launch.rank == 0:
         prepare_data(config.data)
-    if config.get("rotation"):
-        from morphoclip.rotation import run_rotation
-
-        return run_rotation(config, Path(config.folder), fit_turn)
-    if launch.rank == 0:
         OmegaConf.save(config, Path(config.folder) / "config.yaml", resolve=True)
     if launch.world_size > 1:
         import torch.distributed as dist
 
         dist.barrier()
+    if config.get("rotation"):
+        from morphoclip.rotation import run_rotation
+
+        return run_rotation(config, Path(config.folder), fit_turn)
     method, loader = fit(config)
     if launch.rank == 0:
         finish(config, method, loader)

@@ -4,7 +4,7 @@
 nobody trained on: retrieval of the 112 unseen compounds' own prompts or structures by their images, sister and compound-gene
 mAP (all perturbations). cellclip, molphenix and morphoclip read cached features (classical ones, dealt out to channels and
 standardised by the negative controls of their plate: there are no pretrained weights offline), cloome trains on crops. The
-numbers of steps give the four recipes the same processor time, which the table prints, within some 5 %; ablations of
+numbers of steps give the four recipes about the same processor time, which the table prints; ablations of
 morphoclip have its number of steps, whatever a step costs. Controls: chance; the compound with the nearest structure; a
 control well beside the image's well; frozen features without training; a model that knows genes.
 
