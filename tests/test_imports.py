@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     "distributed": {"torch"},
     "losses": {"torch"},
     "augment": {"torch"},
-    "models": {"torch", "timm", "transformers", "tokenizers", "rdkit", "numpy", "peft", "chemprop"},
+    "models": {"torch", "timm", "transformers", "tokenizers", "rdkit", "numpy", "peft", "chemprop", "safetensors"},
     "data": TABLES
     | {
         "pyarrow",

@@ -41,7 +41,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="run folder, checkpoint or encoder folder")],
     to: Annotated[Path, typer.Option(help="encoder folder to make")],
 ) -> None:
-    """Write an encoder folder: config.json, model.safetensors and a model card."""
+    """Write an encoder folder: config.json, model.safetensors, a model card and, of image-text models, what reads words.
+
+    The folder needs nothing besides itself: load it, embed with it, query it.
+    """
     from morphoclip.profiling import export_encoder
 
     typer.echo(export_encoder(run, to))
@@ -171,10 +174,13 @@ def features(
 
 @app.command()
 def query(
-    run: Annotated[
-        Path, typer.Argument(help="run folder (or its encoder/) or checkpoint of an image-text or image-molecule model")
+    encoder: Annotated[
+        str,
+        typer.Argument(
+            help="encoder folder, run folder, checkpoint or hub id of an image-text or image-molecule model"
+        ),
     ],
-    profiles: Annotated[str, typer.Option(help="profile table of that run's encoder, not normalised")],
+    profiles: Annotated[str, typer.Option(help="profile table of that encoder, not normalised")],
     text: Annotated[
         str | None, typer.Option(help="what was done to the cells, in the words of the training prompts")
     ] = None,
@@ -191,14 +197,16 @@ def query(
 ) -> None:
     """Wells or perturbations that look like a text or a structure says; or what a well looks like."""
     _check_asked(text, smiles, plate, well, candidates, level, dose)
+    from morphoclip import load_encoder
     from morphoclip.methods.query import embed_prompts, embed_query, embed_words, load_clip
     from morphoclip.profiling import read_profiles
-    from morphoclip.profiling.export import check_made_by
+    from morphoclip.profiling.export import check_made_by, local_source
     from morphoclip.screening.candidates import read_candidates
     from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles
 
-    method, table = load_clip(run), read_profiles(profiles)
-    for line in check_made_by(method.export_encoder(), profiles):
+    source = local_source(encoder)
+    method, table = load_clip(source), read_profiles(profiles)
+    for line in check_made_by(load_encoder(source), profiles):
         typer.echo(f"note: {line}", err=True)
     if plate is None:
         ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level or "perturbation")

@@ -16,6 +16,7 @@ from morphoclip.methods.base import Method, build
 from morphoclip.methods.conditions import Conditions
 from morphoclip.methods.crops import as_crops
 from morphoclip.methods.recompute import recomputed
+from morphoclip.methods.towers import describe
 from morphoclip.models import FeatureEncoder, JointProjection
 from morphoclip.models.features import FEATURE_ENCODERS
 from morphoclip.models.pooling import POOLS
@@ -105,6 +106,7 @@ class CLIP(Method):
             recompute=recompute_prompts,
             cache=cache,
         )
+        self.conditions.spread()
         self.logit_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(float(logit_bias)))
         self.loss = build(loss)
@@ -134,6 +136,16 @@ class CLIP(Method):
                 f"{name} measures distances between frozen image features, and this encoder trains on crops: cache "
                 "features first (data=features)"
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["towers"] = self.describe_towers()
+
+    def describe_towers(self) -> dict[str, Any] | None:
+        """The perturbation side as plain data, see `towers.describe`; None where the exported encoder does not share
+        its space (`export=backbone`) or a tower cannot be described."""
+        joint = isinstance(self.encoder, FeatureEncoder) or isinstance(self.image_projection, nn.Identity)
+        return describe(self.conditions) if joint else None
 
     @property
     def pool(self) -> nn.Module:

@@ -52,6 +52,7 @@ class Conditions(nn.Module):
         cache: str | Path | None = None,
     ) -> None:
         super().__init__()
+        self.spec = {"text": text, "embed_dim": embed_dim, "dose": dose}
         specs = text.get("towers") or [{"tower": text}]
         self.reads = [list(spec.get("modalities", ())) for spec in specs]
         homes = self.homes(len(prompts), modalities)
@@ -71,15 +72,14 @@ class Conditions(nn.Module):
         self.register_buffer("amount", torch.tensor(amounts), persistent=False)
         self.home = torch.tensor([home for _, home, _ in self.distinct])
         self.towers, self.heads, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        self.tokens: list[Any] = []
         for number, spec in enumerate(specs):
-            texts = [prompt for prompt, home, _ in self.distinct if home == number]
+            texts = self.texts(number)
             if not texts:
                 raise ValueError(
                     f"no condition in training has a modality of {list(spec['modalities'])}: drop that tower"
                 )
             self.add_tower(spec, texts, embed_dim)
-        self.spread()
+        self.tokenize()
 
     def homes(self, count: int, modalities: Sequence[str] | None) -> list[int]:
         """The number of the tower that reads each of `count` conditions. Raises as `tower_of` does."""
@@ -106,14 +106,22 @@ class Conditions(nn.Module):
 
     def add_tower(self, spec: Mapping[str, Any], texts: Sequence[str], embed_dim: int) -> None:
         learns = "prompts" in inspect.signature(get_class(spec["tower"]["_target_"])).parameters
-        tower = build(spec["tower"], prompts=sorted(set(texts))) if learns else build(spec["tower"])
+        # A prompt is not a setting: Hydra would read a `${` in it.
+        tower = build({**spec["tower"], "_partial_": True})(**({"prompts": sorted(set(texts))} if learns else {}))
         width = tower.embed_dim + (self.dose.embed_dim if self.dose is not None else 0)
         head = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
         self.towers.append(tower)
         self.heads.append(head)
         self.projections.append(nn.Linear(getattr(head, "embed_dim", width), embed_dim))
-        self.tokens.append(tower.tokenize(texts))
         self.register_buffer(f"frozen_{len(self.towers) - 1}", None, persistent=False)
+
+    def texts(self, number: int) -> list[str]:
+        """The prompts that tower `number` reads, in the order of its candidates."""
+        return [prompt for prompt, home, _ in self.distinct if home == number]
+
+    def tokenize(self) -> None:
+        """Read all prompts by the towers' own tokenizers; again after a state dict brought other tokenizers."""
+        self.tokens: list[Any] = [tower.tokenize(self.texts(number)) for number, tower in enumerate(self.towers)]
 
     def __len__(self) -> int:
         """The number of distinct candidates."""
@@ -143,8 +151,8 @@ class Conditions(nn.Module):
         """Compute what frozen towers say of their prompts, once; with `cache`, once for all runs of that tower."""
         for number, tower in enumerate(self.towers):
             if getattr(tower, "is_frozen", False):
-                texts = [prompt for prompt, home, _ in self.distinct if home == number]
-                setattr(self, f"frozen_{number}", frozen_embeddings(tower, texts, self.cache, self.device))
+                frozen = frozen_embeddings(tower, self.texts(number), self.cache, self.device)
+                setattr(self, f"frozen_{number}", frozen)
 
     @property
     def device(self) -> torch.device:

@@ -1,9 +1,12 @@
-"""A trained cross-modal run as a translator: texts and structures into its joint space."""
+"""A trained cross-modal model as a translator: texts and structures into its joint space."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -11,33 +14,71 @@ from torch import Tensor
 
 from morphoclip.methods.clip import CLIP
 from morphoclip.methods.conditions import Conditions
+from morphoclip.methods.towers import rebuild
 from morphoclip.models.molecule import read_smiles
+from morphoclip.models.tower_folder import CONFIG, TOWERS, load_towers, write_files
 
 Kind = Literal["text", "smiles"]
 
 
-def load_clip(run: str | Path) -> CLIP:
-    """The trained method of a run folder (or its `encoder`) or a checkpoint, in evaluation mode.
+@dataclass(frozen=True)
+class JointSpace:
+    """Where images, texts and structures of a trained model meet; `conditions` reads the last two."""
+
+    conditions: Conditions
+
+
+def load_clip(source: str | Path) -> JointSpace:
+    """What reads the texts and structures of a trained cross-modal model, in evaluation mode.
+
+    Args:
+        source: an encoder folder with towers (as train.py and `morphoclip export` write for method=clip), a run folder,
+            or a checkpoint. A folder needs nothing besides itself.
 
     Raises:
-        FileNotFoundError: no checkpoint there; exported encoders hold the image side alone.
-        ValueError: the checkpoint is of a method without words.
+        FileNotFoundError: nothing there, or an encoder folder without towers.
+        ValueError: the model is of a method without words, or its towers cannot be rebuilt.
     """
-    given = Path(run)
-    folder = given.parent if given.name == "encoder" else given  # train.py writes RUN/encoder
-    path = folder / "checkpoints" / "last.ckpt" if given.is_dir() else given
-    if not path.is_file():
+    given = Path(source)
+    checkpoint = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
+    if (given / TOWERS).is_dir():
+        return JointSpace(rebuild(*load_towers(given)))
+    if (given / CONFIG).is_file():
+        beside = given.parent / "checkpoints" / "last.ckpt"  # a run of an older version, asked by its encoder
+        if given.name != "encoder" or not beside.is_file():
+            raise FileNotFoundError(_without_towers(given))
+        checkpoint = beside
+    if not checkpoint.is_file():
         raise FileNotFoundError(
-            f"no checkpoint at {path}: an exported encoder holds the image side alone, the towers of words lie in the "
-            "checkpoint. Give the run folder that train.py printed, or its checkpoints/last.ckpt"
+            f"no checkpoint at {checkpoint}: give a run folder that train.py printed, its checkpoints/last.ckpt, or an "
+            "encoder folder that `morphoclip export` made of it"
         )
-    method = torch.load(path, map_location="cpu", weights_only=True).get("trained_on", {}).get("method")
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    method = saved.get("trained_on", {}).get("method")
     if method != CLIP.__name__:
-        raise ValueError(f"{path} is of {method}, which knows no words: train with method=clip")
-    return CLIP.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        raise ValueError(f"{checkpoint} is of {method}, which knows no words: train with method=clip")
+    if towers := saved.get("towers"):
+        prefix = towers["prefix"]
+        state = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
+        with TemporaryDirectory() as files:
+            write_files(Path(files), towers["files"])
+            return JointSpace(rebuild(towers["conditions"], state, files))
+    return JointSpace(CLIP.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval().conditions)
 
 
-def embed_query(method: CLIP, text: str | None, smiles: str | None, dose: float | None = None) -> Tensor:
+def _without_towers(folder: Path) -> str:
+    """Why an encoder folder answers no words, and what to do."""
+    method = json.loads((folder / CONFIG).read_text()).get("trained_on", {}).get("method")
+    if method not in (None, CLIP.__name__):
+        return f"{folder} is of {method}, which knows no words: train with method=clip"
+    return (
+        f"{folder} holds the image side alone: it has no {TOWERS}/ to read words or structures with. Export the run again, "
+        "`morphoclip export RUN --to FOLDER`, or ask the run itself. Runs with method.export=backbone, with towers of "
+        "your own code, or trained before folders held towers answer from the run only"
+    )
+
+
+def embed_query(method: CLIP | JointSpace, text: str | None, smiles: str | None, dose: float | None = None) -> Tensor:
     """The joint embedding (E,) of a text or of a structure, each by the tower that reads it.
 
     Raises:
@@ -50,7 +91,7 @@ def embed_query(method: CLIP, text: str | None, smiles: str | None, dose: float 
 
 @torch.inference_mode()
 def embed_words(
-    method: CLIP, kind: Kind, words: Sequence[str], dose: float | None = None, batch_size: int = 256
+    method: CLIP | JointSpace, kind: Kind, words: Sequence[str], dose: float | None = None, batch_size: int = 256
 ) -> Tensor:
     """The joint embeddings (U, E) of texts or structures, by the tower that reads them, `batch_size` at a time.
 
@@ -102,7 +143,7 @@ def _is_smiles(text: str) -> bool:
 
 
 @torch.inference_mode()
-def embed_prompts(method: CLIP) -> tuple[Tensor, list[str]]:
-    """The joint embeddings (U, E) of the distinct prompts the run was trained on, and their words."""
+def embed_prompts(method: CLIP | JointSpace, batch_size: int = 256) -> tuple[Tensor, list[str]]:
+    """The joint embeddings (U, E) of the distinct prompts the model was trained on, and their words."""
     names = [prompt if not dose else f"{prompt} ({dose} µM)" for prompt, _, dose in method.conditions.distinct]
-    return method.conditions(torch.arange(len(names))), names
+    return torch.cat([method.conditions(rows) for rows in torch.arange(len(names)).split(batch_size)]), names

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,23 @@ class GraphEncoder(nn.Module):
         dropout: within it.
         weights: a local file of message-passing weights, `{"hyper_parameters": …, "state_dict": …}` as chemprop's
             foundation models are saved; its hyperparameters replace width, depth and dropout.
+        hyperparameters: of chemprop's message passing, in the place of width, depth and dropout.
+
+    Attributes:
+        rebuild: keywords that rebuild this tower but for its weights.
 
     Raises:
         ImportError: chemprop is not installed.
     """
 
     def __init__(
-        self, *, width: int = 300, depth: int = 3, dropout: float = 0.0, weights: str | Path | None = None
+        self,
+        *,
+        width: int = 300,
+        depth: int = 3,
+        dropout: float = 0.0,
+        weights: str | Path | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         try:
@@ -36,12 +47,14 @@ class GraphEncoder(nn.Module):
             raise ImportError("the graph encoder needs chemprop: pip install 'morphoclip[chemprop]'") from error
         self.featurizer = SimpleMoleculeMolGraphFeaturizer()
         self.aggregation = MeanAggregation()
-        if weights is None:
-            self.messages = BondMessagePassing(d_h=width, depth=depth, dropout=dropout)
-        else:
-            saved = torch.load(weights, map_location="cpu", weights_only=True)
-            self.messages = BondMessagePassing(**saved["hyper_parameters"])
+        saved = None if weights is None else torch.load(weights, map_location="cpu", weights_only=True)
+        if saved is not None:
+            hyperparameters = saved["hyper_parameters"]
+        hyperparameters = dict(hyperparameters or {"d_h": width, "depth": depth, "dropout": dropout})
+        self.messages = BondMessagePassing(**hyperparameters)
+        if saved is not None:
             self.messages.load_state_dict(saved["state_dict"])
+        self.rebuild = {"weights": None, "hyperparameters": hyperparameters}
         self.embed_dim: int = self.messages.output_dim
 
     def tokenize(self, smiles: Sequence[str]) -> list:

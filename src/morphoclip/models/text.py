@@ -126,9 +126,14 @@ class HuggingFaceTextEncoder(nn.Module):
         pooling: `mean` over tokens, `first` token's state, or the model's own `pooler`.
         max_length: tokens kept of a prompt.
         lora_rank, lora_alpha, lora_dropout: of the updates, which are scaled by alpha / rank.
+        pretrained: read the model's weights too; without, it is random and a state dict has to bring them.
+
+    Attributes:
+        rebuild: keywords that, with a folder that `save_architecture` wrote, rebuild this tower but for its weights.
 
     Raises:
-        ValueError: `pooler` is asked of a model that has none, or `training` is none of the three.
+        ValueError: `pooler` is asked of a model that has none, `training` is none of the three, or the model needs code
+            of its own, which is not run for towers.
         ImportError: `lora` without peft.
     """
 
@@ -142,14 +147,22 @@ class HuggingFaceTextEncoder(nn.Module):
         lora_rank: int = 8,
         lora_alpha: float = 16.0,
         lora_dropout: float = 0.0,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
         if training not in ("frozen", "lora", "full"):
             raise ValueError(f"training {training!r} is none of frozen, lora, full")
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        self.model = AutoModel.from_pretrained(name_or_path)
+        # Said and not left out: transformers would ask on the terminal whether to run a model's own code.
+        untrusted = {"trust_remote_code": False}
+        self.tokenizer = AutoTokenizer.from_pretrained(name_or_path, **untrusted)
+        if pretrained:
+            self.model = AutoModel.from_pretrained(name_or_path, **untrusted)
+        else:
+            config = AutoConfig.from_pretrained(name_or_path, **untrusted)
+            self.model = AutoModel.from_config(config, **untrusted)
+        self.rebuild = {"name_or_path": "", "pretrained": False}
         self.pooling = pooling
         self.max_length = max_length
         self.embed_dim: int = self.model.config.hidden_size
@@ -167,6 +180,11 @@ class HuggingFaceTextEncoder(nn.Module):
         super().train(mode)
         self.model.train(mode and not self.is_frozen)
         return self
+
+    def save_architecture(self, folder: str | Path) -> None:
+        """Write config.json and the tokenizer's files, all of a Hugging Face folder but the weights."""
+        self.model.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens int64 (U, L) padded to the longest, and their mask bool (U, L)."""

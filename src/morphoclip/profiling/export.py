@@ -16,7 +16,8 @@ from torch import nn
 
 import morphoclip
 from morphoclip.models import create_encoder
-from morphoclip.profiling.crop_attention import attends, load_crop_pool, save_crop_pool
+from morphoclip.models.tower_folder import TOWERS, save_towers
+from morphoclip.profiling.crop_attention import POOL, attends, load_crop_pool, save_crop_pool
 from morphoclip.profiling.crops import CROPPING, SCALING
 from morphoclip.profiling.profiles import read_provenance
 
@@ -33,7 +34,11 @@ def export_encoder(
     *,
     trained_on: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write an encoder folder: config.json, model.safetensors and a model card; and the pool of its crops, if it has one.
+    """Write an encoder folder: config.json, model.safetensors and a model card.
+
+    Beside them, where the source has it, the pool of its crops and the towers that read words and structures into the
+    joint space of its images (`models.tower_folder`), so that the folder alone answers `morphoclip query`. Frozen towers
+    are written whole, pretrained ones too.
 
     Args:
         source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, or a run folder
@@ -78,8 +83,9 @@ def export_encoder(
     pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
     if pool is not None and attends(encoder, pool):
         save_crop_pool(pool, partial)
+    _add_towers(source, partial, config["sha256"])
     (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (partial / CARD).write_text(_card(config))
+    (partial / CARD).write_text(_card(config, (partial / TOWERS).is_dir()))
     os.replace(partial, to)
     return to
 
@@ -110,12 +116,8 @@ def load_encoder(source: str | Path, device: str | torch.device = "cpu") -> nn.M
             raise ValueError(f"{path} holds neither {CONFIG} (an encoder folder) nor checkpoints/last.ckpt (a run)")
     elif path.is_file():
         encoder = _from_checkpoint(path)
-    elif HUB_ID.fullmatch(str(source)):
-        from huggingface_hub import snapshot_download
-
-        encoder = _from_folder(Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS])))
     else:
-        raise FileNotFoundError(f"no encoder folder, checkpoint or run folder at {source}")
+        encoder = _from_folder(_fetch(source, [CONFIG, WEIGHTS]))
     return encoder.requires_grad_(False).eval().to(device)
 
 
@@ -167,15 +169,49 @@ def check_made_by(encoder: nn.Module, path: str | Path) -> list[str]:
     own, unsaid = encoder_hash(encoder), []
     for table, known in read_provenance(path).items():
         if known is None:
-            unsaid.append(f"{table} has no {table.name}.json, so it cannot be told whether this run's encoder made it")
+            unsaid.append(f"{table} has no {table.name}.json, so it cannot be told whether this encoder made it")
         elif "steps" in known:
             raise ValueError(f"{table} was normalised, which leaves the joint space: give {known.get('profiles')}")
         elif known.get("encoder_sha256") != own:
             raise ValueError(
                 f"{table} was made by another encoder ({str(known.get('encoder_sha256'))[:12]}, this run's is {own[:12]}), "
-                "so its cosines to this run's prompts mean nothing: embed the images with this run"
+                "so its cosines to this one's prompts mean nothing: embed the images with this encoder"
             )
     return unsaid
+
+
+def local_source(source: str | Path) -> Path:
+    """`source` if it is there, else an encoder folder with its towers and pool fetched from a Hugging Face repository.
+
+    Raises:
+        FileNotFoundError: neither a path that exists nor an id "owner/name".
+    """
+    return Path(source) if Path(source).exists() else _fetch(source, [CONFIG, WEIGHTS, POOL, f"{TOWERS}/*"])
+
+
+def _fetch(source: str | Path, files: list[str]) -> Path:
+    if not HUB_ID.fullmatch(str(source)):
+        raise FileNotFoundError(f"no encoder folder, checkpoint or run folder at {source}")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(source), allow_patterns=files))
+
+
+def _add_towers(source: nn.Module | str | Path, folder: Path, encoder_sha256: str) -> None:
+    """Write what reads the words of a method, checkpoint or run into `folder`, or copy that of an encoder folder."""
+    if isinstance(source, nn.Module):
+        towers = source.describe_towers() if hasattr(source, "describe_towers") else None
+        if towers:
+            save_towers(folder, towers, source.state_dict(), encoder_sha256)
+        return
+    path = Path(source)
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if (path / TOWERS).is_dir():
+        shutil.copytree(path / TOWERS, folder / TOWERS)
+    elif checkpoint.is_file() and not (path / CONFIG).is_file():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if saved.get("towers"):
+            save_towers(folder, saved["towers"], saved["state_dict"], encoder_sha256)
 
 
 def _save_weights(encoder: nn.Module, path: Path) -> None:
@@ -222,7 +258,20 @@ def _rebuild(config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: M
     return encoder
 
 
-def _card(config: Mapping) -> str:
+_QUERY = """
+`towers/` reads texts and structures into the joint space of these features, with nothing but this folder:
+
+```sh
+morphoclip embed path/to/this/folder DATASET --out profiles.parquet
+morphoclip query path/to/this/folder --profiles profiles.parquet --text "what was done to the cells"
+morphoclip query path/to/this/folder --profiles profiles.parquet --plate PLATE --well B03
+```
+
+Words are best those of the training prompts, which `towers/config.json` lists.
+"""
+
+
+def _card(config: Mapping, reads_words: bool = False) -> str:
     """The model card, Hugging Face style."""
     known = {key: value for key, value in config["trained_on"].items() if value is not None}
     facts = "\n".join(f"| {key} | `{value}` |" for key, value in {**config["encoder"], **known}.items())
@@ -241,10 +290,10 @@ features = encoder(encoder.preprocess(crops, low, high))  # crops (B, C, H, W) u
 ```
 
 `low` and `high` are the intensities that become 0 and 1 (percentiles of the field unless stated otherwise below).
-
+{_QUERY if reads_words else ""}
 | | |
 |---|---|
 {facts}
 
-Weights and config together have sha256 `{config["sha256"]}`. Made by morphoclip {config["morphoclip_version"]}.
+Weights and config of the image encoder together have sha256 `{config["sha256"]}`. Made by morphoclip {config["morphoclip_version"]}.
 """

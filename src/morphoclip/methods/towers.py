@@ -1,0 +1,100 @@
+"""The perturbation side of a trained method as plain data, and built again from it without the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from morphoclip import models
+from morphoclip.methods.conditions import Conditions
+
+PREFIX = "conditions."  # of their names in a method's state dict
+# What a config that came with a folder may build. A name that loads other things (create_encoder) is not among them.
+PARTS = (
+    *("SmallTextEncoder", "HuggingFaceTextEncoder", "MorganEncoder", "GraphEncoder"),
+    *("ResidualMLP", "DoseEncoding"),
+)
+TARGETS = {f"{models.__name__}.{home}{name}" for name in PARTS for home in ("", f"{models._HOMES[name]}.")}
+
+
+def describe(conditions: Conditions) -> dict[str, Any] | None:
+    """`conditions` (arguments that rebuild them but for the weights), the towers' `files` and the weights' `prefix`.
+
+    Prompts are the distinct ones of training. None where a tower or head is a class of the user's own: a folder names no
+    code to run.
+    """
+    text, dose = conditions.spec["text"], conditions.spec["dose"]
+    if any(target not in TARGETS for target in _targets([text, dose])):
+        return None
+    specs = text.get("towers") or [{"tower": text}]
+    towers = [
+        {**spec, "tower": {**spec["tower"], **getattr(tower, "rebuild", {})}}
+        for spec, tower in zip(specs, conditions.towers, strict=True)
+    ]
+    by_modality = bool(conditions.reads[0])
+    arguments = {
+        "prompts": [prompt for prompt, _, _ in conditions.distinct],
+        "text": {"towers": towers},
+        "embed_dim": conditions.spec["embed_dim"],
+        "modalities": [conditions.reads[home][0] for _, home, _ in conditions.distinct] if by_modality else None,
+        "doses": None if dose is None else [amount for _, _, amount in conditions.distinct],
+        "dose": dose,
+    }
+    return {"conditions": arguments, "files": _files(conditions), "prefix": PREFIX}
+
+
+def rebuild(arguments: Mapping[str, Any], state: Mapping[str, Any], files: str | Path) -> Conditions:
+    """The conditions that `describe` described, in evaluation mode and without gradients.
+
+    Args:
+        state: their state dict, without prefix.
+        files: folder of the towers' files.
+
+    Raises:
+        ValueError: the arguments name code that is not a tower of this package, or the weights do not fit them.
+    """
+    arguments = dict(arguments)
+    specs = arguments["text"]["towers"]
+    for target in _targets([specs, arguments["dose"]]):
+        if target not in TARGETS:
+            raise ValueError(
+                f"{files} names {target!r}, which is no tower of this package, so it is not run: give the run"
+            )
+    towers = []
+    for number, spec in enumerate(specs):
+        tower = dict(spec["tower"])
+        if "name_or_path" in tower:
+            tower |= {"name_or_path": str(Path(files) / str(number)), "pretrained": False}
+        towers.append({**spec, "tower": tower})
+    conditions = Conditions(**(arguments | {"text": {"towers": towers}}))
+    try:
+        conditions.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights of the towers in {files} do not fit their config: {error}") from error
+    conditions.tokenize()
+    return conditions.requires_grad_(False).eval()
+
+
+def _targets(spec: Any) -> Iterator[str]:
+    """Every `_target_` in nested settings; an interpolation, which could make more of them, counts as one."""
+    if isinstance(spec, Mapping):
+        yield from (spec[key] for key in spec if key == "_target_")
+        for value in spec.values():
+            yield from _targets(value)
+    elif isinstance(spec, list | tuple):
+        for value in spec:
+            yield from _targets(value)
+    elif isinstance(spec, str) and "${" in spec:
+        yield spec
+
+
+def _files(conditions: Conditions) -> dict[str, bytes]:
+    """`<number of the tower>/<file>` -> content."""
+    with TemporaryDirectory() as made:
+        for number, tower in enumerate(conditions.towers):
+            if hasattr(tower, "save_architecture"):
+                tower.save_architecture(Path(made) / str(number))
+        paths = sorted(path for path in Path(made).rglob("*") if path.is_file())
+        return {path.relative_to(made).as_posix(): path.read_bytes() for path in paths}

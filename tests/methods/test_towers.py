@@ -1,0 +1,232 @@
+"""An encoder folder answers words by itself: moved away, with the run and the text model it came from gone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from morphoclip.cli import app
+from morphoclip.data import schema
+from morphoclip.methods.query import embed_prompts, embed_query, load_clip
+from morphoclip.methods.towers import describe
+from morphoclip.models import SmallTextEncoder
+from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
+from morphoclip.profiling.export import encoder_hash
+from tests.methods import tiny
+
+BERT_PROMPTS = ["CCO", "c1ccccc1", "cells treated with DMSO", "treated cells compound", None]
+HEAD = {"_target_": "morphoclip.models.ResidualMLP", "width": 16, "blocks": 1}
+DOSED = {
+    "text": {"towers": [tiny.TOWERS["towers"][0] | {"head": HEAD}, tiny.TOWERS["towers"][1]]},
+    "doses": ["1", "10", "", "", ""],
+    "dose": {"_target_": "morphoclip.models.DoseEncoding", "kind": "log10"},
+}
+
+
+def with_bert(folder: Path, **settings) -> dict:
+    bert = {"_target_": "morphoclip.models.HuggingFaceTextEncoder", "name_or_path": str(folder), **settings}
+    reagents = {"modalities": ["crispr", "orf"], "tower": bert}
+    return {"text": {"towers": [tiny.TOWERS["towers"][0], reagents]}, "prompts": BERT_PROMPTS}
+
+
+def settings(name: str, folder: Path) -> dict:
+    if name in ("morgan and small", "dosed"):
+        return DOSED if name == "dosed" else {}
+    bert = with_bert(tiny.save_bert(folder / "bert"), training=name, **({"lora_rank": 2} if name == "lora" else {}))
+    return bert | ({"cache": str(folder / "cache")} if name == "frozen" else {})
+
+
+def trained(folder: Path, method):
+    """A run folder as train.py leaves it, and the method."""
+    run = tiny.trainer(2)
+    run.fit(method, tiny.loader(tiny.feature_bags()))
+    run.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    return method.eval()
+
+
+@pytest.mark.parametrize("towers", ["morgan and small", "dosed", "frozen", "lora", "full"])
+@pytest.mark.parametrize("source", ["method", "checkpoint", "folder"])
+def test_a_folder_moved_away_answers_as_the_run_did(towers, source, tmp_path):
+    if towers == "lora":
+        pytest.importorskip("peft", reason="the peft extra is not installed")
+    (tmp_path / "there").mkdir()
+    method = trained(tmp_path / "there/run", tiny.feature_clip(**settings(towers, tmp_path / "there")))
+    made = export_encoder(method if source == "method" else tmp_path / "there/run", tmp_path / "there/run/encoder")
+    if source == "folder":
+        made = export_encoder(made, tmp_path / "there/copied")
+    asked = [("cells treated with DMSO", None), ("a word never seen", None), (None, "OCC")]
+    dose = 10.0 if towers == "dosed" else None
+    expected = [embed_query(method, *words, dose) for words in asked]
+    prompts, names = embed_prompts(method)
+    for again in (load_clip(tmp_path / "there/run"), load_clip(tmp_path / "there/run/checkpoints/last.ckpt")):
+        assert torch.equal(torch.stack([embed_query(again, *words, dose) for words in asked]), torch.stack(expected))
+    shutil.move(made, tmp_path / "here")
+    shutil.rmtree(tmp_path / "there")
+    method_away = load_clip(tmp_path / "here")
+    assert torch.equal(torch.stack([embed_query(method_away, *words, dose) for words in asked]), torch.stack(expected))
+    vectors, again = embed_prompts(method_away)
+    assert again == names
+    # Prompts of a frozen tower were embedded together with others, which rounds otherwise.
+    torch.testing.assert_close(vectors, prompts, atol=1e-6, rtol=1e-5)
+    assert not any(p.requires_grad for p in method_away.conditions.parameters())
+    encoder = load_encoder(tmp_path / "here")
+    assert encoder_hash(encoder) == encoder_hash(method.encoder)
+    files = {path for path in (tmp_path / "here").rglob("*") if path.is_file()}
+    assert {path.suffix for path in files} <= {".json", ".jinja", ".txt", ".safetensors", ".md"}
+    told = "".join(path.read_text() for path in files if path.suffix != ".safetensors")
+    assert str(tmp_path) not in told
+    assert "morphoclip query" in (tmp_path / "here/README.md").read_text()
+
+
+def test_a_run_is_asked_without_its_text_model(tmp_path):
+    method = trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
+    expected = embed_query(method, "cells treated with DMSO", None)
+    shutil.rmtree(tmp_path / "bert")
+    assert torch.equal(embed_query(load_clip(tmp_path / "run"), "cells treated with DMSO", None), expected)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An encoder folder of a trained method, and a profile table it made."""
+    torch.manual_seed(0)
+    method = trained(tmp_path / "run", tiny.feature_clip())
+    made = export_encoder(tmp_path / "run", tmp_path / "away")
+    rng = np.random.default_rng(0)
+    names = [f"embedding_{i:04d}" for i in range(method.encoder.embed_dim)]
+    table = pd.DataFrame(rng.normal(size=(4, len(names))), columns=names)
+    wells = {schema.PLATE: ["P1", "P1", "P2", "P2"], schema.WELL: ["A01", "A02"] * 2, schema.PERTURBATION: list("abab")}
+    table = pd.concat([pd.DataFrame(wells | {schema.MODALITY: "compound"}), table], axis=1)
+    write_profiles(table, tmp_path / "p.parquet", encoder_provenance(load_encoder(made)))
+    return made
+
+
+def query(source, tmp_path, *words):
+    out = tmp_path / "ranking.csv"
+    command = ["query", str(source), "--profiles", str(tmp_path / "p.parquet"), "--out", str(out), *map(str, words)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "note:" not in result.output
+    return pd.read_csv(out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--text", "loss of PLK1"),
+        ("--smiles", "CCO", "--level", "well"),
+        ("--plate", "P1", "--well", "A01"),
+        ("--plate", "P1", "--well", "A01", "--candidates", "c.csv"),
+    ],
+)
+def test_the_command_asks_a_folder_as_it_asks_the_run(words, folder, tmp_path):
+    pd.DataFrame({"smiles": ["CCO", "CC(=O)O"]}).to_csv(tmp_path / "c.csv", index=False)
+    words = [tmp_path / word if word == "c.csv" else word for word in words]
+    expected = query(tmp_path / "run", tmp_path, *words)
+    shutil.rmtree(tmp_path / "run")
+    pd.testing.assert_frame_equal(query(folder, tmp_path, *words), expected)
+
+
+def test_the_command_exports_what_answers(folder, tmp_path):
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--to", str(tmp_path / "other")])
+    assert result.exit_code == 0, result.output
+    assert len(query(tmp_path / "other", tmp_path, "--text", "loss of PLK1")) == 2
+
+
+def test_folders_without_words_say_what_to_do(tmp_path):
+    images = export_encoder(tiny.clip(export="backbone"), tmp_path / "backbone")
+    assert not (images / "towers").exists()
+    with pytest.raises(FileNotFoundError, match=r"image side alone.*morphoclip export RUN"):
+        load_clip(images)
+    with pytest.raises(FileNotFoundError, match="SimCLR, which knows no words"):
+        load_clip(export_encoder(tiny.simclr(), tmp_path / "simclr"))
+    with pytest.raises(FileNotFoundError, match="give a run folder"):
+        load_clip(tmp_path / "nowhere")
+
+
+def test_the_encoder_of_an_older_run_is_asked_by_its_checkpoint(folder, tmp_path):
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    expected = embed_query(load_clip(folder), "loss of PLK1", None)
+    del saved["towers"]
+    torch.save(saved, checkpoint)
+    old = export_encoder(tmp_path / "run", tmp_path / "run/encoder")
+    assert not (old / "towers").exists()
+    assert torch.equal(embed_query(load_clip(old), "loss of PLK1", None), expected)
+
+
+def test_towers_and_encoder_belong_together(folder, tmp_path):
+    torch.manual_seed(5)
+    other = export_encoder(tiny.clip(embed_dim=4), tmp_path / "other")
+    shutil.rmtree(other / "towers")
+    shutil.copytree(folder / "towers", other / "towers")
+    with pytest.raises(ValueError, match="trained with another encoder"):
+        load_clip(other)
+    (folder / "towers/model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"towers/model\.safetensors is not there: export the run again"):
+        load_clip(folder)
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [
+        {"_target_": "os.system", "command": "touch harmed"},
+        {"_target_": "morphoclip.models.create_encoder", "name": "per_channel", "trust_remote_code": True},
+        {"_target_": "morphoclip.models.MorganEncoder", "bits": "${oc.create:{_target_: os.system, command: true}}"},
+    ],
+)
+def test_a_folder_names_no_code_to_run(tower, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = folder / "towers/config.json"
+    config = json.loads(path.read_text())
+    config["conditions"]["text"]["towers"][0]["tower"] = tower
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="no tower of this package, so it is not run"):
+        load_clip(folder)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_prompt_is_never_a_setting(tmp_path):
+    prompts = ["CCO", "c1ccccc1", "${oc.create:{_target_: os.getcwd}}", "${oc.env:HOME}", None]
+    trained(tmp_path / "run", tiny.feature_clip(prompts=prompts))
+    away = load_clip(export_encoder(tmp_path / "run", tmp_path / "away"))
+    assert {prompt for prompt, _, _ in away.conditions.distinct} == set(prompts[:4])
+
+
+class OwnTower(SmallTextEncoder):
+    """A user's tower, which no folder can bring along."""
+
+
+def test_towers_of_the_users_own_stay_in_the_run(tmp_path):
+    own = {**tiny.TEXT, "_target_": f"{__name__}.OwnTower"}
+    method = trained(tmp_path / "run", tiny.feature_clip(text=own, modalities=None))
+    assert describe(method.conditions) is None
+    expected = embed_query(method, "loss of PLK1", None)
+    assert torch.equal(embed_query(load_clip(tmp_path / "run"), "loss of PLK1", None), expected)
+    assert not (export_encoder(tmp_path / "run", tmp_path / "away") / "towers").exists()
+
+
+def test_the_hub_gives_the_encoder_alone_to_those_who_ask_no_words(folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def download(repository, allow_patterns):
+        assert repository == "lab/encoder"
+        from huggingface_hub.utils import filter_repo_objects
+
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        target = tmp_path / f"cache-{len(allow_patterns)}"
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, target / name)
+        return str(target)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert encoder_hash(load_encoder("lab/encoder")) == encoder_hash(load_encoder(folder))
+    assert {path.name for path in (tmp_path / "cache-2").iterdir()} == {"config.json", "model.safetensors"}
+    expected = query(folder, tmp_path, "--text", "loss of PLK1")
+    pd.testing.assert_frame_equal(query("lab/encoder", tmp_path, "--text", "loss of PLK1"), expected)
