@@ -220,7 +220,7 @@ def finish(config: DictConfig, method, loader) -> None:
     encoders = {
         **{name: hydra.utils.instantiate(spec, channels=list(images.channels)) for name, spec in fixed.items()},
         UNTRAINED: run_scores.untrained(config, method, loader),
-        TRAINED: load_encoder(folder / "encoder"),
+        TRAINED: load_encoder(folder / "encoder", trust_remote_code=config.encoder.get("trust_remote_code", False)),
     }
     features = run_scores.feature_dataset(loader)
     tables = run_scores.profiles(encoders, images, folder / "profiles", features)

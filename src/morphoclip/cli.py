@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands, name="data")
 
+Trust = Annotated[bool, typer.Option(help="run the code that a Hugging Face model brings (OpenPhenom); read it first")]
 Out = Annotated[Path, typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad")]
 
 
@@ -69,6 +70,7 @@ def embed(
     attention: Annotated[
         bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
     ] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Profiles of everything in a dataset, with a JSON sidecar that says what made them.
 
@@ -83,7 +85,7 @@ def embed(
     from morphoclip.profiling.export import encoder_provenance
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_encoder(encoder, device=device)
+    model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
     options = {key: value for key, value in asked.items() if value is not None}
     if options and Path(source).is_dir():
@@ -144,16 +146,18 @@ def attention(
 
 @app.command()
 def features(
-    encoder: Annotated[
-        str, typer.Argument(help="encoder folder, or timm:<name> | hf:<id or folder> for each channel alone")
-    ],
+    encoder: Annotated[str, typer.Argument(help="encoder folder, or timm:<name> | hf:<id or folder> for each channel")],
     dataset: Annotated[Path, typer.Argument(help="dataset folder")],
     out: Annotated[Path, typer.Option(help="folder of features to make")],
     batch_size: int = 64,
     device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
     dtype: Annotated[str, typer.Option(help="float16 or float32 on disk")] = "float16",
+    trust_remote_code: Trust = False,
+    revision: Annotated[str | None, typer.Option(help="hf: branch, tag or commit; pins a model's code too")] = None,
 ) -> None:
     """Features of every crop, written once, to train on (data=features)."""
+    if revision is not None and not encoder.startswith("hf:"):
+        raise typer.BadParameter(f"--revision is of a Hugging Face model, hf:<id>; {encoder} has none")
     import torch
 
     from morphoclip import load_encoder
@@ -166,9 +170,12 @@ def features(
     if encoder.startswith(("timm:", "hf:")):
         backbone = encoder.removeprefix("timm:")
         channels = list(known.channels)
-        model = create_encoder("per_channel", len(channels), channels=channels, backbone=backbone, pretrained=True)
+        of_hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model = create_encoder(
+            "per_channel", len(channels), channels=channels, backbone=backbone, pretrained=True, **of_hub
+        )
     else:
-        model = load_encoder(encoder, device=device)
+        model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     typer.echo(write_features(model, known, out, batch_size=batch_size, device=device, dtype=dtype))
 
 

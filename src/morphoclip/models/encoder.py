@@ -137,7 +137,8 @@ def create_encoder(
         projection: size of a `JointProjection` as the last layer; None leaves the backbone's own features.
         pretrained: fetch the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
         weights: local file of timm weights for the same purpose.
-        backbone_kw: passed on to the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`).
+        backbone_kw: passed on to the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; of `per_channel`
+            what `PerChannel` takes). `trust_remote_code` is obeyed and not kept in the config: no file can say it.
 
     Raises:
         ValueError: unknown name, or `channels`, `mean` or `std` do not number `in_channels`.

@@ -1,4 +1,4 @@
-"""A frozen RGB backbone on each channel by itself: the transfer-learning baseline (METHODS §6)."""
+"""A frozen backbone that describes each channel: the transfer-learning baseline (METHODS §6)."""
 
 from __future__ import annotations
 
@@ -11,56 +11,82 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morphoclip.models.hugging_face import rgb_statistics, vision_model
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PerChannel(nn.Module):
-    """Each channel, tripled to grey RGB, through a frozen backbone; its features are concatenated, (B, C·D).
+    """A frozen backbone that describes each channel, (B, C, D); the features of a crop are concatenated, (B, C·D).
 
-    It standardises as the backbone was trained, so it takes [0, 1] images; crops of another size are resized.
+    An RGB backbone sees each channel tripled to grey and standardised as it was trained. A channel-agnostic one such as
+    OpenPhenom (Kraus et al. 2024) sees all channels of a crop at once as uint8 and standardises them itself; by its model
+    card, huggingface.co/recursionpharma/OpenPhenom, `predict(images (B, C, 256, 256))` gives (B, C·D) features where
+    `return_channelwise_embeddings` is set. Any Hugging Face model with those two names is taken for one.
+
+    It takes [0, 1] images; crops of another size are resized.
 
     Args:
         in_channels: C.
         backbone: a timm name, or `hf:` and the hub id or local folder of a Hugging Face vision model (DINOv2, DINOv3).
-        image_size: side in pixels of what the backbone sees.
+        image_size: side in pixels of what the backbone sees; None is 224, of channel-agnostic backbones 256.
         pretrained: fetch (or read from the cache) the weights of that name; without them the backbone is random.
         weights: local file of timm weights.
         architecture: a Hugging Face config as a dict, to rebuild without the hub; weights then come from a checkpoint.
         rgb: mean and deviation of RGB the backbone expects; None asks the name (ImageNet's for Hugging Face folders
             without an image processor).
+        revision: of the hub repository, see `vision_model`.
+        trust_remote_code: run code that a Hugging Face model brings, see `vision_model`. It is never part of `rebuild`: who
+            rebuilds must say it again.
 
     Attributes:
-        rebuild: keywords that rebuild this module but for its weights, without a hub.
+        rebuild: keywords that rebuild this module but for its weights; without a hub, unless the model has its own code.
 
     Raises:
-        ValueError: `weights` for a Hugging Face model, whose folder is its name.
+        ValueError: `weights` for a Hugging Face model, whose folder is its name, or as `vision_model`.
     """
 
     def __init__(
         self,
         in_channels: int,
         backbone: str,
-        image_size: int = 224,
+        image_size: int | None = None,
         pretrained: bool = False,
         weights: str | Path | None = None,
         architecture: Mapping[str, Any] | None = None,
         rgb: Sequence[Sequence[float]] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         self.is_hugging_face = backbone.startswith("hf:")
+        self.sees_all_channels = False
         if self.is_hugging_face:
             if weights:
                 raise ValueError(f"weights are for timm names: give the folder in backbone, hf:{weights}")
-            self.model, architecture, named = _hugging_face(backbone.removeprefix("hf:"), architecture, pretrained)
-        else:
-            self.model, named = _timm(backbone, image_size, pretrained, weights)
-        mean, std = rgb = [list(map(float, values)) for values in rgb or named]
-        self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.rebuild = {"backbone": backbone, "architecture": architecture, "rgb": rgb}
-        self.image_size = image_size
+            path, trust = backbone.removeprefix("hf:"), {"trust_remote_code": trust_remote_code}
+            known = architecture
+            self.model, architecture, revision = vision_model(
+                path, pretrained, architecture=known, revision=revision, **trust
+            )
+            self.sees_all_channels = hasattr(self.model, "return_channelwise_embeddings")
+            if self.sees_all_channels:
+                self.model.return_channelwise_embeddings = True
+            elif rgb is None:
+                rgb = (None if known else rgb_statistics(path, revision, **trust)) or IMAGENET
+        self.image_size = image_size or (256 if self.sees_all_channels else 224)
+        if not self.is_hugging_face:
+            self.model, named = _timm(backbone, self.image_size, pretrained, weights)
+            rgb = rgb or named
+        self.rebuild = {"backbone": backbone, "architecture": architecture, "rgb": None}
+        if revision is not None:
+            self.rebuild["revision"] = revision
+        if not self.sees_all_channels:
+            mean, std = self.rebuild["rgb"] = [list(map(float, values)) for values in rgb]
+            self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+            self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
-        width = self.describe(torch.zeros(1, 3, image_size, image_size)).shape[1]
+        width = self.forward_features(torch.zeros(1, 1, self.image_size, self.image_size)).shape[2]
         self.feature_shape = (in_channels, width)
         self.num_features = in_channels * width
 
@@ -80,6 +106,8 @@ class PerChannel(nn.Module):
         """Features (B, C, D), one a channel, of [0, 1] images (B, C, H, W)."""
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+        if self.sees_all_channels:
+            return self.model.predict((x * 255).round().to(torch.uint8)).unflatten(1, (x.shape[1], -1))
         grey = x.flatten(0, 1)[:, None]  # (B·C, 1, S, S)
         return self.describe((grey - self.rgb_mean) / self.rgb_std).unflatten(0, x.shape[:2])
 
@@ -110,24 +138,3 @@ def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | No
     model = timm_model(name, image_size, **options)
     expected = timm.data.resolve_model_data_config(model)
     return model, (expected["mean"], expected["std"])
-
-
-def _hugging_face(path: str, architecture: Mapping[str, Any] | None, pretrained: bool):
-    """(model, its config as a dict, (mean, std)); from the config alone where that is given."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
-
-    if architecture is not None:
-        settings = dict(architecture)
-        return (
-            AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)),
-            architecture,
-            IMAGENET,
-        )
-    try:
-        processor = AutoImageProcessor.from_pretrained(path)
-        rgb = (processor.image_mean, processor.image_std)
-    except OSError:
-        rgb = IMAGENET
-    config = AutoConfig.from_pretrained(path)
-    model = AutoModel.from_pretrained(path) if pretrained else AutoModel.from_config(config)
-    return model, config.to_dict(), rgb

@@ -90,34 +90,39 @@ def export_encoder(
     return to
 
 
-def load_encoder(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def load_encoder(
+    source: str | Path, device: str | torch.device = "cpu", *, trust_remote_code: bool = False
+) -> nn.Module:
     """An encoder in eval mode, its `preprocess` attached, without gradients.
 
     Args:
         source: an encoder folder, a checkpoint, a run folder, or the id of a Hugging Face repository that holds an
             encoder folder ("owner/name").
         device: where to put it.
+        trust_remote_code: for an encoder around a Hugging Face model with code of its own (OpenPhenom): fetch that code
+            by the name in the config, and run it. Nothing in a folder can ask for it.
 
     Returns:
         nn.Module as DESIGN §3.4, with `trained_on` (dict): what is known of the training data, see `training_data`.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not an encoder folder or checkpoint, a newer format, or weights that do not fit the config.
+        ValueError: not an encoder folder or checkpoint, a newer format, weights that do not fit the config, or code that
+            would run without `trust_remote_code`.
     """
-    path = Path(source)
+    path, trust = Path(source), trust_remote_code
     if path.is_dir():
         checkpoint = path / "checkpoints" / "last.ckpt"
         if (path / CONFIG).is_file():
-            encoder = _from_folder(path)
+            encoder = _from_folder(path, trust)
         elif checkpoint.is_file():
-            encoder = _from_checkpoint(checkpoint)
+            encoder = _from_checkpoint(checkpoint, trust)
         else:
             raise ValueError(f"{path} holds neither {CONFIG} (an encoder folder) nor checkpoints/last.ckpt (a run)")
     elif path.is_file():
-        encoder = _from_checkpoint(path)
+        encoder = _from_checkpoint(path, trust)
     else:
-        encoder = _from_folder(_fetch(source, [CONFIG, WEIGHTS]))
+        encoder = _from_folder(_fetch(source, [CONFIG, WEIGHTS]), trust)
     return encoder.requires_grad_(False).eval().to(device)
 
 
@@ -221,7 +226,7 @@ def _save_weights(encoder: nn.Module, path: Path) -> None:
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in encoder.state_dict().items()}, path)
 
 
-def _from_folder(folder: Path) -> nn.Module:
+def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
     from safetensors.torch import load_file
 
     try:
@@ -233,10 +238,10 @@ def _from_folder(folder: Path) -> nn.Module:
         raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
-    return _rebuild(architecture, load_file(folder / WEIGHTS), config["trained_on"], folder)
+    return _rebuild(architecture, load_file(folder / WEIGHTS), config["trained_on"], folder, trust_remote_code)
 
 
-def _from_checkpoint(path: Path) -> nn.Module:
+def _from_checkpoint(path: Path, trust_remote_code: bool) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
@@ -245,10 +250,15 @@ def _from_checkpoint(path: Path) -> nn.Module:
         raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
     prefix = checkpoint["encoder_prefix"]
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    return _rebuild(checkpoint["encoder_config"], weights, checkpoint.get("trained_on", {}), path)
+    return _rebuild(checkpoint["encoder_config"], weights, checkpoint.get("trained_on", {}), path, trust_remote_code)
 
 
-def _rebuild(config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path) -> nn.Module:
+def _rebuild(
+    config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
+) -> nn.Module:
+    config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
+    if trust_remote_code and config["name"] == "per_channel":
+        config["trust_remote_code"] = True
     encoder = create_encoder(**config)
     try:
         encoder.load_state_dict(weights)

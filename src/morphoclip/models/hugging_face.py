@@ -1,0 +1,102 @@
+"""Hugging Face vision models, those with code of their own only where the caller says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+WEIGHTS = "model.safetensors"
+
+
+def vision_model(
+    path: str,
+    pretrained: bool = True,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[nn.Module, dict[str, Any], str | None]:
+    """`AutoModel` of a hub id or local folder.
+
+    A model that transformers knows is built by transformers unless `trust_remote_code` asks for its own code. A model
+    with code of its own gets its weights from its model.safetensors and nothing else: its class may be older than what
+    `from_pretrained` expects of one.
+
+    Args:
+        pretrained: read the weights too; without, they are random.
+        architecture: a config as this function returned it, to rebuild from; the hub is then asked for code alone.
+        revision: branch, tag or commit of the hub repository, for config, weights and code.
+        trust_remote_code: run the Python files that the config names. Read them first.
+
+    Returns:
+        The model; its config as a dict, which names the code it needs under `auto_map` and nowhere else; its revision,
+        where code of its own ran the commit that was found.
+
+    Raises:
+        ValueError: the model needs code of its own and the caller did not say `trust_remote_code`, or its weights do not
+            fit that code.
+        OSError: no such model, or one with code of its own has no model.safetensors.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig
+
+    known = architecture or PretrainedConfig.get_config_dict(path, revision=revision)[0]
+    code = {kind: where for kind, where in known.get("auto_map", {}).items() if kind in ("AutoConfig", "AutoModel")}
+    if code and not trust_remote_code and (architecture or known.get("model_type") not in CONFIG_MAPPING):
+        raise ValueError(
+            f"hf:{path} needs code of its own ({', '.join(sorted(set(code.values())))}), which would run on this machine. "
+            "Read it; to run it say trust_remote_code=True (--trust-remote-code), with revision=<commit> (--revision) so "
+            "that it stays what you read"
+        )
+    if code and trust_remote_code:
+        model, revision = _with_own_code(path, pretrained, architecture, revision)
+        return model, model.config.to_dict(), revision
+    if architecture is not None:
+        settings = dict(architecture)
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return AutoModel.from_config(config, trust_remote_code=False), dict(architecture), revision
+    found = {"revision": revision, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(path, **found)
+    model = (
+        AutoModel.from_pretrained(path, **found)
+        if pretrained
+        else AutoModel.from_config(config, trust_remote_code=False)
+    )
+    return model, {key: value for key, value in config.to_dict().items() if key != "auto_map"}, revision
+
+
+def _with_own_code(
+    path: str, pretrained: bool, architecture: Mapping[str, Any] | None, revision: str | None
+) -> tuple[nn.Module, str | None]:
+    from safetensors.torch import load_model
+    from transformers import AutoConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.utils import cached_file
+
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=True)
+    revision = getattr(config, "_commit_hash", None) or revision
+    if architecture is not None:
+        config = type(config).from_dict(dict(architecture))
+        config._name_or_path = path
+    if "AutoModel" not in config.auto_map:
+        raise ValueError(f"hf:{path} brings code for {sorted(config.auto_map)} and none for AutoModel")
+    model_class = get_class_from_dynamic_module(config.auto_map["AutoModel"], path, revision=revision)
+    model = model_class(config)
+    if pretrained:
+        try:
+            load_model(model, cached_file(path, WEIGHTS, revision=revision))
+        except RuntimeError as error:
+            raise ValueError(f"the weights of hf:{path} do not fit the model its code builds: {error}") from error
+    return model, revision
+
+
+def rgb_statistics(path: str, revision: str | None = None, trust_remote_code: bool = False):
+    """(mean, deviation) of the RGB images a model expects; None where its folder has no image processor."""
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except OSError:
+        return None
+    return processor.image_mean, processor.image_std
