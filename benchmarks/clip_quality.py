@@ -38,7 +38,6 @@ from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
 from morphoclip import configs_dir, run_scores
 from morphoclip.data import ShardDataset, schema
-from morphoclip.data.features import FeatureDataset, FeatureWriter
 from morphoclip.evaluation.intervals import cluster_interval, compare
 from morphoclip.models.classical import CHANNELS, ClassicalFeatures
 
@@ -133,7 +132,7 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
 def prepare(data: DictConfig) -> None:
     """The screen, its crops, their features and the split, as far as they are not there."""
     from morphoclip.data.simulation import simulate_screen
-    from morphoclip.profiling.features import write_features
+    from morphoclip.profiling.features import standardise_by_plate, write_features
 
     folder = Path(data.folder)
     if not (folder / "features").is_dir():
@@ -144,24 +143,8 @@ def prepare(data: DictConfig) -> None:
         crops = ShardDataset(folder / "dataset")
         if not (folder / "raw_features").is_dir():
             write_features(ChannelFeatures(), crops, folder / "raw_features")
-        standardise_by_plate(folder / "raw_features", crops, folder / "features")
+        standardise_by_plate(folder / "raw_features", folder / "features")
     train.prepare_data(data)
-
-
-def standardise_by_plate(raw: Path, crops: ShardDataset, folder: Path) -> None:
-    """Write features less the mean of the negative controls' crops of their plate, in units of those crops' deviation."""
-    features = FeatureDataset(raw)
-    of_crop = features.fields_of(np.arange(len(features)))
-    plate = features.fields.groupby([schema.BATCH, schema.PLATE]).ngroup().to_numpy()[of_crop]
-    control = (features.fields[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()[of_crop]
-    with FeatureWriter(folder, crops, features.shape, {"standardised_by": "negative controls of the plate"}) as writer:
-        for code in np.unique(plate):
-            own = plate == code
-            known = features.read(np.flatnonzero(own & control))
-            deviation = known.std(0)
-            deviation[deviation < 1e-4] = 1  # the zeros that fill a channel up, nearly constant features
-            rows = np.flatnonzero(own)
-            writer.write(rows, ((features.read(rows) - known.mean(0)) / deviation).clip(-30, 30))
 
 
 def kept(path: Path, make) -> dict:

@@ -153,9 +153,20 @@ def features(
     device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
     dtype: Annotated[str, typer.Option(help="float16 or float32 on disk")] = "float16",
     trust_remote_code: Trust = False,
+    standardise_by_plate: Annotated[
+        bool,
+        typer.Option(
+            "--standardise-by-plate",
+            "--standardize-by-plate",
+            help="less the mean of the plate's negative controls, in units of their deviation",
+        ),
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="hf: branch, tag or commit; pins a model's code too")] = None,
 ) -> None:
-    """Features of every crop, written once, to train on (data=features)."""
+    """Features of every crop, written once, to train on (data=features).
+
+    Features that an encoder of features shall embed later must be made as those it was trained on.
+    """
     if revision is not None and not encoder.startswith("hf:"):
         raise typer.BadParameter(f"--revision is of a Hugging Face model, hf:<id>; {encoder} has none")
     import torch
@@ -163,7 +174,7 @@ def features(
     from morphoclip import load_encoder
     from morphoclip.data import ShardDataset
     from morphoclip.models import create_encoder
-    from morphoclip.profiling.features import write_features
+    from morphoclip.profiling.features import write_features, write_standardised_features
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     known = ShardDataset(dataset)
@@ -176,7 +187,8 @@ def features(
         )
     else:
         model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
-    typer.echo(write_features(model, known, out, batch_size=batch_size, device=device, dtype=dtype))
+    write = write_standardised_features if standardise_by_plate else write_features
+    typer.echo(write(model, known, out, batch_size=batch_size, device=device, dtype=dtype))
 
 
 @app.command()

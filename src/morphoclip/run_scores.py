@@ -47,7 +47,8 @@ def untrained(config: DictConfig, method, loader, crops: int = 1024):
     from morphoclip.models import FeatureEncoder, create_encoder
 
     torch.manual_seed(config.seed)
-    encoder = create_encoder(**method.export_encoder().config).train()
+    trusted = {key: True for key in ("trust_remote_code",) if config.encoder.get(key)}  # no encoder's config says it
+    encoder = create_encoder(**method.export_encoder().config, **trusted).train()
     for module in encoder.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # a plain average over the batches

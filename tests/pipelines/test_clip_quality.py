@@ -6,10 +6,8 @@ import torch
 
 from benchmarks import unseen_retrieval as retrieval
 from benchmarks.analogues import LargerScreen, canonical, larger_catalogue
-from benchmarks.clip_quality import ARMS, ChannelFeatures, arm_config, standardise_by_plate
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.features import FeatureDataset, FeatureWriter
-from morphoclip.data.fields import describe_field
+from benchmarks.clip_quality import ARMS, ChannelFeatures, arm_config
+from morphoclip.data import schema
 from morphoclip.data.simulation import reagents
 from morphoclip.models.classical import ClassicalFeatures
 
@@ -86,24 +84,6 @@ def test_features_of_channels_hold_every_classical_feature_that_depends_on_the_c
         changed[:, channel] = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(2))
         moved = whole[:, (plain(changed) != whole).any(0)]
         assert all(torch.isclose(dealt[:, channel], column[:, None]).all(0).any() for column in moved.T)
-
-
-def test_plates_agree_once_features_are_standardised_by_their_controls(tmp_path):
-    """One feature with an offset and a gain a plate, one that is 7 everywhere."""
-    image = np.random.default_rng(0).integers(100, 4000, (5, 8, 8)).astype(np.uint16)
-    table = wells({"DMSO1": [-1.0], "a": [4.0], "DMSO2": [1.0]}).assign(**{schema.BATCH: "B", schema.SITE: "1"})
-    with ShardWriter(tmp_path / "crops", pixel_size_um=1.0) as writer:
-        for row in table.drop(columns="x0").to_dict("records"):
-            writer.add(image, row | describe_field(image, schema.CHANNELS), 0, 0)
-    crops = ShardDataset(tmp_path / "crops")
-    fields = crops.fields.iloc[crops.fields_of(np.arange(len(crops)))]
-    truth = fields[schema.PERTURBATION].map({"DMSO1": -1.0, "a": 4.0, "DMSO2": 1.0}).to_numpy()
-    moved = np.where(fields[schema.PLATE] == "P1", 3 + 2 * truth, 10 + 5 * truth)
-    with FeatureWriter(tmp_path / "raw", crops, (1, 2), {}) as writer:
-        writer.write(np.arange(len(crops)), np.stack([moved, np.full_like(moved, 7)], axis=1)[:, None])
-    standardise_by_plate(tmp_path / "raw", crops, tmp_path / "standardised")
-    found = FeatureDataset(tmp_path / "standardised").read(np.arange(len(crops)))
-    np.testing.assert_allclose(found[:, 0], np.stack([truth, np.zeros_like(truth)], axis=1), atol=1e-3)
 
 
 def test_every_arm_composes_and_no_two_share_a_folder(tmp_path):

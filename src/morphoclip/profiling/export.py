@@ -145,8 +145,13 @@ def training_data(dataset) -> dict[str, object]:
 
 def encoder_hash(encoder: nn.Module) -> str:
     """sha256 over an encoder's config and weights, whatever file they came from."""
-    digest = hashlib.sha256(json.dumps(encoder.config, sort_keys=True).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
+    return weights_hash(encoder, json.dumps(encoder.config, sort_keys=True))
+
+
+def weights_hash(module: nn.Module, config: str = "") -> str:
+    """sha256 over the weights of a module, and over `config` before them."""
+    digest = hashlib.sha256(config.encode())
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

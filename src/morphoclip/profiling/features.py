@@ -1,7 +1,9 @@
-"""Features written once, and profiles of bags of them."""
+"""Features written once, standardised by plate, and profiles of bags of them."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,11 @@ from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.data.features import FeatureDataset, FeatureWriter, TableDataset
 from morphoclip.profiling.crops import well_codes
+from morphoclip.profiling.export import weights_hash
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
+STANDARDISED = "standardised_by_plate"
+ROWS = 4096
 CONDITION = [schema.PERTURBATION, schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT, schema.DOSE]
 
 
@@ -47,7 +52,8 @@ def write_features(
     shape = tuple(shape or (1, encoder.embed_dim))
     encoder.to(device).eval()
     print(f"writes {len(dataset)} x {shape[0]} x {shape[1]} features to {folder}")
-    made_by = {"encoder": getattr(encoder, "config", {}), "scaling": list(dataset.scaling)}
+    config, weights = getattr(encoder, "config", {}), weights_hash(encoder)
+    made_by = {"encoder": config, "weights_sha256": weights, "scaling": list(dataset.scaling)}
     with (
         FeatureWriter(folder, dataset, shape, made_by, dtype) as writer,
         tqdm(total=len(dataset), unit="crop", desc="features", disable=not progress) as bar,
@@ -64,6 +70,129 @@ def write_features(
             writer.write(rows, features)
             bar.update(len(rows))
     return Path(folder)
+
+
+def standardise_by_plate(
+    raw: FeatureDataset | str | Path,
+    folder: str | Path,
+    *,
+    clip: float = 30.0,
+    constant_below: float = 1e-4,
+    dtype: str = "float16",
+    progress: bool = True,
+) -> Path:
+    """Write features less the mean of the negative controls' crops of their plate, in units of those crops' deviation.
+
+    It takes the offset and the gain of its plate from each feature, which another batch does not share. A plate's controls
+    are in memory at a time, and no more than `ROWS` other crops.
+
+    Args:
+        raw: features of all crops, or their folder.
+        folder: to make.
+        clip: standardised features beyond ± this are set to it.
+        constant_below: features that deviate less among the controls are centred and not scaled.
+        dtype: stored.
+
+    Raises:
+        FileExistsError: the folder is there.
+        ValueError: a plate has fewer than two crops of negative controls.
+    """
+    from tqdm import tqdm
+
+    raw = raw if isinstance(raw, FeatureDataset) else FeatureDataset(raw)
+    plate, control = plates_and_controls(raw)
+    codes, counts = np.unique(plate[control], return_counts=True)
+    how = {"fit_on": schema.NEGCON, "clip": clip, "constant_below": constant_below}
+    made_by = {
+        **{key: value for key, value in raw.manifest["features"].items() if key != "shape"},
+        STANDARDISED: how | {"fewest_control_crops": int(counts.min())},
+    }
+    with (
+        FeatureWriter(folder, raw, raw.shape, made_by, dtype) as writer,
+        tqdm(codes, unit="plate", desc="standardise", disable=not progress) as bar,
+    ):
+        for code in bar:
+            own = plate == code
+            known = raw.read(np.flatnonzero(own & control))
+            mean, deviation = known.mean(0), known.std(0)
+            deviation[deviation < constant_below] = 1
+            rows = np.flatnonzero(own)
+            for chunk in np.split(rows, range(ROWS, len(rows), ROWS)):
+                writer.write(chunk, ((raw.read(chunk) - mean) / deviation).clip(-clip, clip))
+    return Path(folder)
+
+
+def write_standardised_features(
+    encoder: nn.Module, dataset: ShardDataset, folder: str | Path, *, dtype: str = "float16", **options
+) -> Path:
+    """`write_features` and `standardise_by_plate` in one: as they are, in float32, features stay only until they are done.
+
+    Raises as both do, before the first crop is read.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists and is never overwritten: remove it or name another folder")
+    plates_and_controls(dataset)
+    raw = folder.with_name(f"{folder.name}.raw-{os.getpid()}")
+    try:
+        write_features(encoder, dataset, raw, dtype="float32", **options)
+        return standardise_by_plate(raw, folder, dtype=dtype, progress=options.get("progress", True))
+    finally:
+        shutil.rmtree(raw, ignore_errors=True)
+
+
+def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
+    """The plate's number int64 (N,) of each crop, and whether it shows a negative control, bool (N,).
+
+    Raises:
+        ValueError: a plate has fewer than two crops of negative controls.
+    """
+    fields, of_crop = dataset.fields, dataset.fields_of(np.arange(len(dataset)))
+    keys = [column for column in (schema.SOURCE, schema.BATCH, schema.PLATE) if column in fields]
+    of_field = fields.groupby(keys, dropna=False).ngroup().to_numpy()
+    types = fields[schema.CONTROL_TYPE] if schema.CONTROL_TYPE in fields else pd.Series("", index=fields.index)
+    plate, control = of_field[of_crop], (types == schema.NEGCON).to_numpy()[of_crop]
+    present = np.unique(plate)
+    few = present[np.bincount(plate[control], minlength=present.max() + 1)[present] < 2]
+    if few.size:
+        name = " ".join(fields[keys].iloc[np.flatnonzero(of_field == few[0])[0]].astype(str)).strip()
+        raise ValueError(
+            f"plate {name} has fewer than two crops of negative controls, as {few.size} of {present.size} plates have, so "
+            f"there is nothing to standardise it by: name its controls in {schema.CONTROL_TYPE} ({schema.NEGCON!r}), leave "
+            "the plate out of the dataset, or write features as they are"
+        )
+    return plate, control
+
+
+def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, object] | None:
+    """What made a folder of features, as far as it decides whether two of them mean the same; None of profile tables."""
+    made = getattr(dataset, "manifest", {}).get("features")
+    if made is None:
+        return None
+    # Where a backbone was read from does not change what it says, its weights do.
+    config = {k: v for k, v in made.get("encoder", {}).items() if k not in ("backbone", "architecture", "revision")}
+    how = made.get(STANDARDISED)
+    return {
+        "encoder": config,
+        "weights_sha256": made.get("weights_sha256"),
+        "scaling": made.get("scaling"),
+        STANDARDISED: how and {key: value for key, value in how.items() if key != "fewest_control_crops"},
+    }
+
+
+def check_same_features(encoder: nn.Module, dataset: ShardDataset | TableDataset) -> None:
+    """Raise ValueError where features were made otherwise than those an encoder was trained on; unknowns are not compared."""
+    known, given = getattr(encoder, "trained_on", {}).get("features"), features_made_by(dataset)
+    if known is None or given is None:
+        return
+    for what, trained in known.items():
+        made = given.get(what)
+        if made != trained and (what == STANDARDISED or None not in (made, trained)):
+            raise ValueError(
+                f"the encoder was trained on features with {what} {trained or None} and {dataset.folder} has "
+                f"{made or None}: write the features again as those of training were, with the same encoder, scaling and "
+                "--standardise-by-plate"
+            )
 
 
 @torch.inference_mode()
@@ -84,7 +213,11 @@ def embed_features(
 
     Returns:
         Metadata that the rows of a bag agree on, then float32 features `embedding_0000`, …
+
+    Raises:
+        ValueError: an unknown level, or as `check_same_features`.
     """
+    check_same_features(encoder, dataset)
     if level not in ("well", "perturbation"):
         raise ValueError(f"level {level!r} is neither well nor perturbation")
     fields = dataset.fields
