@@ -6,7 +6,7 @@ import pytest
 
 from morphoclip.data import CellDataModule, ShardDataset, schema
 from morphoclip.data.mixture import Mixture
-from morphoclip.data.pairs import SCOPES, Pairs
+from morphoclip.data.pairs import ELSEWHERE, SCOPES, Pairs
 
 WELL = [schema.BATCH, schema.PLATE, schema.WELL]
 
@@ -39,6 +39,26 @@ def test_a_wider_scope_reaches_other_batches(mixture):
     first, second = pairs_of(mixture, Pairs(mixture, 8, 0, pair_scope="any"))
     other = ~same(first, second, [schema.BATCH])
     assert 0.5 < other.mean() < 0.8  # two of the three other wells of a compound lie in the other batch
+
+
+@pytest.mark.parametrize("scope", ELSEWHERE)
+def test_the_second_well_lies_elsewhere_where_the_condition_has_wells_there(mixture, scope):
+    first, second = pairs_of(mixture, Pairs(mixture, 8, 0, pair_scope=scope, controls_per_batch=2))
+    assert same(first, second, list(schema.CONDITION)).all()
+    places = mixture.fields.groupby(list(schema.CONDITION))[list(ELSEWHERE[scope])]
+    several = places.apply(lambda found: len(found.drop_duplicates()) > 1).loc[
+        first.set_index(list(schema.CONDITION)).index
+    ]
+    np.testing.assert_array_equal(same(first, second, list(ELSEWHERE[scope])), ~several.to_numpy())
+    assert not same(first, second, WELL).any()
+
+
+def test_where_the_condition_is_in_no_other_batch_any_other_well_will_do(make_screen, rows_of_screen):
+    rows = [row for row in rows_of_screen if row[schema.BATCH] == "b1" and row[schema.MODALITY] == "compound"]
+    alone = Mixture([ShardDataset(make_screen(rows))])
+    first, second = pairs_of(alone, Pairs(alone, 8, 0, pair_scope="other_batch"))
+    assert same(first, second, list(schema.CONDITION)).all()
+    assert not same(first, second, WELL).any()
 
 
 def test_the_scope_same_is_the_same_crop_twice(mixture):
@@ -113,7 +133,7 @@ def test_any_step_is_drawn_without_those_before_it(mixture):
 
 
 def test_mistakes_are_named(mixture):
-    with pytest.raises(ValueError, match="'well' is none of same, plate, batch, source, any"):
+    with pytest.raises(ValueError, match="'well' is none of same, plate, batch, source, any, other_plate, other_batch"):
         Pairs(mixture, 8, 0, pair_scope="well")
     with pytest.raises(ValueError, match=r"between 2 and 289"):
         Pairs(mixture, 290, 0)

@@ -16,6 +16,8 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "source": (schema.SOURCE,),
     "any": (),
 }
+# Where it may not: wells of the same plate share what is no phenotype, and agreement would teach that.
+ELSEWHERE: dict[str, tuple[str, ...]] = {"other_plate": SCOPES["plate"], "other_batch": SCOPES["batch"]}
 
 
 class Pairs:
@@ -31,7 +33,8 @@ class Pairs:
         mixture: where the crops are.
         global_batch: pairs a step, all ranks together.
         seed: of every draw.
-        pair_scope: where the second well may lie: on the same `plate`, in the same `batch` or `source`, or `any`where;
+        pair_scope: where the second well may lie: on the same `plate`, in the same `batch` or `source`, `any`where, or on
+            another plate (`other_plate`) or batch (`other_batch`) if the condition has wells there, else anywhere;
             `same` gives the same crop twice, which is plain MSN.
         different_position: prefer a second well in another row and another column, then one at another place at
             least; replicates that always share a place would teach the place.
@@ -53,8 +56,8 @@ class Pairs:
         controls_per_batch: int = 1,
         steps_per_epoch: int | None = None,
     ) -> None:
-        if pair_scope not in SCOPES:
-            raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES)}")
+        if pair_scope not in SCOPES | ELSEWHERE:
+            raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES | ELSEWHERE)}")
         self.seed, self.pair_scope, self.different_position = seed, pair_scope, different_position
         fields, is_control = mixture.all_fields(), mixture.codes.is_control
         self._treated = np.flatnonzero((mixture.named & ~is_control)[fields])
@@ -69,7 +72,7 @@ class Pairs:
                 f"{self._control_pairs + 1} and {len(self._treated) + self._control_pairs}"
             )
         self.steps, self._epoch_steps = steps_per_epoch or full, full
-        self._wells = _Wells(mixture, fields, SCOPES[pair_scope])
+        self._wells = _Wells(mixture, fields, SCOPES.get(pair_scope, ()), ELSEWHERE.get(pair_scope, ()))
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
@@ -93,19 +96,28 @@ class Pairs:
 class _Wells:
     """The wells of a mixture sorted by (condition, place in the scope), so that a well finds its partners in a run.
 
-    Everything follows from sorted values: neither the order of fields nor of datasets matters.
+    A partner is looked for where the columns `elsewhere` differ. Everything follows from sorted values: neither the order
+    of fields nor of datasets matters.
     """
 
-    def __init__(self, mixture: Mixture, fields: np.ndarray, scope: tuple[str, ...]) -> None:
+    def __init__(
+        self, mixture: Mixture, fields: np.ndarray, scope: tuple[str, ...], elsewhere: tuple[str, ...]
+    ) -> None:
         codes, present = mixture.codes, mixture.present
-        place = np.zeros(len(mixture.fields), np.int64)
-        if scope:
-            chosen = mixture.fields.iloc[present]
-            place[present] = chosen.groupby(list(scope), sort=True).ngroup().to_numpy(np.int64)
-        keys = np.stack([codes.condition, place, codes.well])  # a field
+        chosen = mixture.fields.iloc[present]
+
+        def places(columns: tuple[str, ...]) -> np.ndarray:  # a field
+            place = np.zeros(len(mixture.fields), np.int64)
+            if columns:
+                place[present] = chosen.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
+            return place
+
+        keys = np.stack([codes.condition, places(scope), codes.well])  # a field
         wells, of_field = np.unique(keys[:, present], axis=1, return_inverse=True)
         self.position = np.zeros(wells.shape[1], np.int64)
         self.position[of_field] = codes.position[present]
+        self.place = np.zeros(wells.shape[1], np.int64)
+        self.place[of_field] = places(elsewhere)[present]
         self.begin, self.end = _runs(wells[:2])
         well_of_field = np.full(len(mixture.fields), -1)
         well_of_field[present] = of_field
@@ -121,6 +133,8 @@ class _Wells:
             crops = self.rows[self.starts[own] : self.starts[own + 1]]
             rest = crops[crops != row]
             return rng.choice(rest) if len(rest) else row
+        if (away := self.place[others] != self.place[own]).any():
+            others = others[away]
         if different_position:
             others = self._farther(others, own)
         well = rng.choice(others)
