@@ -16,6 +16,9 @@ import morphoclip
 import train
 from morphoclip import run_scores
 from morphoclip.data import ShardDataset, schema
+from morphoclip.data.features import FeatureDataset
+from morphoclip.methods.query import embed_prompts, load_clip
+from morphoclip.models import FeatureEncoder
 from morphoclip.profiling import embed
 from morphoclip.training.callbacks import Speed
 
@@ -61,7 +64,7 @@ def run(outputs) -> Path:
 def test_the_run_folder_holds_what_was_promised(run):
     for name in ("config.yaml", "metrics.csv", "replicate.csv", "report.html", "checkpoints/last.ckpt"):
         assert (run / name).is_file(), name
-    files = {"config.json", "model.safetensors", "README.md", "crop_pool.safetensors"}
+    files = {"config.json", "model.safetensors", "README.md", "crop_pool.safetensors", "towers"}
     assert {p.name for p in (run / "encoder").iterdir()} == files
     report = (run / "report.html").read_text()
     rows = ["chance", "intensity statistics", "classical image features", "untrained encoder", "trained", "ceiling"]
@@ -168,7 +171,18 @@ def test_every_debug_recipe_runs_on_simulated_data(run, outputs, experiment):
         if "features" not in recipe.data and "profiles" not in recipe.data:  # the screen of `run`
             recipe = compose("train", overrides=[*overrides, *(o for o in TINY if o.startswith("data.screen."))])
     made = train.run(recipe)
-    assert made.is_file() if recipe.get("rotation") else morphoclip.load_encoder(made / "encoder")
+    if recipe.get("rotation"):
+        assert made.is_file()
+        return
+    encoder = morphoclip.load_encoder(made / "encoder")
+    if recipe.perturbation:
+        away = (made / "encoder").rename(outputs / f"{experiment}-away")  # it answers words by itself
+        vectors, names = embed_prompts(load_clip(away))
+        assert vectors.shape == (len(names), encoder.embed_dim)
+        assert torch.isfinite(vectors).all()
+    if isinstance(encoder, FeatureEncoder) and "features" in recipe.data:
+        made_by = FeatureDataset(recipe.data.features.folder).manifest["features"]
+        assert encoder.trained_on["features"]["weights_sha256"] == made_by["weights_sha256"]
 
 
 @pytest.mark.slow
