@@ -35,6 +35,9 @@ def with_bert(folder: Path, **settings) -> dict:
 
 
 def settings(name: str, folder: Path) -> dict:
+    if name == "graph":
+        graph = {"_target_": "morphoclip.models.GraphEncoder", "width": 16, "depth": 2}
+        return {"text": {"towers": [{"modalities": ["compound"], "tower": graph}, tiny.TOWERS["towers"][1]]}}
     if name in ("morgan and small", "dosed"):
         return DOSED if name == "dosed" else {}
     bert = with_bert(tiny.save_bert(folder / "bert"), training=name, **({"lora_rank": 2} if name == "lora" else {}))
@@ -49,11 +52,12 @@ def trained(folder: Path, method):
     return method.eval()
 
 
-@pytest.mark.parametrize("towers", ["morgan and small", "dosed", "frozen", "lora", "full"])
+@pytest.mark.parametrize("towers", ["morgan and small", "dosed", "frozen", "lora", "full", "graph"])
 @pytest.mark.parametrize("source", ["method", "checkpoint", "folder"])
 def test_a_folder_moved_away_answers_as_the_run_did(towers, source, tmp_path):
-    if towers == "lora":
-        pytest.importorskip("peft", reason="the peft extra is not installed")
+    if towers in ("lora", "graph"):
+        extra = {"lora": "peft", "graph": "chemprop"}[towers]
+        pytest.importorskip(extra, reason=f"the {extra} extra is not installed")
     (tmp_path / "there").mkdir()
     method = trained(tmp_path / "there/run", tiny.feature_clip(**settings(towers, tmp_path / "there")))
     made = export_encoder(method if source == "method" else tmp_path / "there/run", tmp_path / "there/run/encoder")
@@ -230,3 +234,5 @@ def test_the_hub_gives_the_encoder_alone_to_those_who_ask_no_words(folder, tmp_p
     assert {path.name for path in (tmp_path / "cache-2").iterdir()} == {"config.json", "model.safetensors"}
     expected = query(folder, tmp_path, "--text", "loss of PLK1")
     pd.testing.assert_frame_equal(query("lab/encoder", tmp_path, "--text", "loss of PLK1"), expected)
+    copied = export_encoder("lab/encoder", tmp_path / "copied")
+    pd.testing.assert_frame_equal(query(copied, tmp_path, "--text", "loss of PLK1"), expected)

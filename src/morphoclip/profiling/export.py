@@ -41,8 +41,8 @@ def export_encoder(
     are written whole, pretrained ones too.
 
     Args:
-        source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, or a run folder
-            (its `checkpoints/last.ckpt`).
+        source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, a run folder
+            (its `checkpoints/last.ckpt`), an encoder folder or a hub id.
         to: the folder to make. It is written under a temporary name and renamed.
         formats: other formats beside it; none exists yet.
         trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
@@ -64,6 +64,7 @@ def export_encoder(
         if not hasattr(encoder, "config"):
             raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
     else:
+        source = local_source(source)
         encoder = load_encoder(source)
         known, method = encoder.trained_on, encoder.trained_on.get("method")
     config = {
