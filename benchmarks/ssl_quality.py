@@ -73,12 +73,13 @@ SEVERAL_CELLS = [
 ]
 SEVERAL_SIZES = "encoder.dynamic_img_size=true"
 LINEAR_PATCHES = ["++encoder.depth=2", "+encoder.embed_dim=128", "+encoder.num_heads=4"]
+SMALL_PLAIN_VIT = ["encoder=vit_tiny", "encoder.image_size=64", "encoder.patch_size=8", *LINEAR_PATCHES]
 VIEWS = [
     f"method.global_view.transforms={transforms(FLIP, ROTATE, LARGE, *PLATES)}",
     f"method.local_view.transforms={transforms(FLIP, ROTATE, SMALL, *PLATES)}",
     *["method.local_views=2", "data.loader.batch_size=64", "trainer.max_steps=600", "optimizer.lr=1e-3"],
 ]
-MSN = [*VIEWS, "method.ema_momentum.schedule.start=0.95", "method.ema_momentum.schedule.end=0.995"]
+MSN = [*VIEWS, *SMALL_PLAIN_VIT, "method.ema_momentum.schedule.start=0.95", "method.ema_momentum.schedule.end=0.995"]
 
 
 def simclr(*changes: str, views: tuple[str, ...] = (FLIP, ROTATE, LARGE, *PLATES), batch=128, steps=250):
@@ -109,13 +110,12 @@ CHANGES: dict[str, tuple[str, list[str]]] = {
             *[*LINEAR_PATCHES, "optimizer.lr=1.5e-3"],
         ],
     ),
-    "MSN": ("cwa_msn_debug", [*MSN, "data.loader.sampler=uniform"]),
+    "MSN": ("cwa_msn_debug", [*MSN, "data.loader.sampler=uniform", "trainer.max_steps=400"]),
     "CWA-MSN": (
         "cwa_msn_debug",
         [
-            *[*MSN, *SEVERAL_CELLS, "trainer.max_steps=300"],
-            f"method.global_view.transforms={transforms(FLIP, 'Rot90', 'RandomCrop, size: 96', *PLATES)}",
-            f"method.local_view.transforms={transforms(FLIP, 'Rot90', LARGE, *PLATES)}",
+            *[*MSN, "trainer.max_steps=500", "method.target_sharpen=0.1"],
+            *[f"++data.loader.sampler_options.{option}" for option in ("pair_scope=other_plate", "same_share=0.5")],
         ],
     ),
 }
@@ -131,9 +131,7 @@ SIMCLR_FACTORS: dict[str, tuple[str, list[str]]] = {  # all but the first beside
     ),
     "SimCLR, small batch": simclr(batch=32, steps=1000),
     "SimCLR, one cycle": simclr("optimizer=adamw_one_cycle", "optimizer.lr=2e-3"),
-    "SimCLR, linear patches": simclr(
-        "encoder=vit_tiny", "encoder.image_size=64", "encoder.patch_size=8", *LINEAR_PATCHES
-    ),
+    "SimCLR, linear patches": simclr(*SMALL_PLAIN_VIT),
 }
 SCORED = ["score=heldout", "normalize=center_sphere", "score.encoders=null", f"score.tasks=[{TASK}]"]
 

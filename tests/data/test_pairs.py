@@ -67,6 +67,17 @@ def test_the_scope_same_is_the_same_crop_twice(mixture):
     assert len(np.unique(rows[:, 0])) == 8
 
 
+def test_a_share_of_the_pairs_is_one_crop_twice_evenly_over_the_ranks(mixture):
+    plan = Pairs(mixture, 8, 0, same_share=0.25)
+    for step in range(plan.steps):
+        twice = np.equal(*plan.rows(0, step).T)
+        assert twice.reshape(2, 4).sum(axis=1).tolist() == [1, 1]
+    np.testing.assert_array_equal(
+        Pairs(mixture, 8, 0, same_share=1.0).rows(0, 0), Pairs(mixture, 8, 0, pair_scope="same").rows(0, 0)
+    )
+    np.testing.assert_array_equal(plan.rows(0, 0)[:, 0], Pairs(mixture, 8, 0).rows(0, 0)[:, 0])
+
+
 def test_every_treated_crop_is_first_once_an_epoch_and_controls_are_few(mixture):
     plan = Pairs(mixture, 9, 0, controls_per_batch=1)
     rows = np.concatenate([plan.rows(0, step) for step in range(plan.steps)])
@@ -135,6 +146,8 @@ def test_any_step_is_drawn_without_those_before_it(mixture):
 def test_mistakes_are_named(mixture):
     with pytest.raises(ValueError, match="'well' is none of same, plate, batch, source, any, other_plate, other_batch"):
         Pairs(mixture, 8, 0, pair_scope="well")
+    with pytest.raises(ValueError, match=r"same_share=1.5 .* between 0 and 1"):
+        Pairs(mixture, 8, 0, same_share=1.5)
     with pytest.raises(ValueError, match=r"between 2 and 289"):
         Pairs(mixture, 290, 0)
     with pytest.raises(ValueError, match=r"between 4 and 291"):

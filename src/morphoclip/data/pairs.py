@@ -38,11 +38,13 @@ class Pairs:
             `same` gives the same crop twice, which is plain MSN.
         different_position: prefer a second well in another row and another column, then one at another place at
             least; replicates that always share a place would teach the place.
+        same_share: this share of the pairs is one crop twice, as in plain MSN, whatever the scope. Crops of two wells that
+            agree too little to learn from alone ride on what those teach.
         controls_per_batch: this many pairs of negative controls a batch, all ranks together.
         steps_per_epoch: default: as many as show every treated crop once.
 
     Raises:
-        ValueError: an unknown scope, or fewer treated crops than a batch needs.
+        ValueError: an unknown scope, a share beyond [0, 1], or fewer treated crops than a batch needs.
     """
 
     def __init__(
@@ -53,12 +55,16 @@ class Pairs:
         *,
         pair_scope: str = "any",
         different_position: bool = True,
+        same_share: float = 0.0,
         controls_per_batch: int = 1,
         steps_per_epoch: int | None = None,
     ) -> None:
         if pair_scope not in SCOPES | ELSEWHERE:
             raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES | ELSEWHERE)}")
-        self.seed, self.pair_scope, self.different_position = seed, pair_scope, different_position
+        if not 0 <= same_share <= 1:
+            raise ValueError(f"same_share={same_share} is a share of the pairs: between 0 and 1")
+        self.seed, self.different_position = seed, different_position
+        self.same_share = 1.0 if pair_scope == "same" else same_share
         fields, is_control = mixture.all_fields(), mixture.codes.is_control
         self._treated = np.flatnonzero((mixture.named & ~is_control)[fields])
         self._controls = np.flatnonzero((mixture.named & is_control)[fields])
@@ -87,10 +93,11 @@ class Pairs:
         treated = order[1][place * self._treated_pairs : (place + 1) * self._treated_pairs]
         controls = rng.choice(self._controls, self._control_pairs, replace=False)
         first = rng.permutation(np.concatenate([treated, controls]))
-        if self.pair_scope == "same":
-            return np.stack([first, first], axis=1)
-        second = [self._wells.partner(row, self.different_position, rng) for row in first]
-        return np.stack([first, np.array(second)], axis=1)
+        second = first.copy()
+        apart = np.diff(np.floor(np.arange(len(first) + 1) * (1 - self.same_share))) > 0  # evenly over the ranks
+        for pair in np.flatnonzero(apart):
+            second[pair] = self._wells.partner(first[pair], self.different_position, rng)
+        return np.stack([first, second], axis=1)
 
 
 class _Wells:
