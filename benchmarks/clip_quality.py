@@ -68,7 +68,7 @@ RECIPES: dict[str, list[str]] = {
         "optimizer.lr_schedule.warmup=0.1",
     ],
     "cloome": [
-        *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=255"],
+        *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=295"],
         *["data.loader.batch_size=32", "data.loader.sampler_options.bag_size=4"],  # a crop shows one cell, not a field
         *["optimizer.lr=1e-3", "optimizer.lr_schedule.warmup=0.1"],
     ],
