@@ -79,7 +79,9 @@ VIEWS = [
     f"method.local_view.transforms={transforms(FLIP, ROTATE, SMALL, *PLATES)}",
     *["method.local_views=2", "data.loader.batch_size=64", "trainer.max_steps=600", "optimizer.lr=1e-3"],
 ]
-MSN = [*VIEWS, *SMALL_PLAIN_VIT, "method.ema_momentum.schedule.start=0.95", "method.ema_momentum.schedule.end=0.995"]
+MASKED = [*VIEWS, *SMALL_PLAIN_VIT]
+FAST_TEACHER = ["method.ema_momentum.schedule.start=0.95", "method.ema_momentum.schedule.end=0.995"]
+ACROSS = "++data.loader.sampler_options.pair_scope=other_plate"
 
 
 def simclr(*changes: str, views: tuple[str, ...] = (FLIP, ROTATE, LARGE, *PLATES), batch=128, steps=250):
@@ -110,12 +112,13 @@ CHANGES: dict[str, tuple[str, list[str]]] = {
             *[*LINEAR_PATCHES, "optimizer.lr=1.5e-3"],
         ],
     ),
-    "MSN": ("cwa_msn_debug", [*MSN, "data.loader.sampler=uniform", "trainer.max_steps=400"]),
-    "CWA-MSN": (
+    "MSN": ("cwa_msn_debug", [*MASKED, *FAST_TEACHER, "data.loader.sampler=uniform", "trainer.max_steps=400"]),
+    "CWA-MSN": ("cwa_msn_debug", [*MASKED, ACROSS, "trainer.max_steps=500"]),  # with the recipe's own slow teacher
+    "CWA-MSN, half within a crop": (
         "cwa_msn_debug",
         [
-            *[*MSN, "trainer.max_steps=500", "method.target_sharpen=0.1"],
-            *[f"++data.loader.sampler_options.{option}" for option in ("pair_scope=other_plate", "same_share=0.5")],
+            *[*MASKED, *FAST_TEACHER, ACROSS, "++data.loader.sampler_options.same_share=0.5"],
+            *["method.target_sharpen=0.1", "trainer.max_steps=500"],
         ],
     ),
 }
