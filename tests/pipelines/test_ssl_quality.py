@@ -5,12 +5,12 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from benchmarks.ssl_quality import CHANGES, SIMCLR_FACTORS, configuration, scored_crops
+from benchmarks.ssl_quality import CHANGES, FACTORS, configuration, scored_crops
 from morphoclip.data import ShardWriter, schema
 from morphoclip.data.fields import describe_field
 
 
-@pytest.mark.parametrize("name", [*CHANGES, *SIMCLR_FACTORS])
+@pytest.mark.parametrize("name", [*CHANGES, *FACTORS])
 def test_every_arm_builds_on_the_larger_screen(name, tmp_path):
     config = configuration(name, 0, tmp_path, [])
     assert config.data.screen.compounds_per_gene == 14
