@@ -123,7 +123,7 @@ def fit(config: DictConfig):
     from morphoclip.evaluation.provenance import commit
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.profiling.export import training_data
-    from morphoclip.profiling.features import features_made_by
+    from morphoclip.profiling.features import features_of_training
     from morphoclip.run_scores import feature_dataset
     from morphoclip.training.run_folder import last_checkpoint
 
@@ -141,9 +141,8 @@ def fit(config: DictConfig):
     if checkpoint:
         print(f"going on from {checkpoint}")
     method.trained_on = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
-    features = feature_dataset(loader)
-    if features is not None:
-        method.trained_on["features"] = features_made_by(features)
+    if feature_dataset(loader) is not None:
+        method.trained_on["features"] = features_of_training(loader.roots)
     if config.perturbation:
         method.trained_on["prompts_tell"] = told(
             described_conditions(config.data, loader.table), method.hparams["prompts"]

@@ -13,6 +13,7 @@ from morphoclip.profiling import embed, export_encoder, load_encoder
 from morphoclip.profiling import features as module
 from morphoclip.profiling.features import (
     features_made_by,
+    features_of_training,
     standardise_by_plate,
     write_features,
     write_standardised_features,
@@ -97,6 +98,39 @@ def test_the_command_standardises_what_it_would_have_written(crops, tmp_path):
     assert "never overwritten" in again.stderr
 
 
+def test_what_a_killed_start_left_goes_with_the_next(crops, tmp_path):
+    left, own = tmp_path / "f.partial-raw.partial-1", tmp_path / "f.raw"
+    left.mkdir()
+    own.mkdir()
+    (left / "features.npy").write_bytes(b"half")
+    write_standardised_features(create_encoder("intensity_statistics"), crops, tmp_path / "f", progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"f", "f.raw"}
+
+
+def test_features_are_standardised_once(raw, tmp_path):
+    once = standardise_by_plate(raw, tmp_path / "f", progress=False)
+    with pytest.raises(ValueError, match="f is standardised by plate already"):
+        standardise_by_plate(once, tmp_path / "twice", progress=False)
+
+
+def test_folders_trained_on_together_are_made_alike(raw, tmp_path):
+    standardised = standardise_by_plate(raw, tmp_path / "f", progress=False)
+    assert features_of_training([raw.folder, raw.folder]) == features_made_by(raw)
+    with pytest.raises(
+        ValueError, match=r"raw and .*f were not made alike: standardised_by_plate is None and \{'fit_on'"
+    ):
+        features_of_training([raw.folder, standardised])
+
+
+def test_where_a_backbone_was_read_from_is_recorded_and_not_compared(raw):
+    known = features_made_by(raw)
+    trained = create_encoder("profile_mlp", channels=["DNA", "ER"], feature_dim=3, width=8, blocks=1, embed_dim=4)
+    trained.trained_on = {"features": known | {"encoder": known["encoder"] | {"backbone": "hf:a", "revision": "b"}}}
+    assert len(embed(trained, raw)) == 88
+    raw.manifest["features"]["encoder"] |= {"backbone": "hf:elsewhere", "architecture": {"layers": 1}}
+    assert features_made_by(raw)["encoder"] == known["encoder"] | {"backbone": "hf:elsewhere"}
+
+
 def test_an_encoder_of_features_refuses_those_made_otherwise(raw, tmp_path):
     standardised = standardise_by_plate(raw, tmp_path / "f", progress=False)
     torch.manual_seed(0)
@@ -105,7 +139,9 @@ def test_an_encoder_of_features_refuses_those_made_otherwise(raw, tmp_path):
     known = {"features": features_made_by(FeatureDataset(standardised))}
     trained = load_encoder(export_encoder(encoder, tmp_path / "encoder", trained_on=known))
     assert len(embed(trained, standardised)) == 88
-    with pytest.raises(ValueError, match=r"standardised_by_plate \{'fit_on'.*raw has None.*--standardise-by-plate"):
+    with pytest.raises(
+        ValueError, match=r"standardised_by_plate \{'fit_on'.*raw has None.* with --standardise-by-plate"
+    ):
         embed(trained, raw.folder)
     result = CliRunner().invoke(
         app,
@@ -115,7 +151,9 @@ def test_an_encoder_of_features_refuses_those_made_otherwise(raw, tmp_path):
     assert "trained on features with standardised_by_plate" in result.stderr
     assert not (tmp_path / "p.parquet").exists()
     trained.trained_on["features"] = features_made_by(raw)
-    with pytest.raises(ValueError, match=r"standardised_by_plate None and .*f has \{'fit_on'"):
+    with pytest.raises(
+        ValueError, match=r"standardised_by_plate None and .*f has \{'fit_on'.* without --standardise-by-plate"
+    ):
         embed(trained, standardised)
     trained.trained_on["features"] |= {"weights_sha256": "others"}
     with pytest.raises(ValueError, match=r"weights_sha256 others and .* has w"):

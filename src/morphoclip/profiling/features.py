@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import glob
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,13 @@ def standardise_by_plate(
 
     Raises:
         FileExistsError: the folder is there.
-        ValueError: a plate has fewer than two crops of negative controls.
+        ValueError: a plate has fewer than two crops of negative controls, or the features are standardised already.
     """
     from tqdm import tqdm
 
     raw = raw if isinstance(raw, FeatureDataset) else FeatureDataset(raw)
+    if STANDARDISED in raw.manifest["features"]:
+        raise ValueError(f"{raw.folder} is standardised by plate already: give the features as they were written")
     plate, control = plates_and_controls(raw)
     codes, counts = np.unique(plate[control], return_counts=True)
     how = {"fit_on": schema.NEGCON, "clip": clip, "constant_below": constant_below}
@@ -133,7 +136,10 @@ def write_standardised_features(
     if folder.exists():
         raise FileExistsError(f"{folder} exists and is never overwritten: remove it or name another folder")
     plates_and_controls(dataset)
-    raw = folder.with_name(f"{folder.name}.raw-{os.getpid()}")
+    raw = folder.with_name(f"{folder.name}.partial-raw")
+    for left in folder.parent.glob(f"{glob.escape(raw.name)}*"):  # by a start that was killed
+        shutil.rmtree(left)
+    print(f"writes features to {folder}; as they are, they stay in {raw} until they are standardised")
     try:
         write_features(encoder, dataset, raw, dtype="float32", **options)
         return standardise_by_plate(raw, folder, dtype=dtype, progress=options.get("progress", True))
@@ -165,12 +171,11 @@ def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, object] | None:
-    """What made a folder of features, as far as it decides whether two of them mean the same; None of profile tables."""
+    """What made a folder of features, for who shall make such features again; None of profile tables."""
     made = getattr(dataset, "manifest", {}).get("features")
     if made is None:
         return None
-    # Where a backbone was read from does not change what it says, its weights do.
-    config = {k: v for k, v in made.get("encoder", {}).items() if k not in ("backbone", "architecture", "revision")}
+    config = {key: value for key, value in made.get("encoder", {}).items() if key != "architecture"}
     how = made.get(STANDARDISED)
     return {
         "encoder": config,
@@ -180,19 +185,49 @@ def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, object] 
     }
 
 
+def features_of_training(folders: Sequence[str | Path]) -> dict[str, object]:
+    """`features_made_by` of the folders that are trained on together.
+
+    Raises:
+        ValueError: they were made differently, so the same numbers would mean different things.
+    """
+    made = [features_made_by(FeatureDataset(folder)) for folder in folders]
+    for folder, other in zip(folders, made, strict=True):
+        for what in _differences(made[0], other):
+            raise ValueError(
+                f"{folders[0]} and {folder} were not made alike: {what} is {made[0][what] or None} and {other[what] or None}. "
+                "Write them with the same encoder, scaling and standardisation"
+            )
+    return made[0]
+
+
 def check_same_features(encoder: nn.Module, dataset: ShardDataset | TableDataset) -> None:
     """Raise ValueError where features were made otherwise than those an encoder was trained on; unknowns are not compared."""
     known, given = getattr(encoder, "trained_on", {}).get("features"), features_made_by(dataset)
     if known is None or given is None:
         return
-    for what, trained in known.items():
-        made = given.get(what)
-        if made != trained and (what == STANDARDISED or None not in (made, trained)):
-            raise ValueError(
-                f"the encoder was trained on features with {what} {trained or None} and {dataset.folder} has "
-                f"{made or None}: write the features again as those of training were, with the same encoder, scaling and "
-                "--standardise-by-plate"
-            )
+    for what in _differences(known, given):
+        wanted, made = known[what], given.get(what)
+        remedy = {STANDARDISED: f"with{'' if wanted else 'out'} --standardise-by-plate"}.get(
+            what, "as those of training were"
+        )
+        raise ValueError(
+            f"the encoder was trained on features with {what} {wanted or None} and {dataset.folder} has {made or None}: write "
+            f"the features again {remedy}"
+        )
+
+
+def _differences(known: dict[str, object], given: dict[str, object]) -> list[str]:
+    """What two folders of features differ in. Where a backbone was read from changes nothing, its weights do; what a
+    folder from before it was recorded does not tell is not compared."""
+
+    def compared(what: str, made: object) -> object:
+        return (
+            {k: v for k, v in made.items() if k not in ("backbone", "revision")} if what == "encoder" and made else made
+        )
+
+    pairs = {what: (compared(what, known[what]), compared(what, given.get(what))) for what in known}
+    return [what for what, (a, b) in pairs.items() if a != b and (what == STANDARDISED or None not in (a, b))]
 
 
 @torch.inference_mode()
