@@ -194,6 +194,66 @@ def test_a_folder_names_no_code_to_run(tower, folder, tmp_path, monkeypatch):
     assert not (tmp_path / "harmed").exists()
 
 
+def changed(checkpoint: Path, change) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    change(saved)
+    torch.save(saved, checkpoint)
+
+
+@pytest.mark.parametrize("name", ["../outside", "0/../../../outside", "{}/outside", ""])
+def test_a_checkpoint_writes_into_its_own_folder_alone(name, folder, tmp_path):
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    name = name.format(tmp_path)
+    changed(checkpoint, lambda saved: saved["towers"]["files"].update({name: b"harm"}))
+    before = set(tmp_path.iterdir())
+    for attempt in (load_clip, lambda source: export_encoder(source, tmp_path / "new/encoder")):
+        with pytest.raises(ValueError, match="outside the folder of its towers") as caught:
+            attempt(checkpoint)
+        assert str(checkpoint) in str(caught.value)
+        assert repr(name) in str(caught.value)
+    assert set(tmp_path.iterdir()) - before <= {tmp_path / "new"}
+    assert not list((tmp_path / "new").rglob("outside"))
+
+
+@pytest.mark.parametrize("part", ["loss", "optimizer", "encoder", "text", "dose"])
+@pytest.mark.parametrize("asked", ["run", "run/encoder"])
+def test_an_older_checkpoint_runs_nothing_that_it_names(part, asked, folder, tmp_path):
+    """Without a description of its towers, those are built of its hyperparameters, and nothing else is."""
+    expected = embed_query(load_clip(folder), "loss of PLK1", None)
+    harm = {"_target_": "pathlib.Path.write_text", "self": {"_target_": "pathlib.Path", "_args_": [f"{tmp_path}/harm"]}}
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "code_of_it.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\n")
+    where = {"AutoConfig": "code_of_it.Config", "AutoModel": "code_of_it.Model"}
+    (model / "config.json").write_text(json.dumps({"model_type": "unheard_of", "auto_map": where}))
+    own_code = {"name": "per_channel", "backbone": f"hf:{model}", "pretrained": True, "trust_remote_code": True}
+
+    def change(saved):
+        del saved["towers"]
+        saved["hyper_parameters"][part] = own_code if part == "encoder" else {**harm, "data": "done"}
+
+    changed(tmp_path / "run/checkpoints/last.ckpt", change)
+    shutil.copytree(folder, tmp_path / "run/encoder")
+    shutil.rmtree(tmp_path / "run/encoder/towers")
+    if part in ("text", "dose"):
+        with pytest.raises(ValueError, match=r"names 'pathlib\.Path.*so it is not run"):
+            load_clip(tmp_path / asked)
+    else:
+        assert torch.equal(embed_query(load_clip(tmp_path / asked), "loss of PLK1", None), expected)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_an_older_run_finds_its_text_model_by_name(tmp_path):
+    method = trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    changed(checkpoint, lambda saved: saved.pop("towers"))
+    expected = embed_query(method, "cells treated with DMSO", None)
+    assert torch.equal(embed_query(load_clip(checkpoint), "cells treated with DMSO", None), expected)
+    shutil.rmtree(tmp_path / "bert")
+    with pytest.raises((OSError, ValueError), match="bert"):
+        load_clip(checkpoint)
+
+
 def test_a_prompt_is_never_a_setting(tmp_path):
     prompts = ["CCO", "c1ccccc1", "${oc.create:{_target_: os.getcwd}}", "${oc.env:HOME}", None]
     trained(tmp_path / "run", tiny.feature_clip(prompts=prompts))
@@ -210,7 +270,10 @@ def test_towers_of_the_users_own_stay_in_the_run(tmp_path):
     method = trained(tmp_path / "run", tiny.feature_clip(text=own, modalities=None))
     assert describe(method.conditions) is None
     expected = embed_query(method, "loss of PLK1", None)
-    assert torch.equal(embed_query(load_clip(tmp_path / "run"), "loss of PLK1", None), expected)
+    with pytest.raises(ValueError, match=r"OwnTower', which is no tower of this package.*load_clip\(RUN, allow="):
+        load_clip(tmp_path / "run")
+    again = load_clip(tmp_path / "run", allow=[own["_target_"]])
+    assert torch.equal(embed_query(again, "loss of PLK1", None), expected)
     assert not (export_encoder(tmp_path / "run", tmp_path / "away") / "towers").exists()
 
 

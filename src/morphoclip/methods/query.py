@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from morphoclip.methods.clip import CLIP
 from morphoclip.methods.conditions import Conditions
-from morphoclip.methods.towers import rebuild
+from morphoclip.methods.towers import PREFIX, rebuild
+from morphoclip.models.files import read_checkpoint, read_settings
 from morphoclip.models.molecule import read_smiles
 from morphoclip.models.tower_folder import CONFIG, TOWERS, load_towers, write_files
 
@@ -28,21 +29,22 @@ class JointSpace:
     conditions: Conditions
 
 
-def load_clip(source: str | Path) -> JointSpace:
+def load_clip(source: str | Path, *, allow: Collection[str] = ()) -> JointSpace:
     """What reads the texts and structures of a trained cross-modal model, in evaluation mode.
 
     Args:
         source: an encoder folder with towers (as train.py and `morphoclip export` write for method=clip), a run folder,
             or a checkpoint. A folder needs nothing besides itself.
+        allow: `_target_`s of your own towers that may be imported and built; only a run or checkpoint names such.
 
     Raises:
         FileNotFoundError: nothing there, or an encoder folder without towers.
-        ValueError: the model is of a method without words, or its towers cannot be rebuilt.
+        ValueError: the model is of a method without words, or its towers cannot be rebuilt or are not allowed.
     """
     given = Path(source)
     checkpoint = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
     if (given / TOWERS).is_dir():
-        return JointSpace(rebuild(*load_towers(given)))
+        return JointSpace(rebuild(*load_towers(given), source=given))
     if (given / CONFIG).is_file():
         beside = given.parent / "checkpoints" / "last.ckpt"  # a run of an older version, asked by its encoder
         if given.name != "encoder" or not beside.is_file():
@@ -53,28 +55,37 @@ def load_clip(source: str | Path) -> JointSpace:
             f"no checkpoint at {checkpoint}: give a run folder that train.py printed, its checkpoints/last.ckpt, or an "
             "encoder folder that `morphoclip export` made of it"
         )
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(checkpoint)
     method = saved.get("trained_on", {}).get("method")
     if method != CLIP.__name__:
         raise ValueError(f"{checkpoint} is of {method}, which knows no words: train with method=clip")
-    if towers := saved.get("towers"):
-        prefix = towers["prefix"]
-        state = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
+    return JointSpace(_from_checkpoint(saved, checkpoint, allow))
+
+
+def _from_checkpoint(saved: Mapping[str, Any], path: Path, allow: Collection[str]) -> Conditions:
+    """The perturbation side of a checkpoint, and nothing else of the method it names."""
+    towers = saved.get("towers")
+    prefix = towers["prefix"] if towers else PREFIX
+    state = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
+    if towers:
         with TemporaryDirectory() as files:
-            write_files(Path(files), towers["files"])
-            return JointSpace(rebuild(towers["conditions"], state, files))
-    return JointSpace(CLIP.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval().conditions)
+            write_files(Path(files), towers["files"], path)
+            return rebuild(towers["conditions"], state, files, path)
+    # Saved before checkpoints described their towers, or with towers that a description cannot name.
+    known = saved.get("hyper_parameters", {})
+    arguments = {key: known[key] for key in inspect.signature(Conditions).parameters if key in known}
+    return rebuild(arguments | {"recompute": None, "cache": None}, state, None, path, allow)
 
 
 def _without_towers(folder: Path) -> str:
     """Why an encoder folder answers no words, and what to do."""
-    method = json.loads((folder / CONFIG).read_text()).get("trained_on", {}).get("method")
+    method = read_settings(folder / CONFIG).get("trained_on", {}).get("method")
     if method not in (None, CLIP.__name__):
         return f"{folder} is of {method}, which knows no words: train with method=clip"
     return (
         f"{folder} holds the image side alone: it has no {TOWERS}/ to read words or structures with. Export the run again, "
         "`morphoclip export RUN --to FOLDER`, or ask the run itself. Runs with method.export=backbone, with towers of "
-        "your own code, or trained before folders held towers answer from the run only"
+        "your own code, or trained before folders held towers answer from the run only (of your own code: `load_clip` in Python)"
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from morphoclip import models
 from morphoclip.methods.conditions import Conditions
+from morphoclip.models.files import damaged
 
 PREFIX = "conditions."  # of their names in a method's state dict
 # What a config that came with a folder may build. A name that loads other things (create_encoder) is not among them.
@@ -45,36 +46,58 @@ def describe(conditions: Conditions) -> dict[str, Any] | None:
     return {"conditions": arguments, "files": _files(conditions), "prefix": PREFIX}
 
 
-def rebuild(arguments: Mapping[str, Any], state: Mapping[str, Any], files: str | Path) -> Conditions:
+def rebuild(
+    arguments: Mapping[str, Any],
+    state: Mapping[str, Any],
+    files: str | Path | None,
+    source: str | Path,
+    allow: Collection[str] = (),
+) -> Conditions:
     """The conditions that `describe` described, in evaluation mode and without gradients.
 
     Args:
         state: their state dict, without prefix.
-        files: folder of the towers' files.
+        files: folder of the towers' files; None asks the hub, or the folder they came from, by name.
+        source: what all of it was read from, for errors.
+        allow: `_target_`s to build beside the towers of this package.
 
     Raises:
-        ValueError: the arguments name code that is not a tower of this package, or the weights do not fit them.
+        ValueError: the arguments name code that is neither a tower of this package nor allowed, or what they describe
+            cannot be built or does not fit the weights.
+        ImportError: a tower needs an extra that is not installed.
     """
-    arguments = dict(arguments)
-    specs = arguments["text"]["towers"]
-    for target in _targets([specs, arguments["dose"]]):
-        if target not in TARGETS:
-            raise ValueError(
-                f"{files} names {target!r}, which is no tower of this package, so it is not run: give the run"
-            )
-    towers = []
-    for number, spec in enumerate(specs):
-        tower = dict(spec["tower"])
-        if "name_or_path" in tower:
-            tower |= {"name_or_path": str(Path(files) / str(number)), "pretrained": False}
-        towers.append({**spec, "tower": tower})
-    conditions = Conditions(**(arguments | {"text": {"towers": towers}}))
     try:
+        text, dose = arguments["text"], arguments.get("dose")
+        specs = text.get("towers") or [{"tower": text}]
+        foreign = [target for target in _targets([specs, dose]) if target not in TARGETS and target not in allow]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(source, error) from error
+    if foreign:
+        raise ValueError(
+            f"{source} names {foreign[0]!r}, which is no tower of this package, so it is not run. If it is your own, ask "
+            f"from Python: load_clip(RUN, allow=[{foreign[0]!r}]); otherwise export the run again"
+        )
+    try:
+        towers = [
+            {**spec, "tower": _without_weights(spec["tower"], files, number)} for number, spec in enumerate(specs)
+        ]
+        conditions = Conditions(**{**arguments, "text": {"towers": towers}})
         conditions.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of the towers in {files} do not fit their config: {error}") from error
-    conditions.tokenize()
+        conditions.tokenize()
+    except Exception as error:  # a tokenizer that cannot be read raises an Exception and no subclass
+        lacking = next((e for e in (error, error.__cause__) if isinstance(e, ImportError)), None)
+        if lacking is not None or (files is None and isinstance(error.__cause__ or error, OSError)):
+            raise (lacking or error.__cause__ or error) from error
+        raise damaged(source, error) from error
     return conditions.requires_grad_(False).eval()
+
+
+def _without_weights(tower: Mapping[str, Any], files: str | Path | None, number: int) -> dict[str, Any]:
+    """The settings of a tower whose weights a state dict brings, and whose other files lie in `files`."""
+    if "name_or_path" not in tower:
+        return dict(tower)
+    where = {} if files is None else {"name_or_path": str(Path(files) / str(number))}
+    return {**tower, **where, "pretrained": False}
 
 
 def _targets(spec: Any) -> Iterator[str]:

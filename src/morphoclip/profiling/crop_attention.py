@@ -13,6 +13,7 @@ from torch import nn
 from morphoclip.data import schema
 from morphoclip.data.dataset import ShardDataset
 from morphoclip.models import FeatureEncoder, GatedAttentionPool
+from morphoclip.models.files import damaged, read_checkpoint, read_tensors, write_tensors
 from morphoclip.models.pooling import MeanPool
 from morphoclip.profiling.crops import well_codes
 
@@ -27,32 +28,29 @@ def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
         source: an encoder folder, a checkpoint or a run folder, as `load_encoder` takes. Encoders of cached features
             hold their own pool.
     """
-    from safetensors.torch import load_file
-
     path = Path(source)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if (path / POOL).is_file():
-        weights = load_file(path / POOL)
+        checkpoint, weights = path / POOL, read_tensors(path / POOL)
     elif checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        state = read_checkpoint(checkpoint)["state_dict"]
         weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     else:
         return None
     if not weights:
         return None
-    hidden, dim = weights["value.weight"].shape
-    pool = GatedAttentionPool(dim, hidden)
-    pool.load_state_dict(weights)
+    try:
+        hidden, dim = weights["value.weight"].shape
+        pool = GatedAttentionPool(dim, hidden)
+        pool.load_state_dict(weights)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise damaged(checkpoint, error) from error
     return pool.requires_grad_(False).eval()
 
 
 def save_crop_pool(pool: nn.Module, folder: str | Path) -> None:
     """Write the pool into an encoder folder."""
-    from safetensors.torch import save_file
-
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in pool.state_dict().items()}, Path(folder) / POOL
-    )
+    write_tensors(Path(folder) / POOL, pool.state_dict())
 
 
 def attends(encoder: nn.Module, pool: nn.Module | None = None) -> bool:

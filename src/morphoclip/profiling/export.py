@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ from torch import nn
 
 import morphoclip
 from morphoclip.models import create_encoder
-from morphoclip.models.tower_folder import TOWERS, save_towers
+from morphoclip.models.files import damaged, read_checkpoint, read_settings, read_tensors, tensors_hash, write_tensors
+from morphoclip.models.tower_folder import TOWERS, load_towers, mixed, save_towers
 from morphoclip.profiling.crop_attention import POOL, attends, load_crop_pool, save_crop_pool
 from morphoclip.profiling.crops import CROPPING, SCALING
 from morphoclip.profiling.profiles import read_provenance
@@ -80,7 +80,7 @@ def export_encoder(
     partial = to.with_name(to.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    _save_weights(encoder, partial / WEIGHTS)
+    write_tensors(partial / WEIGHTS, encoder.state_dict())
     pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
     if pool is not None and attends(encoder, pool):
         save_crop_pool(pool, partial)
@@ -151,11 +151,7 @@ def encoder_hash(encoder: nn.Module) -> str:
 
 def weights_hash(module: nn.Module, config: str = "") -> str:
     """sha256 over the weights of a module, and over `config` before them."""
-    digest = hashlib.sha256(config.encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_hash(module.state_dict(), config)
 
 
 def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
@@ -213,46 +209,41 @@ def _add_towers(source: nn.Module | str | Path, folder: Path, encoder_sha256: st
     if isinstance(source, nn.Module):
         towers = source.describe_towers() if hasattr(source, "describe_towers") else None
         if towers:
-            save_towers(folder, towers, source.state_dict(), encoder_sha256)
+            save_towers(folder, towers, source.state_dict(), encoder_sha256, type(source).__name__)
         return
     path = Path(source)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if (path / TOWERS).is_dir():
+        load_towers(path)  # a mixed folder is not passed on
         shutil.copytree(path / TOWERS, folder / TOWERS)
     elif checkpoint.is_file() and not (path / CONFIG).is_file():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(checkpoint)
         if saved.get("towers"):
-            save_towers(folder, saved["towers"], saved["state_dict"], encoder_sha256)
-
-
-def _save_weights(encoder: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    # clone: tensors that share storage (tied weights) are written each on its own, which safetensors insists on.
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in encoder.state_dict().items()}, path)
+            save_towers(folder, saved["towers"], saved["state_dict"], encoder_sha256, checkpoint)
 
 
 def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
-    from safetensors.torch import load_file
-
+    config = read_settings(folder / CONFIG)
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        version, architecture = config["format_version"], config["encoder"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        version, newer = config["format_version"], config["format_version"] > FORMAT_VERSION
+        architecture, trained_on = dict(config["encoder"]), dict(config["trained_on"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} is not the config of an encoder folder: {error!r}") from error
-    if version > FORMAT_VERSION:
+    if newer:
         raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
-    return _rebuild(architecture, load_file(folder / WEIGHTS), config["trained_on"], folder, trust_remote_code)
+    weights = read_tensors(folder / WEIGHTS)
+    encoder = _rebuild(architecture, weights, trained_on, folder, trust_remote_code)
+    # Of the config as it was written: a later version may know more settings.
+    if config.get("sha256") not in (None, tensors_hash(weights, json.dumps(architecture, sort_keys=True))):
+        raise ValueError(mixed(folder / WEIGHTS))
+    return encoder
 
 
 def _from_checkpoint(path: Path, trust_remote_code: bool) -> nn.Module:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint ({error}): it is damaged or no checkpoint") from error
-    if not isinstance(checkpoint, dict) or "encoder_config" not in checkpoint:
+    checkpoint = read_checkpoint(path)
+    if "encoder_config" not in checkpoint:
         raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
     prefix = checkpoint["encoder_prefix"]
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
@@ -263,9 +254,14 @@ def _rebuild(
     config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
 ) -> nn.Module:
     config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
-    if trust_remote_code and config["name"] == "per_channel":
+    if trust_remote_code and config.get("name") == "per_channel":
         config["trust_remote_code"] = True
-    encoder = create_encoder(**config)
+    try:
+        encoder = create_encoder(**config)
+    except (ValueError, OSError, ImportError):  # these say what to do
+        raise
+    except Exception as error:
+        raise damaged(source, error) from error
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
