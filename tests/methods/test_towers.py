@@ -16,6 +16,7 @@ from morphoclip.methods.query import embed_prompts, embed_query, load_clip
 from morphoclip.methods.towers import describe
 from morphoclip.models import SmallTextEncoder
 from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
+from morphoclip.profiling.crop_attention import load_crop_pool
 from morphoclip.profiling.export import encoder_hash
 from tests.methods import tiny
 
@@ -173,6 +174,108 @@ def test_towers_and_encoder_belong_together(folder, tmp_path):
     (folder / "towers/model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"towers/model\.safetensors is not there: export the run again"):
         load_clip(folder)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "towers/model.safetensors"])
+def test_weights_of_another_export_are_refused(weights, folder, tmp_path):
+    """Of the same shapes, so that only their sha256 tells."""
+    from safetensors.torch import load_file, save_file
+
+    reads = load_clip if weights.startswith("towers") else load_encoder
+    reads(folder)
+    tensors = load_file(folder / weights)
+    save_file({name: v + 1 if v.is_floating_point() else v for name, v in tensors.items()}, folder / weights)
+    with pytest.raises(ValueError, match=rf"{weights} is not what .*config\.json was written with.*mixes two exports"):
+        reads(folder)
+    with pytest.raises(ValueError, match="mixes two exports"):
+        export_encoder(folder, tmp_path / "copied")
+    asked = ["query", str(folder), "--profiles", str(tmp_path / "p.parquet"), "--text", "loss of PLK1"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 1
+    assert "mixes two exports" in result.stderr
+    config = json.loads((folder / weights).with_name("config.json").read_text())
+    del config["sha256"]  # as folders of older versions
+    (folder / weights).with_name("config.json").write_text(json.dumps(config))
+    if weights.startswith("towers"):
+        load_clip(folder)
+    else:
+        load_encoder(folder)
+
+
+def test_files_of_a_folder_are_read_by_the_same_people(folder):
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {(folder / "config.json").stat().st_mode & 0o777}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def edit(change):
+    def damage(path: Path) -> None:
+        config = json.loads(path.read_text())
+        change(config)
+        path.write_text(json.dumps(config))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", cut),
+        ("crop_pool.safetensors", cut),
+        ("crop_pool.safetensors", lambda path: shutil.copyfile(path.with_name("model.safetensors"), path)),
+        ("config.json", cut),
+        ("config.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+        ("config.json", lambda path: path.write_text("[1, 2]")),
+        ("config.json", edit(lambda config: config.update(format_version="new"))),
+        ("config.json", edit(lambda config: config.update(encoder=None))),
+        ("config.json", edit(lambda config: config.pop("trained_on"))),
+        ("config.json", edit(lambda config: config["encoder"].pop("name"))),
+        ("config.json", edit(lambda config: config["encoder"].update(heads="two"))),
+        ("config.json", edit(lambda config: config["encoder"].update(heads=5))),
+        ("towers/model.safetensors", cut),
+        ("towers/config.json", cut),
+        ("towers/config.json", edit(lambda config: config.update(conditions=None))),
+        ("towers/config.json", edit(lambda config: config["conditions"].pop("text"))),
+        ("towers/config.json", edit(lambda config: config["conditions"].pop("prompts"))),
+        ("towers/config.json", edit(lambda config: config["conditions"].update(text=3))),
+        ("towers/config.json", edit(lambda config: config["conditions"].update(more=3))),
+        ("towers/config.json", edit(lambda config: config["conditions"]["text"]["towers"][0].pop("tower"))),
+        (
+            "towers/config.json",
+            edit(lambda config: config["conditions"]["text"]["towers"][0]["tower"].update(depth=0.5)),
+        ),
+        ("towers/config.json", edit(lambda config: config["state"].update(dict.fromkeys(config["state"], "{}")))),
+        ("towers/config.json", edit(lambda config: config.update(state={}))),
+        ("towers/0/tokenizer.json", cut),
+        ("towers/0/tokenizer.json", Path.unlink),
+        ("towers/0/config.json", cut),
+        ("towers/0/config.json", Path.unlink),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_folder_is_an_error_in_a_line(name, damage, tmp_path):
+    text = tiny.TEXT
+    if "/0/" in name:
+        text = {
+            "_target_": "morphoclip.models.HuggingFaceTextEncoder",
+            "name_or_path": str(tiny.save_bert(tmp_path / "b")),
+        }
+    folder = export_encoder(tiny.clip(text=text), tmp_path / "away")
+    damage(folder / name)
+
+    def read():
+        load_clip(folder)
+        load_encoder(folder)
+        load_crop_pool(folder)
+
+    with pytest.raises(
+        ValueError, match=r"damaged or not what morphoclip wrote: copy or export|is not the config of"
+    ) as e:
+        read()
+    assert str(folder) in str(e.value)
 
 
 @pytest.mark.parametrize(
