@@ -42,7 +42,7 @@ def main(config: DictConfig) -> None:
 
 def run(config: DictConfig) -> Path:
     """Score what the config names, or sweep over pipelines; returns the path of the report."""
-    for switch in ("strict", "crossfit", "umap"):
+    for switch in ("strict", "crossfit", "umap", "trust_remote_code"):
         if not isinstance(config[switch], bool):
             raise ValueError(f"{switch}={config[switch]!r}: give true or false")
     output = Path(config.output_dir)
@@ -164,19 +164,19 @@ def read(config: DictConfig) -> pd.DataFrame:
     else:
         if config.dataset is None:
             raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
-        table = embedded(config[sources[0]], config.dataset)
+        table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
     if config.aggregate is not None:
         by = [c for c in (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL) if c in table]
         table = profiling.aggregate(table, by, config.aggregate)
     return table
 
 
-def embedded(encoder: str, dataset: str) -> pd.DataFrame:
+def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.DataFrame:
     """Well profiles of a dataset folder, scaled as the encoder was trained, or of a load_data.csv."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = profiling.load_encoder(encoder, device=device)
+    model = profiling.load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     return profiling.embed(model, dataset, level="well", device=device)
 
 

@@ -80,3 +80,31 @@ def test_attention_of_crops_is_refused_before_they_are_embedded(tmp_path, monkey
     result = CliRunner().invoke(app, ["embed", str(mean), str(tmp_path), "--out", "x.parquet", "--attention"])
     assert result.exit_code == 1
     assert "averages its crops" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["query", "embed"])
+def test_a_mistyped_path_is_told_before_the_hub(command, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def unreachable(*args, **options):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("check your internet connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.chdir(tmp_path)
+    rest = ["--profiles", "p.parquet", "--text", "DMSO"] if command == "query" else ["data", "--out", "p.parquet"]
+    result = CliRunner().invoke(app, [command, "runs/mistyped", *rest])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is no runs/mistyped here")
+
+
+def test_weights_alone_ask_for_their_folder(tmp_path):
+    made = export_encoder(create_encoder("intensity_statistics"), tmp_path / "made")
+    command = ["query", str(made / "model.safetensors"), "--profiles", "p.parquet", "--text", "DMSO"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert f"give its folder, {made}" in result.stderr
+
+
+def test_the_help_lists_every_command():
+    names = {command.callback.__name__ for command in app.registered_commands} | {"data"}
+    assert set(morphoclip.cli.__doc__.split("`")[1].removeprefix("morphoclip ").split(" | ")) == names

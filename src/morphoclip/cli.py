@@ -1,4 +1,4 @@
-"""The command line of what a profiling user does: `morphoclip export | embed | normalize | attention`."""
+"""The command line: `morphoclip export | embed | normalize | attention | features | query | data`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ Out = Annotated[Path, typer.Option(help="table to write: .parquet, .csv, .csv.gz
 def export(
     run: Annotated[Path, typer.Argument(help="run folder, checkpoint or encoder folder")],
     to: Annotated[Path, typer.Option(help="encoder folder to make")],
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write an encoder folder: config.json, model.safetensors, a model card and, of image-text models, what reads words.
 
@@ -48,7 +49,7 @@ def export(
     """
     from morphoclip.profiling import export_encoder
 
-    typer.echo(export_encoder(run, to))
+    typer.echo(export_encoder(run, to, trust_remote_code=trust_remote_code))
 
 
 @app.command()
@@ -134,6 +135,7 @@ def attention(
     well: Annotated[str | None, typer.Option(help="Metadata_Well, e.g. B03")] = None,
     site: Annotated[str | None, typer.Option(help="Metadata_Site")] = None,
     block: Annotated[int, typer.Option(help="transformer block; -1 is the last")] = -1,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head.
 
@@ -141,7 +143,8 @@ def attention(
     """
     from morphoclip.profiling.attention import draw_attention
 
-    typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block))
+    trust = {"trust_remote_code": trust_remote_code}
+    typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block, **trust))
 
 
 @app.command()
@@ -213,6 +216,7 @@ def query(
     dose: Annotated[float | None, typer.Option(help="µM, for models that read doses")] = None,
     top: Annotated[int, typer.Option(min=1, help="rows to print")] = 20,
     out: Annotated[Path | None, typer.Option(help="csv of the whole ranking")] = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Wells or perturbations that look like a text or a structure says; or what a well looks like."""
     _check_asked(text, smiles, plate, well, candidates, level, dose)
@@ -225,7 +229,7 @@ def query(
 
     source = local_source(encoder)
     method, table = load_clip(source), read_profiles(profiles)
-    for line in check_made_by(load_encoder(source), profiles):
+    for line in check_made_by(load_encoder(source, trust_remote_code=trust_remote_code), profiles):
         typer.echo(f"note: {line}", err=True)
     if plate is None:
         ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level or "perturbation")

@@ -3,11 +3,13 @@
 import json
 import sys
 
+import hydra
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from morphoclip import configs_dir
 from morphoclip.cli import app
 from morphoclip.data import ShardDataset
 from morphoclip.data.features import FeatureDataset
@@ -143,9 +145,10 @@ def test_no_code_runs_without_the_callers_word(folder, tmp_path):
     assert not (tmp_path / "f").exists()
 
 
-def test_a_text_tower_never_runs_code(folder):
+def test_a_text_tower_never_runs_code(folder, monkeypatch):
     from morphoclip.models import HuggingFaceTextEncoder
 
+    monkeypatch.setattr("builtins.input", lambda question: "y")  # transformers asks where nobody said no
     with pytest.raises((ValueError, OSError)):
         HuggingFaceTextEncoder(str(folder))
     assert not ran()
@@ -203,6 +206,48 @@ def test_an_exported_encoder_runs_code_on_the_word_of_who_loads_it(encoder, fold
     weights = (folder / "model.safetensors").rename(tmp_path / "weights")  # only code comes from the model's folder
     assert torch.equal(load_encoder(made, trust_remote_code=True)(pixels()), encoder(pixels()))
     weights.rename(folder / "model.safetensors")
+
+
+def test_every_command_that_reads_an_encoder_takes_the_word(encoder, tmp_path):
+    import evaluate
+
+    made = export_encoder(encoder, tmp_path / "encoder")
+    screen = write_screen(tmp_path / "screen", screen_rows()[:2])
+    export = ["export", str(made), "--to", str(tmp_path / "copied")]
+    for command in (
+        export,
+        ["attention", str(made), str(screen / "load_data.csv"), "--out", str(tmp_path / "a.png")],
+        ["query", str(made), "--profiles", str(tmp_path / "p.parquet"), "--text", "DMSO"],
+    ):
+        told = CliRunner().invoke(app, [*command, "--trust-remote-code"])
+        assert "needs code of its own" not in told.output
+        assert told.exit_code != 2, told.output  # an option it knows
+    assert encoder_hash(load_encoder(tmp_path / "copied", trust_remote_code=True)) == encoder_hash(encoder)
+    untold = CliRunner().invoke(app, [*export[:-1], str(tmp_path / "other")])
+    assert untold.exit_code == 1
+    assert "--trust-remote-code" in untold.stderr
+    with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        configs = [
+            hydra.compose(
+                "evaluate", evaluate.as_keys([f"encoder={made}", f"dataset={screen}", f"trust_remote_code={word}"])
+            )
+            for word in ("true", "false")
+        ]
+    assert len(evaluate.read(configs[0])) == 2
+    with pytest.raises(ValueError, match="needs code of its own"):
+        evaluate.read(configs[1])
+
+
+@pytest.mark.parametrize("kind", ["AutoConfig", "AutoModel", "AutoImageProcessor"])
+def test_code_of_another_repository_is_refused(kind, tmp_path):
+    """A revision pins what is in the repository itself."""
+    folder = write_model(tmp_path / "model", "RGBModel")
+    name = "preprocessor_config.json" if kind == "AutoImageProcessor" else "config.json"
+    config = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    config.setdefault("auto_map", {})[kind] = "other/repository--code_of_test.Anything"
+    (folder / name).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"code of another repository \(other/repository--code_of_test"):
+        create_encoder("per_channel", backbone=f"hf:{folder}", image_size=32, trust_remote_code=True)
 
 
 def test_what_cannot_be_built_is_named(tmp_path):

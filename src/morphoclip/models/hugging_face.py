@@ -8,6 +8,12 @@ from typing import Any
 from torch import nn
 
 WEIGHTS = "model.safetensors"
+RUN = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoImageProcessor",
+    "AutoFeatureExtractor",
+)  # what an encoder may run of an auto_map
 
 
 def vision_model(
@@ -35,8 +41,8 @@ def vision_model(
         where code of its own ran the commit that was found.
 
     Raises:
-        ValueError: the model needs code of its own and the caller did not say `trust_remote_code`, or its weights do not
-            fit that code.
+        ValueError: the model needs code of its own and the caller did not say `trust_remote_code`, that code is of
+            another repository, which `revision` would not pin, or the weights do not fit it.
         OSError: no such model, or one with code of its own has no model.safetensors.
     """
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig
@@ -46,8 +52,8 @@ def vision_model(
     if code and not trust_remote_code and (architecture or known.get("model_type") not in CONFIG_MAPPING):
         raise ValueError(
             f"hf:{path} needs code of its own ({', '.join(sorted(set(code.values())))}), which would run on this machine. "
-            "Read it; to run it say trust_remote_code=True (--trust-remote-code), with revision=<commit> (--revision) so "
-            "that it stays what you read"
+            "Read it; to run it say trust_remote_code=True (--trust-remote-code, of evaluate.py trust_remote_code=true); name it "
+            "with revision=<commit> (--revision) so that it stays what you read"
         )
     if code and trust_remote_code:
         model, revision = _with_own_code(path, pretrained, architecture, revision)
@@ -70,10 +76,11 @@ def _with_own_code(
     path: str, pretrained: bool, architecture: Mapping[str, Any] | None, revision: str | None
 ) -> tuple[nn.Module, str | None]:
     from safetensors.torch import load_model
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
     from transformers.utils import cached_file
 
+    _refuse_code_of_others(path, PretrainedConfig.get_config_dict(path, revision=revision)[0], architecture or {})
     config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=True)
     revision = getattr(config, "_commit_hash", None) or revision
     if architecture is not None:
@@ -91,11 +98,30 @@ def _with_own_code(
     return model, revision
 
 
+def _refuse_code_of_others(path: str, *settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where settings name code of another repository, `owner/name--module.Class`."""
+    for kind, named in (pair for known in settings for pair in known.get("auto_map", {}).items()):
+        for where in [named] if isinstance(named, str) else named:
+            home, separator, _ = (where or "").rpartition("--")
+            if kind in RUN and separator and home != path:
+                raise ValueError(
+                    f"hf:{path} runs code of another repository ({where}), which no revision of its own pins: copy both "
+                    "into one folder, name the code there without a repository, and give that folder"
+                )
+
+
 def rgb_statistics(path: str, revision: str | None = None, trust_remote_code: bool = False):
-    """(mean, deviation) of the RGB images a model expects; None where its folder has no image processor."""
-    from transformers import AutoImageProcessor
+    """(mean, deviation) of the RGB images a model expects; None where its folder has no image processor.
+
+    Raises:
+        ValueError: its code is of another repository, see `vision_model`.
+    """
+    from transformers import AutoImageProcessor, ImageProcessingMixin, PretrainedConfig
 
     try:
+        if trust_remote_code:
+            known = (ImageProcessingMixin.get_image_processor_dict, PretrainedConfig.get_config_dict)
+            _refuse_code_of_others(path, *(read(path, revision=revision)[0] for read in known))
         processor = AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except OSError:
         return None

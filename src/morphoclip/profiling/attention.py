@@ -112,8 +112,9 @@ def draw_attention(
     well: str | None = None,
     site: str | None = None,
     block: int = -1,
+    trust_remote_code: bool = False,
 ) -> Path:
-    """What `morphoclip attention` does: the picture of one field to a PNG file.
+    """What `morphoclip attention` does: the picture of one field to a PNG file; `trust_remote_code` as `load_encoder`'s.
 
     Raises:
         ValueError: before anything is computed, of another file than a PNG, a folder for a table, an encoder or a block
@@ -129,7 +130,7 @@ def draw_attention(
             f"{load_data} is a folder, and attention is drawn on a field: give the load_data.csv that lists its images "
             "(dataset folders hold crops)"
         )
-    encoder = load_encoder(source)
+    encoder = load_encoder(source, trust_remote_code=trust_remote_code)
     check_attention(encoder, block)
     asked = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
     field = find_field(load_data, encoder, {column: value for column, value in asked.items() if value is not None})

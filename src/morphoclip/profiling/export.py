@@ -33,6 +33,7 @@ def export_encoder(
     formats: Sequence[str] = (),
     *,
     trained_on: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Write an encoder folder: config.json, model.safetensors and a model card.
 
@@ -47,10 +48,11 @@ def export_encoder(
         formats: other formats beside it; none exists yet.
         trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
             caller wants on record (`git_commit`, …). Default: the source's own `trained_on`, if it has one.
+        trust_remote_code: to read the source, see `load_encoder`.
 
     Raises:
         FileExistsError: `to` exists and is not empty.
-        ValueError: unknown format, or a source without an encoder.
+        ValueError: unknown format, a source without an encoder, or as `load_encoder`.
     """
     if unknown := set(formats) - set(FORMATS):
         raise ValueError(f"unknown export formats {sorted(unknown)}; known beside safetensors: {list(FORMATS)}")
@@ -65,7 +67,7 @@ def export_encoder(
             raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
     else:
         source = local_source(source)
-        encoder = load_encoder(source)
+        encoder = load_encoder(source, trust_remote_code=trust_remote_code)
         known, method = encoder.trained_on, encoder.trained_on.get("method")
     config = {
         "format_version": FORMAT_VERSION,
@@ -181,7 +183,7 @@ def check_made_by(encoder: nn.Module, path: str | Path) -> list[str]:
             raise ValueError(f"{table} was normalised, which leaves the joint space: give {known.get('profiles')}")
         elif known.get("encoder_sha256") != own:
             raise ValueError(
-                f"{table} was made by another encoder ({str(known.get('encoder_sha256'))[:12]}, this run's is {own[:12]}), "
+                f"{table} was made by another encoder ({str(known.get('encoder_sha256'))[:12]}, this one is {own[:12]}), "
                 "so its cosines to this one's prompts mean nothing: embed the images with this encoder"
             )
     return unsaid
@@ -201,7 +203,12 @@ def _fetch(source: str | Path, files: list[str]) -> Path:
         raise FileNotFoundError(f"no encoder folder, checkpoint or run folder at {source}")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(source), allow_patterns=files))
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=files))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"there is no {source} here (a mistyped path?), and as a Hugging Face repository it was not fetched: {error}"
+        ) from error
 
 
 def _add_towers(source: nn.Module | str | Path, folder: Path, encoder_sha256: str) -> None:
@@ -228,7 +235,9 @@ def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
         version, newer = config["format_version"], config["format_version"] > FORMAT_VERSION
         architecture, trained_on = dict(config["encoder"]), dict(config["trained_on"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} is not the config of an encoder folder: {error!r}") from error
+        raise ValueError(
+            f"{folder / CONFIG} is not the config of an encoder folder ({error!r}): copy or export it again"
+        ) from error
     if newer:
         raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
     if not (folder / WEIGHTS).is_file():
