@@ -11,13 +11,15 @@ import torch
 from typer.testing import CliRunner
 
 from morphoclip.cli import app
-from morphoclip.data import schema
+from morphoclip.data import ShardDataset, schema
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
 from morphoclip.methods.towers import describe
-from morphoclip.models import SmallTextEncoder
+from morphoclip.models import SmallTextEncoder, create_encoder
 from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
 from morphoclip.profiling.crop_attention import load_crop_pool
 from morphoclip.profiling.export import encoder_hash
+from morphoclip.profiling.features import write_features
+from tests.data.conftest import screen_rows, write_screen
 from tests.methods import tiny
 
 BERT_PROMPTS = ["CCO", "c1ccccc1", "cells treated with DMSO", "treated cells compound", None]
@@ -205,6 +207,60 @@ def test_weights_of_another_export_are_refused(weights, folder, tmp_path):
 def test_files_of_a_folder_are_read_by_the_same_people(folder):
     modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
     assert modes == {(folder / "config.json").stat().st_mode & 0o777}
+
+
+MADE_BY = {"name": "per_channel", "backbone": "resnet18", "revision": None}
+PLATES = {"fit_on": "negcon"}
+
+
+@pytest.mark.parametrize(
+    ("features", "line"),
+    [
+        (None, "morphoclip features ENCODER DATASET --out FEATURES"),
+        ({"encoder": {"name": "vit_demo"}}, "morphoclip features ENCODER DATASET --out FEATURES"),
+        (
+            {"encoder": MADE_BY, "standardised_by_plate": PLATES},
+            "morphoclip features timm:resnet18 DATASET --out FEATURES --standardise-by-plate",
+        ),
+        (
+            {"encoder": {"backbone": "hf:lab/model", "revision": "abc"}, "standardised_by_plate": None},
+            "morphoclip features hf:lab/model DATASET --out FEATURES --revision abc",
+        ),
+    ],
+)
+def test_the_card_of_an_encoder_of_features_says_how_they_are_made(features, line, tmp_path):
+    made = export_encoder(tiny.feature_clip(), tmp_path / "made", trained_on={"features": features})
+    card = (made / "README.md").read_text()
+    assert line in card.splitlines()
+    assert "crops, low, high" not in card
+    assert "morphoclip embed path/to/this/folder DATASET" not in card
+
+
+def test_the_code_of_a_card_runs(tmp_path, monkeypatch):
+    """Of an encoder of features, and of one of crops, on what they take."""
+    monkeypatch.chdir(tmp_path)
+    screen = ShardDataset(write_screen(tmp_path / "screen", screen_rows()[:3], size=16))
+    write_features(create_encoder("per_channel", backbone="resnet10t", image_size=32), screen, "FEATURES")
+    shape = tiny.FORMER | {"feature_dim": 512, "channels": list(screen.channels)}
+    low, high = map(torch.from_numpy, screen.intensities(range(4)))
+    crops = torch.from_numpy(screen.read(range(4)))
+    encoders = {
+        "features": tiny.feature_clip(encoder=shape),
+        "crops": tiny.clip(),
+    }
+    for name, method in encoders.items():
+        card = (export_encoder(method, tmp_path / name) / "README.md").read_text()
+        code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", name)
+        said = {"crops": crops, "low": low, "high": high}
+        exec(code, said)
+        assert len(said["profiles"]) == 3 if name == "features" else said["features"].shape == (4, 8)
+        commands = [line for line in card.splitlines() if line.startswith("morphoclip embed")]
+        assert commands
+        for line in commands:
+            source = "FEATURES" if name == "features" else "screen"
+            words = line.replace("path/to/this/folder", name).replace("DATASET", str(source)).split()[1:]
+            result = CliRunner().invoke(app, [*words, "--device", "cpu"])
+            assert result.exit_code == 0, result.output
 
 
 def cut(path: Path) -> None:
