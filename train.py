@@ -120,11 +120,11 @@ def fit(config: DictConfig):
     import pytorch_lightning as pl
 
     from morphoclip.data.enrichment import told
+    from morphoclip.data.features import FeatureDataModule
     from morphoclip.evaluation.provenance import commit
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.profiling.export import training_data
     from morphoclip.profiling.features import features_of_training
-    from morphoclip.run_scores import feature_dataset
     from morphoclip.training.run_folder import last_checkpoint
 
     pl.seed_everything(config.seed, verbose=False)
@@ -141,7 +141,7 @@ def fit(config: DictConfig):
     if checkpoint:
         print(f"going on from {checkpoint}")
     method.trained_on = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
-    if feature_dataset(loader) is not None:
+    if isinstance(loader, FeatureDataModule):
         method.trained_on["features"] = features_of_training(loader.roots)
     if config.perturbation:
         method.trained_on["prompts_tell"] = told(

@@ -47,7 +47,9 @@ def untrained(config: DictConfig, method, loader, crops: int = 1024):
     from morphoclip.models import FeatureEncoder, create_encoder
 
     torch.manual_seed(config.seed)
-    trusted = {key: True for key in ("trust_remote_code",) if config.encoder.get(key)}  # no encoder's config says it
+    trusted = (
+        {"trust_remote_code": True} if config.encoder.get("trust_remote_code") else {}
+    )  # no encoder's config says it
     encoder = create_encoder(**method.export_encoder().config, **trusted).train()
     for module in encoder.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

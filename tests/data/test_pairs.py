@@ -72,6 +72,7 @@ def test_a_share_of_the_pairs_is_one_crop_twice_evenly_over_the_ranks(mixture):
     for step in range(plan.steps):
         twice = np.equal(*plan.rows(0, step).T)
         assert twice.reshape(2, 4).sum(axis=1).tolist() == [1, 1]
+    assert np.equal(*Pairs(mixture, 10, 0, same_share=0.8).rows(0, 0).T).sum() == 8  # 1 - .8 falls short of .2
     np.testing.assert_array_equal(
         Pairs(mixture, 8, 0, same_share=1.0).rows(0, 0), Pairs(mixture, 8, 0, pair_scope="same").rows(0, 0)
     )

@@ -1,22 +1,19 @@
 """An encoder folder answers words by itself: moved away, with the run and the text model it came from gone."""
 
-import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from morphoclip.cli import app
-from morphoclip.data import ShardDataset, schema
+from morphoclip.data import ShardDataset
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
 from morphoclip.methods.towers import describe
 from morphoclip.models import SmallTextEncoder, create_encoder
-from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
-from morphoclip.profiling.crop_attention import load_crop_pool
+from morphoclip.profiling import export_encoder, load_encoder
 from morphoclip.profiling.export import encoder_hash
 from morphoclip.profiling.features import write_features
 from tests.data.conftest import screen_rows, write_screen
@@ -47,14 +44,6 @@ def settings(name: str, folder: Path) -> dict:
     return bert | ({"cache": str(folder / "cache")} if name == "frozen" else {})
 
 
-def trained(folder: Path, method):
-    """A run folder as train.py leaves it, and the method."""
-    run = tiny.trainer(2)
-    run.fit(method, tiny.loader(tiny.feature_bags()))
-    run.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-    return method.eval()
-
-
 @pytest.mark.parametrize("towers", ["morgan and small", "dosed", "frozen", "lora", "full", "graph"])
 @pytest.mark.parametrize("source", ["method", "checkpoint", "folder"])
 def test_a_folder_moved_away_answers_as_the_run_did(towers, source, tmp_path):
@@ -62,7 +51,7 @@ def test_a_folder_moved_away_answers_as_the_run_did(towers, source, tmp_path):
         extra = {"lora": "peft", "graph": "chemprop"}[towers]
         pytest.importorskip(extra, reason=f"the {extra} extra is not installed")
     (tmp_path / "there").mkdir()
-    method = trained(tmp_path / "there/run", tiny.feature_clip(**settings(towers, tmp_path / "there")))
+    method = tiny.trained(tmp_path / "there/run", tiny.feature_clip(**settings(towers, tmp_path / "there")))
     made = export_encoder(method if source == "method" else tmp_path / "there/run", tmp_path / "there/run/encoder")
     if source == "folder":
         made = export_encoder(made, tmp_path / "there/copied")
@@ -91,25 +80,10 @@ def test_a_folder_moved_away_answers_as_the_run_did(towers, source, tmp_path):
 
 
 def test_a_run_is_asked_without_its_text_model(tmp_path):
-    method = trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
+    method = tiny.trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
     expected = embed_query(method, "cells treated with DMSO", None)
     shutil.rmtree(tmp_path / "bert")
     assert torch.equal(embed_query(load_clip(tmp_path / "run"), "cells treated with DMSO", None), expected)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """An encoder folder of a trained method, and a profile table it made."""
-    torch.manual_seed(0)
-    method = trained(tmp_path / "run", tiny.feature_clip())
-    made = export_encoder(tmp_path / "run", tmp_path / "away")
-    rng = np.random.default_rng(0)
-    names = [f"embedding_{i:04d}" for i in range(method.encoder.embed_dim)]
-    table = pd.DataFrame(rng.normal(size=(4, len(names))), columns=names)
-    wells = {schema.PLATE: ["P1", "P1", "P2", "P2"], schema.WELL: ["A01", "A02"] * 2, schema.PERTURBATION: list("abab")}
-    table = pd.concat([pd.DataFrame(wells | {schema.MODALITY: "compound"}), table], axis=1)
-    write_profiles(table, tmp_path / "p.parquet", encoder_provenance(load_encoder(made)))
-    return made
 
 
 def query(source, tmp_path, *words):
@@ -164,44 +138,6 @@ def test_the_encoder_of_an_older_run_is_asked_by_its_checkpoint(folder, tmp_path
     old = export_encoder(tmp_path / "run", tmp_path / "run/encoder")
     assert not (old / "towers").exists()
     assert torch.equal(embed_query(load_clip(old), "loss of PLK1", None), expected)
-
-
-def test_towers_and_encoder_belong_together(folder, tmp_path):
-    torch.manual_seed(5)
-    other = export_encoder(tiny.clip(embed_dim=4), tmp_path / "other")
-    shutil.rmtree(other / "towers")
-    shutil.copytree(folder / "towers", other / "towers")
-    with pytest.raises(ValueError, match="trained with another encoder"):
-        load_clip(other)
-    (folder / "towers/model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"towers/model\.safetensors is not there: export the run again"):
-        load_clip(folder)
-
-
-@pytest.mark.parametrize("weights", ["model.safetensors", "towers/model.safetensors"])
-def test_weights_of_another_export_are_refused(weights, folder, tmp_path):
-    """Of the same shapes, so that only their sha256 tells."""
-    from safetensors.torch import load_file, save_file
-
-    reads = load_clip if weights.startswith("towers") else load_encoder
-    reads(folder)
-    tensors = load_file(folder / weights)
-    save_file({name: v + 1 if v.is_floating_point() else v for name, v in tensors.items()}, folder / weights)
-    with pytest.raises(ValueError, match=rf"{weights} is not what .*config\.json was written with.*mixes two exports"):
-        reads(folder)
-    with pytest.raises(ValueError, match="mixes two exports"):
-        export_encoder(folder, tmp_path / "copied")
-    asked = ["query", str(folder), "--profiles", str(tmp_path / "p.parquet"), "--text", "loss of PLK1"]
-    result = CliRunner().invoke(app, asked)
-    assert result.exit_code == 1
-    assert "mixes two exports" in result.stderr
-    config = json.loads((folder / weights).with_name("config.json").read_text())
-    del config["sha256"]  # as folders of older versions
-    (folder / weights).with_name("config.json").write_text(json.dumps(config))
-    if weights.startswith("towers"):
-        load_clip(folder)
-    else:
-        load_encoder(folder)
 
 
 def test_files_of_a_folder_are_read_by_the_same_people(folder):
@@ -263,149 +199,10 @@ def test_the_code_of_a_card_runs(tmp_path, monkeypatch):
             assert result.exit_code == 0, result.output
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def edit(change):
-    def damage(path: Path) -> None:
-        config = json.loads(path.read_text())
-        change(config)
-        path.write_text(json.dumps(config))
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("model.safetensors", cut),
-        ("crop_pool.safetensors", cut),
-        ("crop_pool.safetensors", lambda path: shutil.copyfile(path.with_name("model.safetensors"), path)),
-        ("config.json", cut),
-        ("config.json", lambda path: path.write_bytes(b"\xff\xfe\x00")),
-        ("config.json", lambda path: path.write_text("[1, 2]")),
-        ("config.json", edit(lambda config: config.update(format_version="new"))),
-        ("config.json", edit(lambda config: config.update(encoder=None))),
-        ("config.json", edit(lambda config: config.pop("trained_on"))),
-        ("config.json", edit(lambda config: config["encoder"].pop("name"))),
-        ("config.json", edit(lambda config: config["encoder"].update(heads="two"))),
-        ("config.json", edit(lambda config: config["encoder"].update(heads=5))),
-        ("towers/model.safetensors", cut),
-        ("towers/config.json", cut),
-        ("towers/config.json", edit(lambda config: config.update(conditions=None))),
-        ("towers/config.json", edit(lambda config: config["conditions"].pop("text"))),
-        ("towers/config.json", edit(lambda config: config["conditions"].pop("prompts"))),
-        ("towers/config.json", edit(lambda config: config["conditions"].update(text=3))),
-        ("towers/config.json", edit(lambda config: config["conditions"].update(more=3))),
-        ("towers/config.json", edit(lambda config: config["conditions"]["text"]["towers"][0].pop("tower"))),
-        (
-            "towers/config.json",
-            edit(lambda config: config["conditions"]["text"]["towers"][0]["tower"].update(depth=0.5)),
-        ),
-        ("towers/config.json", edit(lambda config: config["state"].update(dict.fromkeys(config["state"], "{}")))),
-        ("towers/config.json", edit(lambda config: config.update(state={}))),
-        ("towers/0/tokenizer.json", cut),
-        ("towers/0/tokenizer.json", Path.unlink),
-        ("towers/0/config.json", cut),
-        ("towers/0/config.json", Path.unlink),
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_a_damaged_folder_is_an_error_in_a_line(name, damage, tmp_path):
-    text = tiny.TEXT
-    if "/0/" in name:
-        text = {
-            "_target_": "morphoclip.models.HuggingFaceTextEncoder",
-            "name_or_path": str(tiny.save_bert(tmp_path / "b")),
-        }
-    folder = export_encoder(tiny.clip(text=text), tmp_path / "away")
-    damage(folder / name)
-
-    def read():
-        load_clip(folder)
-        load_encoder(folder)
-        load_crop_pool(folder)
-
-    with pytest.raises(
-        ValueError, match=r"damaged or not what morphoclip wrote: copy or export|is not the config of"
-    ) as e:
-        read()
-    assert str(folder) in str(e.value)
-
-
-@pytest.mark.parametrize(
-    "tower",
-    [
-        {"_target_": "os.system", "command": "touch harmed"},
-        {"_target_": "morphoclip.models.create_encoder", "name": "per_channel", "trust_remote_code": True},
-        {"_target_": "morphoclip.models.MorganEncoder", "bits": "${oc.create:{_target_: os.system, command: true}}"},
-    ],
-)
-def test_a_folder_names_no_code_to_run(tower, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = folder / "towers/config.json"
-    config = json.loads(path.read_text())
-    config["conditions"]["text"]["towers"][0]["tower"] = tower
-    path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="no tower of this package, so it is not run"):
-        load_clip(folder)
-    assert not (tmp_path / "harmed").exists()
-
-
-def changed(checkpoint: Path, change) -> None:
-    saved = torch.load(checkpoint, weights_only=True)
-    change(saved)
-    torch.save(saved, checkpoint)
-
-
-@pytest.mark.parametrize("name", ["../outside", "0/../../../outside", "{}/outside", ""])
-def test_a_checkpoint_writes_into_its_own_folder_alone(name, folder, tmp_path):
-    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
-    name = name.format(tmp_path)
-    changed(checkpoint, lambda saved: saved["towers"]["files"].update({name: b"harm"}))
-    before = set(tmp_path.iterdir())
-    for attempt in (load_clip, lambda source: export_encoder(source, tmp_path / "new/encoder")):
-        with pytest.raises(ValueError, match="outside the folder of its towers") as caught:
-            attempt(checkpoint)
-        assert str(checkpoint) in str(caught.value)
-        assert repr(name) in str(caught.value)
-    assert set(tmp_path.iterdir()) - before <= {tmp_path / "new"}
-    assert not list((tmp_path / "new").rglob("outside"))
-
-
-@pytest.mark.parametrize("part", ["loss", "optimizer", "encoder", "text", "dose"])
-@pytest.mark.parametrize("asked", ["run", "run/encoder"])
-def test_an_older_checkpoint_runs_nothing_that_it_names(part, asked, folder, tmp_path):
-    """Without a description of its towers, those are built of its hyperparameters, and nothing else is."""
-    expected = embed_query(load_clip(folder), "loss of PLK1", None)
-    harm = {"_target_": "pathlib.Path.write_text", "self": {"_target_": "pathlib.Path", "_args_": [f"{tmp_path}/harm"]}}
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "code_of_it.py").write_text(f"open({str(tmp_path / 'harm')!r}, 'w')\n")
-    where = {"AutoConfig": "code_of_it.Config", "AutoModel": "code_of_it.Model"}
-    (model / "config.json").write_text(json.dumps({"model_type": "unheard_of", "auto_map": where}))
-    own_code = {"name": "per_channel", "backbone": f"hf:{model}", "pretrained": True, "trust_remote_code": True}
-
-    def change(saved):
-        del saved["towers"]
-        saved["hyper_parameters"][part] = own_code if part == "encoder" else {**harm, "data": "done"}
-
-    changed(tmp_path / "run/checkpoints/last.ckpt", change)
-    shutil.copytree(folder, tmp_path / "run/encoder")
-    shutil.rmtree(tmp_path / "run/encoder/towers")
-    if part in ("text", "dose"):
-        with pytest.raises(ValueError, match=r"names 'pathlib\.Path.*so it is not run"):
-            load_clip(tmp_path / asked)
-    else:
-        assert torch.equal(embed_query(load_clip(tmp_path / asked), "loss of PLK1", None), expected)
-    assert not (tmp_path / "harm").exists()
-
-
 def test_an_older_run_finds_its_text_model_by_name(tmp_path):
-    method = trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
+    method = tiny.trained(tmp_path / "run", tiny.feature_clip(**with_bert(tiny.save_bert(tmp_path / "bert"))))
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
-    changed(checkpoint, lambda saved: saved.pop("towers"))
+    tiny.changed(checkpoint, lambda saved: saved.pop("towers"))
     expected = embed_query(method, "cells treated with DMSO", None)
     assert torch.equal(embed_query(load_clip(checkpoint), "cells treated with DMSO", None), expected)
     shutil.rmtree(tmp_path / "bert")
@@ -415,7 +212,7 @@ def test_an_older_run_finds_its_text_model_by_name(tmp_path):
 
 def test_a_prompt_is_never_a_setting(tmp_path):
     prompts = ["CCO", "c1ccccc1", "${oc.create:{_target_: os.getcwd}}", "${oc.env:HOME}", None]
-    trained(tmp_path / "run", tiny.feature_clip(prompts=prompts))
+    tiny.trained(tmp_path / "run", tiny.feature_clip(prompts=prompts))
     away = load_clip(export_encoder(tmp_path / "run", tmp_path / "away"))
     assert {prompt for prompt, _, _ in away.conditions.distinct} == set(prompts[:4])
 
@@ -426,7 +223,7 @@ class OwnTower(SmallTextEncoder):
 
 def test_towers_of_the_users_own_stay_in_the_run(tmp_path):
     own = {**tiny.TEXT, "_target_": f"{__name__}.OwnTower"}
-    method = trained(tmp_path / "run", tiny.feature_clip(text=own, modalities=None))
+    method = tiny.trained(tmp_path / "run", tiny.feature_clip(text=own, modalities=None))
     assert describe(method.conditions) is None
     expected = embed_query(method, "loss of PLK1", None)
     with pytest.raises(ValueError, match=r"OwnTower', which is no tower of this package.*load_clip\(RUN, allow="):

@@ -173,3 +173,18 @@ def save_bert(folder: Path) -> Path:
     config = BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+def trained(folder: Path, method):
+    """A run folder as train.py leaves it, and the method."""
+    run = trainer(2)
+    run.fit(method, loader(feature_bags()))
+    run.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+    return method.eval()
+
+
+def changed(checkpoint: Path, change) -> None:
+    """Write a checkpoint again with a change to what it holds."""
+    saved = torch.load(checkpoint, weights_only=True)
+    change(saved)
+    torch.save(saved, checkpoint)

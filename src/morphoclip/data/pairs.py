@@ -94,7 +94,8 @@ class Pairs:
         controls = rng.choice(self._controls, self._control_pairs, replace=False)
         first = rng.permutation(np.concatenate([treated, controls]))
         second = first.copy()
-        apart = np.diff(np.floor(np.arange(len(first) + 1) * (1 - self.same_share))) > 0  # evenly over the ranks
+        across = round((1 - self.same_share) * len(first))
+        apart = np.diff(np.arange(len(first) + 1) * across // len(first)) > 0  # evenly over the ranks
         for pair in np.flatnonzero(apart):
             second[pair] = self._wells.partner(first[pair], self.different_position, rng)
         return np.stack([first, second], axis=1)
