@@ -14,22 +14,22 @@ import hydra
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from morphoclip import configs_dir, profiling
-from morphoclip.data import ShardDataset, schema
-from morphoclip.data.annotations import annotate, read_annotations, with_canonical_ids
+from morphoclip import configs_dir, profiling, schema
+from morphoclip.data import ShardDataset
+from morphoclip.data.metadata.annotations import annotate, read_annotations, with_canonical_ids
 from morphoclip.evaluation import Protocol, ScoreCard, compare, score, write_report
-from morphoclip.evaluation.alarms import shuffled_labels
-from morphoclip.evaluation.batch_effects import batch_scores_by_step
-from morphoclip.evaluation.battery import BATTERY
-from morphoclip.evaluation.heat_maps import consensus_heat_maps
-from morphoclip.evaluation.leaks import mark_leaks, seen_perturbations
-from morphoclip.evaluation.nearest import Gallery, galleries, nearest_wells
-from morphoclip.evaluation.protocol import absent_pairs, absent_sets, plate_sets
-from morphoclip.evaluation.provenance import environment, file_hashes
-from morphoclip.evaluation.published import beside_published
-from morphoclip.evaluation.report import umap_coordinates
-from morphoclip.evaluation.sweep import count_pipelines, sweep, write_sweep_report
-from morphoclip.evaluation.tables import join_profiles, normalized_folds, profile_paths
+from morphoclip.evaluation.card.alarms import shuffled_labels
+from morphoclip.evaluation.card.published import beside_published
+from morphoclip.evaluation.measures.batch_effects import batch_scores_by_step
+from morphoclip.evaluation.measures.battery import BATTERY
+from morphoclip.evaluation.report.heat_maps import consensus_heat_maps
+from morphoclip.evaluation.report.nearest import Gallery, galleries, nearest_wells
+from morphoclip.evaluation.report.provenance import environment, file_hashes
+from morphoclip.evaluation.report.report import umap_coordinates
+from morphoclip.evaluation.report.sweep import count_pipelines, sweep, write_sweep_report
+from morphoclip.evaluation.tasks.leaks import mark_leaks, seen_perturbations
+from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets, plate_sets
+from morphoclip.evaluation.tasks.tables import join_profiles, normalized_folds, profile_paths
 from morphoclip.profiling.contact_sheet import well_pictures
 
 EMBEDDING = "embedding_"

@@ -18,8 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from morphoclip import configs_dir
-from morphoclip.data import schema
+from morphoclip import configs_dir, schema
 
 
 @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="train")
@@ -48,7 +47,7 @@ def run(config: DictConfig) -> Path:
 
         dist.barrier()
     if config.get("rotation"):
-        from morphoclip.rotation import run_rotation
+        from morphoclip.experiment.rotation import run_rotation
 
         return run_rotation(config, Path(config.folder), fit_turn)
     method, loader = fit(config)
@@ -60,11 +59,11 @@ def run(config: DictConfig) -> Path:
 def prepare_data(data: DictConfig) -> None:
     """Make what is not there yet: the simulated screen, its dataset, the split. Finished parts are reused."""
     from morphoclip.data import ShardDataset
-    from morphoclip.data.prepare import prepare_dataset
-    from morphoclip.data.simulation import simulate_screen
-    from morphoclip.data.sources import read_load_data
-    from morphoclip.data.splits import write_splits
-    from morphoclip.run_scores import held_out
+    from morphoclip.data.shards.split_files import write_splits
+    from morphoclip.experiment.run_scores import held_out
+    from morphoclip.preparation.prepare import prepare_dataset
+    from morphoclip.preparation.sources import read_load_data
+    from morphoclip.simulation import simulate_screen
 
     if "screen" in data:
         screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
@@ -119,11 +118,11 @@ def fit(config: DictConfig):
     """Train, from the run's last checkpoint if there is one; (method, data module)."""
     import pytorch_lightning as pl
 
-    from morphoclip.data.enrichment import told
-    from morphoclip.data.features import FeatureDataModule
-    from morphoclip.evaluation.provenance import commit
+    from morphoclip.data.loading.features import FeatureDataModule
+    from morphoclip.data.metadata.enrichment import told
+    from morphoclip.evaluation.report.provenance import commit
+    from morphoclip.export.provenance import training_data
     from morphoclip.methods.parameters import described, parameter_counts
-    from morphoclip.profiling.export import training_data
     from morphoclip.profiling.features import features_of_training
     from morphoclip.training.run_folder import last_checkpoint
 
@@ -171,7 +170,7 @@ def fit_turn(config: DictConfig, loader, watch):
 
 def build_method(config: DictConfig, loader):
     """The method, on the statistics of the training split and, with a text or molecule tower, its prompts."""
-    from morphoclip.data.features import PROFILE
+    from morphoclip.data.loading.features import PROFILE
     from morphoclip.models.features import FEATURE_ENCODERS
 
     dataset = loader.mixture.datasets[0]
@@ -195,7 +194,7 @@ def build_method(config: DictConfig, loader):
 
 def described_conditions(data: DictConfig, table):
     """The conditions with what the tables of `data.enrich` ({path, key, source, licence} each) say of them."""
-    from morphoclip.data.enrichment import enrich
+    from morphoclip.data.metadata.enrichment import enrich
 
     for more in data.get("enrich") or []:
         table = enrich(table, **more)
@@ -207,11 +206,12 @@ def finish(config: DictConfig, method, loader) -> None:
     import shutil
     from functools import partial
 
-    from morphoclip import run_scores
+    from morphoclip.experiment import run_scores
+    from morphoclip.experiment.run_report import print_scores, run_report
+    from morphoclip.experiment.run_scores import TRAINED, UNTRAINED
+    from morphoclip.export.crop_pool import attends
     from morphoclip.profiling import export_encoder, load_encoder
-    from morphoclip.profiling.crop_attention import attends, crop_attention
-    from morphoclip.run_report import print_scores, run_report
-    from morphoclip.run_scores import TRAINED, UNTRAINED
+    from morphoclip.profiling.crop_attention import crop_attention
 
     folder = Path(config.folder)
     shutil.rmtree(folder / "encoder", ignore_errors=True)  # of an earlier, shorter start of this run

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from morphoclip.data.simulation import ScreenConfig, compounds
-from morphoclip.data.simulation.compounds import DRUGS, GENES, Drug, drugs_of
-from morphoclip.data.splits import uniform
+from morphoclip.data.splits.holdout import uniform
+from morphoclip.simulation import ScreenConfig, compounds
+from morphoclip.simulation.compounds import DRUGS, GENES, Drug, drugs_of
 
 SUBSTITUENTS = {"F": "F", "Cl": "Cl", "methyl": "C", "methoxy": "OC"}
 

@@ -36,9 +36,10 @@ import train
 from benchmarks import unseen_retrieval
 from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
-from morphoclip import configs_dir, run_scores
-from morphoclip.data import ShardDataset, schema
-from morphoclip.evaluation.intervals import cluster_interval, compare
+from morphoclip import configs_dir, schema
+from morphoclip.data import ShardDataset
+from morphoclip.evaluation.ranking.intervals import cluster_interval, compare
+from morphoclip.experiment import run_scores
 from morphoclip.models.classical import CHANNELS, ClassicalFeatures
 
 TASKS = ("sister", "compound_gene")
@@ -131,8 +132,8 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
 
 def prepare(data: DictConfig) -> None:
     """The screen, its crops, their features and the split, as far as they are not there."""
-    from morphoclip.data.simulation import simulate_screen
     from morphoclip.profiling.features import standardise_by_plate, write_features
+    from morphoclip.simulation import simulate_screen
 
     folder = Path(data.folder)
     if not (folder / "features").is_dir():

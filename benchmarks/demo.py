@@ -29,8 +29,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from morphoclip import configs_dir, run_scores
+from morphoclip import configs_dir
 from morphoclip.evaluation import ScoreCard, compare
+from morphoclip.experiment import run_scores
 
 TASKS = ("sister", "compound_gene")
 BAR = 0.10

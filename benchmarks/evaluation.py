@@ -51,10 +51,10 @@ def all_to_all() -> dict[str, float]:
 
 
 def exchange() -> dict[str, float]:
-    from morphoclip.data.annotations import annotate
-    from morphoclip.evaluation.exchange import exchange_questions
-    from morphoclip.evaluation.protocol import Protocol, plate_sets
-    from morphoclip.evaluation.tasks import replicate
+    from morphoclip.data.metadata.annotations import annotate
+    from morphoclip.evaluation.ranking.exchange import exchange_questions
+    from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
+    from morphoclip.evaluation.tasks.questions import replicate
 
     files = sorted((REAL / "profiles").glob("*.csv.gz"))
     table = annotate(pd.concat([pd.read_csv(f) for f in files], ignore_index=True), REAL / "metadata")

@@ -27,14 +27,16 @@ import torch
 import webdataset
 
 from benchmarks.demo import machine
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.codecs import CODECS
-from morphoclip.data.fields import describe_field, read_field
-from morphoclip.data.loader import Loader
-from morphoclip.data.mixture import Mixture
-from morphoclip.data.samplers import EpochSampler, Uniform
-from morphoclip.data.shards import EncodedCrop, encode_crop
-from morphoclip.data.sources import find_images, path_columns
+from morphoclip import schema
+from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.data.loading.loader import Loader
+from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.sampling.samplers import EpochSampler, Uniform
+from morphoclip.data.shards.codecs import CODECS
+from morphoclip.data.shards.intensities import describe_field
+from morphoclip.data.shards.writer import EncodedCrop, encode_crop
+from morphoclip.preparation.fields import read_field
+from morphoclip.preparation.sources import find_images, path_columns
 
 SIZE = 224
 BATCH = 64

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.demo import machine
-from morphoclip.data.simulation import ScreenConfig, simulate_screen
+from morphoclip.simulation import ScreenConfig, simulate_screen
 
 BAR = 10.0
 SCREEN = ScreenConfig(compound_plates=(1,), crispr_plates=(0,), orf_plates=(0,))

@@ -42,11 +42,12 @@ from omegaconf import DictConfig, OmegaConf
 import train
 from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
-from morphoclip import configs_dir, run_scores
+from morphoclip import configs_dir
 from morphoclip.data import ShardDataset
-from morphoclip.data.simulation import simulate_screen
-from morphoclip.data.splits import write_splits
+from morphoclip.data.shards.split_files import write_splits
 from morphoclip.evaluation import compare
+from morphoclip.experiment import run_scores
+from morphoclip.simulation import simulate_screen
 
 TASK = "replicate"
 BAR_S = 1200

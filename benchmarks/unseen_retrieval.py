@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from morphoclip.data import PerturbationTable, schema
-from morphoclip.evaluation.controls import morgan_fingerprint
-from morphoclip.evaluation.retrieval import recall_at_k
-from morphoclip.evaluation.similarity import unit_rows
+from morphoclip import schema
+from morphoclip.data import PerturbationTable
+from morphoclip.evaluation.measures.retrieval import recall_at_k
+from morphoclip.evaluation.ranking.similarity import unit_rows
+from morphoclip.evaluation.tasks.controls import morgan_fingerprint
 from morphoclip.profiling import consensus
 
 KS = (1, 5, 10)

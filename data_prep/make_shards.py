@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from morphoclip.data.codecs import CODECS
-from morphoclip.data.crops import MODES
-from morphoclip.data.prepare import prepare_dataset
-from morphoclip.data.sources import JUMP_CHANNELS, find_images, read_load_data
+from morphoclip.data.shards.codecs import CODECS
+from morphoclip.preparation.crops import MODES
+from morphoclip.preparation.prepare import prepare_dataset
+from morphoclip.preparation.sources import JUMP_CHANNELS, find_images, read_load_data
 
 EPILOG = """examples:
   one folder of PerkinElmer images a plate:

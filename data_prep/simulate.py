@@ -7,8 +7,8 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from morphoclip.data.simulation import ScreenConfig, simulate_screen
-from morphoclip.data.simulation.layout import plan
+from morphoclip.simulation import ScreenConfig, simulate_screen
+from morphoclip.simulation.layout import plan
 
 
 def main(arguments: list[str] | None = None) -> Path:

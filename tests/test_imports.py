@@ -1,77 +1,115 @@
-"""The arrows of the design: which room may import which. A new arrow is a decision, not an accident."""
+"""Which room may import which, and which libraries: the table of docs/architecture.md, for every file there is."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "morphoclip"
-ANYWHERE = {"batch", "distributed"}
+
+# The ground: what any room may import. Nothing of ours stands below it.
+GROUND = {"batch", "chemistry", "distributed", "files", "filters", "schema", "version"}
+# Room -> rooms (or parts of rooms) it may import besides the ground and its own files.
 MAY_IMPORT: dict[str, set[str]] = {
-    "batch": set(),
-    "distributed": set(),
     "losses": set(),
     "augment": set(),
     "models": set(),
-    "data": set(),
+    "data.metadata": set(),
+    "data.shards": {"data.metadata"},
+    "data.splits": {"data.metadata"},
+    "data.sampling": {"data.metadata", "data.shards", "data.splits"},
+    "data.loading": {"data.metadata", "data.shards", "data.splits", "data.sampling"},
+    "data": {"data.metadata", "data.shards", "data.splits", "data.sampling", "data.loading"},
+    "simulation": {"data"},
+    "preparation": {"data"},
     "training": {"losses"},
-    "methods": {"models", "losses", "augment", "training"},
-    "profiling": {"models", "data", "augment"},
-    "evaluation": {"data.schema"},  # the names of the columns, and nothing that loads an image
-    "screening": {"evaluation", "data.schema"},
-    "alignment": {"evaluation", "data.schema"},
-    "data_prep": {"data"},
+    "export": {"models"},
+    "methods": {"models", "losses", "augment", "training", "export"},
+    "profiling": {"export", "models", "data", "augment", "preparation"},
+    "evaluation.ranking": set(),
+    "evaluation.tasks": {"evaluation.ranking"},
+    "evaluation.measures": {"evaluation.ranking", "evaluation.tasks"},
+    "evaluation.card": {"evaluation.ranking", "evaluation.tasks", "evaluation.measures"},
+    "evaluation.report": {"evaluation.ranking", "evaluation.tasks", "evaluation.measures", "evaluation.card"},
+    "evaluation": {f"evaluation.{part}" for part in ("ranking", "tasks", "measures", "card", "report")},
+    "screening": {"evaluation"},
+}
+ABOVE = set(MAY_IMPORT) | GROUND | {""}  # '' is `morphoclip` itself: the folder of its configs
+MAY_IMPORT |= {
+    "experiment": ABOVE,
+    "cli": ABOVE | {"experiment"},
+    "data_prep": {"preparation", "simulation", "data.metadata"},
+    "train.py": {"experiment", "cli", ""},
+    "evaluate.py": {"experiment", "cli", ""},
+    "": {"export"},  # `morphoclip.load_encoder`
 }
 # Libraries a room may use besides the standard one. What is absent here is a decision too: no timm in evaluation.
 TABLES = {"numpy", "pandas", "scipy", "torch", "tqdm"}
+LAZY = {"lazy_loader"}
 LIBRARIES: dict[str, set[str]] = {
+    "": LAZY,
     "batch": {"torch"},
     "distributed": {"torch"},
+    "chemistry": {"rdkit", "numpy", "pandas"},
+    "files": set(),
+    "filters": {"torch"},
+    "version": set(),
+    "schema": {"numpy", "pandas"},
     "losses": {"torch"},
     "augment": {"torch"},
-    "models": {"torch", "timm", "transformers", "tokenizers", "rdkit", "numpy", "peft", "chemprop", "safetensors"},
-    "data": TABLES
-    | {
-        "pyarrow",
-        "numcodecs",
-        "fsspec",
-        "skimage",
-        "tifffile",
-        "imagecodecs",
-        "webdataset",
-        "rdkit",
-        "pytorch_lightning",
-        "typer",
-    },
-    "training": {"torch", "pytorch_lightning", "PIL"},
+    "models": {"torch", "timm", "transformers", "tokenizers", "numpy", "peft", "chemprop", "rdkit", "safetensors"} | LAZY,
+    "data": TABLES | {"pyarrow", "numcodecs", "fsspec", "webdataset", "pytorch_lightning", "tifffile", "imagecodecs", "skimage"} | LAZY,
+    "simulation": TABLES | {"tifffile", "imagecodecs", "skimage", "rdkit"} | LAZY,
+    "preparation": TABLES | {"fsspec", "tifffile", "imagecodecs", "skimage"} | LAZY,
+    "training": {"torch", "pytorch_lightning", "PIL", "numpy"},
     "methods": {"torch", "pytorch_lightning", "hydra"},
-    "profiling": TABLES | {"anndata", "harmonypy", "huggingface_hub", "safetensors", "PIL"},
-    "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL"},
+    "export": {"torch", "numpy", "safetensors", "huggingface_hub"} | LAZY,
+    "profiling": TABLES | {"anndata", "harmonypy", "safetensors", "PIL"} | LAZY,
+    "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL"} | LAZY,
     "screening": TABLES | {"sklearn", "statsmodels", "rdkit"},
-    "alignment": TABLES | {"sklearn"},
+    "experiment": TABLES | {"hydra", "omegaconf", "pytorch_lightning", "rich"},
+    "cli": {"typer", "click", "rich", "tqdm", "hydra", "omegaconf", "torch", "numpy"},
     "data_prep": set(),
-}
+    "train.py": set(),
+    "evaluate.py": set(),
+}  # fmt: skip
 HEAVY = {"transformers", "rdkit", "umap", "plotly", "matplotlib", "sklearn.manifold"}
 HEAVY_FREE = ["morphoclip", "morphoclip.data", "morphoclip.evaluation", "morphoclip.profiling", "morphoclip.models"]
 
-
-def modules() -> list[tuple[str, Path]]:
-    """(room, file) of every module; the package's own __init__, the command line and what runs and scores experiments may."""
-    found = []
-    for path in sorted(SOURCE.rglob("*.py")):
-        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if room not in {"__init__", "cli", "rotation", "run_report", "run_scores"}:
-            found.append((room, path))
-    return found + [("data_prep", path) for path in sorted((ROOT / "data_prep").glob("*.py"))]
+FILES = [
+    *sorted(SOURCE.rglob("*.py")),
+    *sorted((ROOT / "data_prep").glob("*.py")),
+    ROOT / "train.py",
+    ROOT / "evaluate.py",
+]
 
 
-def imported(path: Path) -> set[str]:
-    """Every module `path` imports anywhere in it, absolute."""
+def module_of(path: Path) -> str:
+    """Dotted name below `morphoclip` ('' is the package itself); of files outside, `data_prep` or the file's name."""
+    if SOURCE not in path.parents:
+        return "data_prep" if path.parent.name == "data_prep" else path.name
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+def room_of(module: str) -> str:
+    """The innermost room of the table that holds a module; the module's first part where none does."""
+    parts = module.split(".") if module.endswith(".py") is False else [module]
+    rooms = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((room for room in rooms if room in MAY_IMPORT or room in GROUND), parts[0])
+
+
+MODULES = {module_of(path): path for path in FILES if SOURCE in path.parents}
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Every name `path` imports anywhere in it (inside functions and for type checkers too), absolute and dotted."""
     package = path.relative_to(ROOT / "src" if SOURCE in path.parents else ROOT).parts[:-1]
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -81,29 +119,73 @@ def imported(path: Path) -> set[str]:
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             names |= {f"{module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
-@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
-def test_arrows(room: str, path: Path) -> None:
-    assert room in MAY_IMPORT, f"{room} is a room DESIGN §2 does not know"
+def own_imports(path: Path) -> set[str]:
+    """The modules of this package that `path` imports: `models.norm`, or `models` for a name of its __init__."""
+    found = set()
     for name in imported(path):
-        if not name.startswith("morphoclip."):
+        if name == "morphoclip" or name.startswith("morphoclip."):
+            target = name.removeprefix("morphoclip").removeprefix(".")
+            while target not in MODULES:
+                target = target.rpartition(".")[0]
+            found.add(target)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    module = module_of(path)
+    room = room_of(module)
+    assert room in MAY_IMPORT or room in GROUND, f"{path.name}: there is no room {room!r} in the table"
+    allowed = MAY_IMPORT.get(room, set()) | {room}
+    for target in own_imports(path):
+        if room in GROUND:
+            assert target in GROUND, f"{room} is ground and imports {target}"
             continue
-        target = name.removeprefix("morphoclip.")
-        allowed = MAY_IMPORT[room] | ANYWHERE | {room}
-        assert any(target == a or target.startswith(f"{a}.") for a in allowed), f"{path.name} imports {name}"
+        home = room_of(target)
+        inside = home in allowed or any(home.startswith(f"{room}.") for room in allowed if room)
+        assert home in GROUND or inside, f"{path.relative_to(ROOT)} ({room}) imports {target}"
 
 
-@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
-def test_libraries(room: str, path: Path) -> None:
-    outside = {n.split(".")[0] for n in imported(path)} - sys.stdlib_module_names - {"morphoclip", room}
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_uses_only_the_libraries_of_its_room(path: Path) -> None:
+    room = module_of(path).split(".")[0] if SOURCE in path.parents else room_of(module_of(path))
+    outside = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"morphoclip", "data_prep"}
+    assert "lightning" not in outside, "import pytorch_lightning as pl"
     assert outside <= LIBRARIES[room], f"{path.name} imports {outside - LIBRARIES[room]}, which {room} does without"
 
 
-@pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: getattr(value, "stem", value))
-def test_one_lightning(room: str, path: Path) -> None:
-    assert not {n for n in imported(path) if n.split(".")[0] == "lightning"}, "import pytorch_lightning as pl"
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module, and modules that import themselves."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names = sorted(graph)
+    row = {name: i for i, name in enumerate(names)}
+    arrows = np.zeros((len(names), len(names)), bool)
+    for name, targets in graph.items():
+        arrows[row[name], [row[t] for t in targets]] = True
+    _, component = connected_components(csr_matrix(arrows), directed=True, connection="strong")
+    groups: dict[int, list[str]] = {}
+    for name, number in zip(names, component, strict=True):
+        groups.setdefault(number, []).append(name)
+    return [group for group in groups.values() if len(group) > 1] + [[n] for n in names if n in graph[n]]
+
+
+def test_no_two_files_import_each_other() -> None:
+    assert circles({name: own_imports(path) for name, path in MODULES.items()}) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > 300}
+    assert not long
 
 
 def test_importing_the_rooms_leaves_heavy_libraries_alone() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__version__ = metadata.version("morphoclip")
+import lazy_loader
+
+from morphoclip.version import __version__
+
+if TYPE_CHECKING:
+    from morphoclip.export import load_encoder
+
 __all__ = ["__version__", "configs_dir", "load_encoder"]
+
+# torch and timm take seconds to import: only those who load an encoder pay for them.
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"export.load": ["load_encoder"]})
 
 
 def configs_dir() -> Path:
@@ -20,10 +29,3 @@ def configs_dir() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError(f"no configs beside {package.parents[1]} nor in {package}: reinstall morphoclip")
-
-
-def __getattr__(name: str):
-    # torch and timm take seconds to import: only those who load an encoder pay for them.
-    if name == "load_encoder":
-        return import_module("morphoclip.profiling").load_encoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 SHARED = Path(__file__).parents[2] / "../shared/data/cpjump1"
 
@@ -71,7 +71,7 @@ def make_screen() -> Callable[..., pd.DataFrame]:
 @pytest.fixture(scope="session")
 def cpjump1_simulated(cpjump1: Path) -> pd.DataFrame:
     """All wells of the 40 CPJUMP1 plates with simulated features."""
-    from morphoclip.data.annotations import annotate
+    from morphoclip.data.metadata.annotations import annotate
 
     wells = pd.read_csv(
         cpjump1 / "metadata" / "cpjump1_metadata.csv.gz", dtype=str, usecols=["Metadata_Plate", "Metadata_Well"]

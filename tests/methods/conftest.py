@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from morphoclip.data import schema
+from morphoclip import schema
 from morphoclip.profiling import encoder_provenance, export_encoder, load_encoder, write_profiles
 from tests.methods import tiny
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from morphoclip.data import CellDataModule, schema
-from tests.data.conftest import screen_rows, write_screen
+from morphoclip import schema
+from morphoclip.data import CellDataModule
+from tests.datasets import screen_rows, write_screen
 from tests.methods.tiny import ENCODER, METHODS, TWO_SIZES, trainer
 
 # What all ranks take together in a step, such that an epoch has three.

@@ -8,15 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from morphoclip.cli import app
+from morphoclip.cli.main import app
 from morphoclip.data import ShardDataset
+from morphoclip.export.provenance import encoder_hash
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
 from morphoclip.methods.towers import describe
 from morphoclip.models import SmallTextEncoder, create_encoder
 from morphoclip.profiling import export_encoder, load_encoder
-from morphoclip.profiling.export import encoder_hash
 from morphoclip.profiling.features import write_features
-from tests.data.conftest import screen_rows, write_screen
+from tests.datasets import screen_rows, write_screen
 from tests.methods import tiny
 
 BERT_PROMPTS = ["CCO", "c1ccccc1", "cells treated with DMSO", "treated cells compound", None]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from morphoclip.cli import app
+from morphoclip.cli.main import app
+from morphoclip.export.crop_pool import load_crop_pool
 from morphoclip.methods.query import embed_query, load_clip
 from morphoclip.profiling import export_encoder, load_encoder
-from morphoclip.profiling.crop_attention import load_crop_pool
 from tests.methods import tiny
 
 

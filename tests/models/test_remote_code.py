@@ -10,14 +10,14 @@ import torch
 from typer.testing import CliRunner
 
 from morphoclip import configs_dir
-from morphoclip.cli import app
+from morphoclip.cli.main import app
 from morphoclip.data import ShardDataset
-from morphoclip.data.features import FeatureDataset
+from morphoclip.data.loading.features import FeatureDataset
+from morphoclip.export.provenance import encoder_hash
 from morphoclip.models import create_encoder
 from morphoclip.models.hugging_face import vision_model
 from morphoclip.profiling import export_encoder, load_encoder
-from morphoclip.profiling.export import encoder_hash
-from tests.data.conftest import screen_rows, write_screen
+from tests.datasets import screen_rows, write_screen
 
 CODE = """
 import torch

@@ -7,9 +7,9 @@ import torch
 from benchmarks import unseen_retrieval as retrieval
 from benchmarks.analogues import LargerScreen, canonical, larger_catalogue
 from benchmarks.clip_quality import ARMS, ChannelFeatures, arm_config
-from morphoclip.data import schema
-from morphoclip.data.simulation import reagents
+from morphoclip import schema
 from morphoclip.models.classical import ClassicalFeatures
+from morphoclip.simulation import reagents
 
 SMILES = {"a": "CCO", "b": "CCCO", "c": "c1ccccc1", "d": "Cc1ccccc1"}
 

@@ -13,9 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import evaluate
-from morphoclip import configs_dir
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.fields import describe_field
+from morphoclip import configs_dir, schema
+from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.data.shards.intensities import describe_field
 from morphoclip.profiling import embed, load_encoder, training_data, write_profiles
 from tests.methods import tiny
 
@@ -174,7 +174,7 @@ def test_the_sweep_from_the_command_line(tmp_path):
 @pytest.mark.slow
 def test_the_map_of_a_real_umap(tmp_path):
     """Wells of a compound lie closer together than wells of different compounds; a seed gives one map."""
-    from morphoclip.evaluation.report import umap_coordinates
+    from morphoclip.evaluation.report.report import umap_coordinates
 
     tables = [
         screen(seed, signal=4.0).assign(**{schema.PLATE: lambda t, s=seed: t[schema.PLATE] + f"-{s}"})

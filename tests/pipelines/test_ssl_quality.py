@@ -6,8 +6,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from benchmarks.ssl_quality import CHANGES, FACTORS, configuration, scored_crops
-from morphoclip.data import ShardWriter, schema
-from morphoclip.data.fields import describe_field
+from morphoclip import schema
+from morphoclip.data import ShardWriter
+from morphoclip.data.shards.intensities import describe_field
 
 
 @pytest.mark.parametrize("name", [*CHANGES, *FACTORS])

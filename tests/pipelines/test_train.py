@@ -14,9 +14,10 @@ from hydra import compose, initialize_config_dir
 
 import morphoclip
 import train
-from morphoclip import run_scores
-from morphoclip.data import ShardDataset, schema
-from morphoclip.data.features import FeatureDataset
+from morphoclip import schema
+from morphoclip.data import ShardDataset
+from morphoclip.data.loading.features import FeatureDataset
+from morphoclip.experiment import run_scores
 from morphoclip.methods.query import embed_prompts, load_clip
 from morphoclip.models import FeatureEncoder
 from morphoclip.profiling import embed

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from morphoclip.cli import app
+from morphoclip.cli.main import app
 from morphoclip.models import create_encoder
 from morphoclip.models.attention import attention_maps
 from morphoclip.profiling import export_encoder, load_encoder

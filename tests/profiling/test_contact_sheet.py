@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.fields import describe_field
+from morphoclip import schema
+from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.data.shards.intensities import describe_field
 from morphoclip.profiling.contact_sheet import GAP, well_fields, well_pictures
 
 

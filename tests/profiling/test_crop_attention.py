@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.features import FeatureDataset
-from morphoclip.data.fields import describe_field
+from morphoclip import schema
+from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.data.loading.features import FeatureDataset
+from morphoclip.data.shards.intensities import describe_field
+from morphoclip.export.crop_pool import attends, load_crop_pool
 from morphoclip.models import FeatureEncoder, GatedAttentionPool, create_encoder
 from morphoclip.profiling import embed, export_encoder, load_encoder
-from morphoclip.profiling.crop_attention import attends, crop_attention, load_crop_pool
+from morphoclip.profiling.crop_attention import crop_attention
 from morphoclip.profiling.features import write_features
 from tests.methods.tiny import clip
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphoclip.data.schema import split_columns
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
+from morphoclip.schema import split_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore:sphering:UserWarning")
 

@@ -8,8 +8,9 @@ import pytest
 import tifffile
 import torch
 
-from morphoclip.data import ShardDataset, ShardWriter, schema
-from morphoclip.data.fields import describe_field
+from morphoclip import schema
+from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.data.shards.intensities import describe_field
 from morphoclip.models.classical import IntensityStatistics
 from morphoclip.profiling import embed
 
@@ -168,8 +169,8 @@ def write_screen(folder: Path) -> Path:
 
 @pytest.mark.parametrize("mode", ["grid", "nuclei"])
 def test_fields_cut_on_the_fly_equal_a_prepared_dataset(tmp_path, mode):
-    from morphoclip.data.prepare import prepare_dataset
-    from morphoclip.data.sources import read_load_data
+    from morphoclip.preparation.prepare import prepare_dataset
+    from morphoclip.preparation.sources import read_load_data
 
     load_data = write_screen(tmp_path)
     options = {"crop_size": 32, "mode": mode, "pixel_size_um": 1.2}
@@ -186,8 +187,8 @@ def test_fields_cut_on_the_fly_equal_a_prepared_dataset(tmp_path, mode):
 
 
 def test_an_encoder_cuts_a_load_data_csv_as_its_training_data(tmp_path):
-    from morphoclip.data.prepare import prepare_dataset
-    from morphoclip.data.sources import read_load_data
+    from morphoclip.preparation.prepare import prepare_dataset
+    from morphoclip.preparation.sources import read_load_data
     from morphoclip.profiling import training_data
 
     load_data = write_screen(tmp_path)

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from morphoclip import configs_dir
-from morphoclip.data.schema import split_columns
 from morphoclip.profiling import Normalizer
 from morphoclip.profiling.normalize import check_finite
 from morphoclip.profiling.scale import shift_and_scale
+from morphoclip.schema import split_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore:sphering:UserWarning")
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from morphoclip.cli import app
-from morphoclip.data import ShardDataset, schema
-from morphoclip.data.features import FeatureDataset, FeatureWriter
+from morphoclip import schema
+from morphoclip.cli.main import app
+from morphoclip.data import ShardDataset
+from morphoclip.data.loading.features import FeatureDataset, FeatureWriter
 from morphoclip.models import create_encoder
 from morphoclip.profiling import embed, export_encoder, load_encoder
 from morphoclip.profiling import features as module
@@ -18,7 +19,7 @@ from morphoclip.profiling.features import (
     write_features,
     write_standardised_features,
 )
-from tests.data.conftest import screen_rows, write_screen
+from tests.datasets import screen_rows, write_screen
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pycytominer import feature_select as pycytominer_select
 from pycytominer.operations.transform import InverseNormalTransform, RobustMAD, Spherize
 from sklearn.preprocessing import StandardScaler
 
-from morphoclip.data.schema import split_columns
 from morphoclip.profiling import Normalizer
+from morphoclip.schema import split_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore:sphering:UserWarning")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from morphoclip.cli import app
-from morphoclip.data import schema
+from morphoclip import schema
+from morphoclip.cli.main import app
 from morphoclip.methods.query import embed_prompts, embed_query, load_clip
 from morphoclip.profiling import encoder_provenance, load_encoder, write_profiles
 from morphoclip.screening.cross_modal import profile_of, rank_candidates, rank_profiles

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from morphoclip.batch import Batch
-from morphoclip.data.loader import Loader
+from morphoclip.data.loading.loader import Loader
 from morphoclip.training.online_knn import OnlineKNN, choose_crops, well_scores
 from tests.methods.tiny import bags, loader, simclr, trainer
 

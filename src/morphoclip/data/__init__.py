@@ -1,23 +1,27 @@
-"""Fields on disk ▶ dataset ▶ batches. Public names load on first use, so that tables need no image library."""
+"""Dataset folders ▶ batches. Public names load on first use, so that tables need no image library."""
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "ShardWriter": "shards",
-    "ShardDataset": "dataset",
-    "Sample": "dataset",
-    "CellDataModule": "datamodule",
-    "StreamDataModule": "stream_datamodule",
-    "PerturbationTable": "perturbations",
-    "prepare_dataset": "prepare",
-    "holdout": "splits",
-    "write_splits": "splits",
-}
+import lazy_loader
 
-__all__ = sorted(_HOMES)
+if TYPE_CHECKING:
+    from morphoclip.data.loading.datamodule import CellDataModule
+    from morphoclip.data.loading.stream_datamodule import StreamDataModule
+    from morphoclip.data.metadata.perturbations import PerturbationTable
+    from morphoclip.data.shards.dataset import Sample, ShardDataset
+    from morphoclip.data.shards.split_files import write_splits
+    from morphoclip.data.shards.writer import ShardWriter
+    from morphoclip.data.splits.holdout import holdout
 
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "loading.datamodule": ["CellDataModule"],
+        "loading.stream_datamodule": ["StreamDataModule"],
+        "metadata.perturbations": ["PerturbationTable"],
+        "shards.dataset": ["Sample", "ShardDataset"],
+        "shards.split_files": ["write_splits"],
+        "shards.writer": ["ShardWriter"],
+        "splits.holdout": ["holdout"],
+    },
+)

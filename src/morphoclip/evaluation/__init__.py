@@ -1,34 +1,31 @@
-"""Profiles ▶ scores. Public names load on first use, but for those whose function and file share a name."""
+"""Profile tables ▶ scores. Public names load on first use."""
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-# At once: otherwise the file, once imported by a neighbour, would stand in the function's place.
-from morphoclip.evaluation.average_precision import average_precision, expected_average_precision
+import lazy_loader
 
-_HOMES = {
-    "mean_average_precision": "significance",
-    "exchange_test": "exchange",
-    "Protocol": "protocol",
-    "score": "scoring",
-    "ScoreCard": "scorecard",
-    "compare": "intervals",
-    "write_report": "report",
-}
+if TYPE_CHECKING:
+    from morphoclip.evaluation.card.scorecard import ScoreCard
+    from morphoclip.evaluation.card.scoring import score
+    from morphoclip.evaluation.measures.neighbours import nearest_neighbour_accuracy
+    from morphoclip.evaluation.ranking.average_precision import average_precision, expected_average_precision
+    from morphoclip.evaluation.ranking.exchange import exchange_test
+    from morphoclip.evaluation.ranking.intervals import compare
+    from morphoclip.evaluation.ranking.significance import mean_average_precision
+    from morphoclip.evaluation.report.report import write_report
+    from morphoclip.evaluation.tasks.protocol import Protocol
 
-__all__ = [
-    "Protocol",
-    "ScoreCard",
-    "average_precision",
-    "compare",
-    "exchange_test",
-    "expected_average_precision",
-    "mean_average_precision",
-    "score",
-    "write_report",
-]
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "card.scorecard": ["ScoreCard"],
+        "card.scoring": ["score"],
+        "measures.neighbours": ["nearest_neighbour_accuracy"],
+        "ranking.average_precision": ["average_precision", "expected_average_precision"],
+        "ranking.exchange": ["exchange_test"],
+        "ranking.intervals": ["compare"],
+        "ranking.significance": ["mean_average_precision"],
+        "report.report": ["write_report"],
+        "tasks.protocol": ["Protocol"],
+    },
+)

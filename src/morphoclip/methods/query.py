@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from morphoclip.export.towers import CONFIG, TOWERS, load_towers, write_files
+from morphoclip.export.weights import read_checkpoint, read_settings
 from morphoclip.methods.clip import CLIP
 from morphoclip.methods.conditions import Conditions
 from morphoclip.methods.towers import PREFIX, rebuild
-from morphoclip.models.files import read_checkpoint, read_settings
 from morphoclip.models.molecule import read_smiles
-from morphoclip.models.tower_folder import CONFIG, TOWERS, load_towers, write_files
 
 Kind = Literal["text", "smiles"]
 

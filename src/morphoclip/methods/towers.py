@@ -8,16 +8,24 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from morphoclip import models
+from morphoclip.export.weights import damaged
 from morphoclip.methods.conditions import Conditions
-from morphoclip.models.files import damaged
 
 PREFIX = "conditions."  # of their names in a method's state dict
 # What a config that came with a folder may build. A name that loads other things (create_encoder) is not among them.
-PARTS = (
-    *("SmallTextEncoder", "HuggingFaceTextEncoder", "MorganEncoder", "GraphEncoder"),
-    *("ResidualMLP", "DoseEncoding"),
-)
-TARGETS = {f"{models.__name__}.{home}{name}" for name in PARTS for home in ("", f"{models._HOMES[name]}.")}
+PARTS = {
+    "text": ("SmallTextEncoder", "HuggingFaceTextEncoder"),
+    "molecule": ("MorganEncoder",),
+    "molecule_graph": ("GraphEncoder",),
+    "residual": ("ResidualMLP",),
+    "dose": ("DoseEncoding",),
+}
+TARGETS = {
+    f"{models.__name__}.{path}"
+    for module, names in PARTS.items()
+    for name in names
+    for path in (name, f"{module}.{name}")
+}
 
 
 def describe(conditions: Conditions) -> dict[str, Any] | None:

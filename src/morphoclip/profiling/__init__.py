@@ -1,26 +1,35 @@
-"""Encoder ▶ profiles: embed, aggregate, normalize, export. Public names load on first use."""
+"""Encoder ▶ profiles: embed, aggregate, normalize. Public names load on first use.
+
+`export_encoder`, `load_encoder` and what goes with them live in `morphoclip.export`; they are named here too, because a
+profiling user looks for them here.
+"""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "Normalizer": "normalize",
-    "crossfit": "cross_fitting",
-    "negcon_folds": "cross_fitting",
-    "aggregate": "aggregation",
-    "consensus": "aggregation",
-    "embed": "embedding",
-    "read_profiles": "profiles",
-    "write_profiles": "profiles",
-    "encoder_provenance": "export",
-    "export_encoder": "export",
-    "load_encoder": "export",
-    "training_data": "export",
-}
+import lazy_loader
 
-__all__ = sorted(_HOMES)
+if TYPE_CHECKING:
+    from morphoclip.export import encoder_provenance, export_encoder, load_encoder, training_data
+    from morphoclip.profiling.aggregation import aggregate, consensus
+    from morphoclip.profiling.cross_fitting import crossfit, negcon_folds
+    from morphoclip.profiling.embedding import embed
+    from morphoclip.profiling.normalize import Normalizer
+    from morphoclip.profiling.profiles import read_profiles, write_profiles
+
+_own, __dir__, _own_names = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "aggregation": ["aggregate", "consensus"],
+        "cross_fitting": ["crossfit", "negcon_folds"],
+        "embedding": ["embed"],
+        "normalize": ["Normalizer"],
+        "profiles": ["read_profiles", "write_profiles"],
+    },
+)
+_of_export = ("encoder_provenance", "export_encoder", "load_encoder", "training_data")
+__all__ = sorted([*_own_names, *_of_export])
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+def __getattr__(name: str) -> Any:
+    return getattr(import_module("morphoclip.export"), name) if name in _of_export else _own(name)

@@ -9,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 REDUCTIONS = {"mean": np.mean, "median": np.median}
 WITHIN = {"batch": [schema.BATCH], "source": [schema.SOURCE], "all": []}

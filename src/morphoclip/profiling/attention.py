@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from morphoclip.data import schema
-from morphoclip.data.fields import bin_field, describe_field, percentile_column, read_field
-from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
-from morphoclip.data.sources import path_columns, read_load_data
+from morphoclip import schema
+from morphoclip.data.shards.intensities import describe_field, percentile_column
+from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.models.attention import attention_maps, check_attention
+from morphoclip.preparation.fields import bin_field, read_field
+from morphoclip.preparation.sources import path_columns, read_load_data
 from morphoclip.profiling.contact_sheet import COLOURS, GAP
 
 
@@ -120,7 +121,7 @@ def draw_attention(
         ValueError: before anything is computed, of another file than a PNG, a folder for a table, an encoder or a block
             that `check_attention` refuses; of a field that is not there or smaller than a crop.
     """
-    from morphoclip.profiling.export import load_encoder
+    from morphoclip.export.load import load_encoder
 
     out = Path(out)
     if out.suffix.lower() != ".png":

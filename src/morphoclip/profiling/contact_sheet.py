@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
-from morphoclip.data.dataset import ShardDataset
+from morphoclip import schema
+from morphoclip.data.shards.dataset import ShardDataset
 
 # DNA blue, ER green, AGP red; RNA and Mito add white-ish cytoplasm detail without hiding the three.
 COLOURS = {

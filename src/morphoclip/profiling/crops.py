@@ -9,15 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from morphoclip.data import schema
-from morphoclip.data.dataset import ShardDataset
-from morphoclip.data.loader import Loader
-from morphoclip.data.mixture import Mixture
-from morphoclip.data.samplers import EpochSampler
+from morphoclip import schema
+from morphoclip.data.loading.loader import Loader
+from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.sampling.samplers import EpochSampler
+from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.profiling.aggregation import enough_foreground
-
-CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
-SCALING = ("scale_by", "low_percentile", "high_percentile")
 
 
 @dataclass(frozen=True)

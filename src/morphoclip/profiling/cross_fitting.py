@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 from morphoclip.profiling.normalize import Normalizer
 
 HELD_OUT = "negcon_held_out"

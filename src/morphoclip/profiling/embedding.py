@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from morphoclip.data import schema
-from morphoclip.data.dataset import ShardDataset
-from morphoclip.data.features import FeatureDataset
+from morphoclip import schema
+from morphoclip.data.loading.features import FeatureDataset
+from morphoclip.data.shards.dataset import ShardDataset
+from morphoclip.export.provenance import SCALING
 from morphoclip.models import FeatureEncoder
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
-from morphoclip.profiling.crops import SCALING, Crops, DatasetCrops, well_codes
+from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
 from morphoclip.profiling.field_crops import FieldCrops
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from morphoclip.data import schema
-from morphoclip.data.dataset import ShardDataset
-from morphoclip.data.features import FeatureDataset, FeatureWriter, TableDataset
+from morphoclip import schema
+from morphoclip.data.loading.features import FeatureDataset, FeatureWriter, TableDataset
+from morphoclip.data.shards.dataset import ShardDataset
+from morphoclip.export.provenance import weights_hash
 from morphoclip.profiling.crops import well_codes
-from morphoclip.profiling.export import weights_hash
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
 STANDARDISED = "standardised_by_plate"

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from morphoclip.data import schema
-from morphoclip.data.annotations import annotate
-from morphoclip.data.codecs import get_codec
-from morphoclip.data.crops import CropSettings, PreparedCrop, PreparedField, prepare_field
-from morphoclip.data.fields import MIN_FOREGROUND, percentile_column
-from morphoclip.data.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
-from morphoclip.data.sources import PATH, read_load_data
+from morphoclip import schema
+from morphoclip.data.metadata.annotations import annotate
+from morphoclip.data.shards.codecs import get_codec
+from morphoclip.data.shards.intensities import percentile_column
+from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+from morphoclip.preparation.crops import CropSettings, PreparedCrop, PreparedField, prepare_field
+from morphoclip.preparation.fields import MIN_FOREGROUND
+from morphoclip.preparation.sources import PATH, read_load_data
 from morphoclip.profiling.crops import Crops, well_codes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 from morphoclip.profiling.scale import ConstantFeatureError
 from morphoclip.profiling.step import GROUP_COLUMNS, Step
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 from morphoclip.profiling.group_statistics import State, apply_groups, fit_groups, groups_of
 from morphoclip.profiling.scale import in_parts, stored_by_column
 from morphoclip.profiling.step import parse_step

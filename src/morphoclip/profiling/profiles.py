@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 # Numbers that are no measurement of a cell: a saved index, CellProfiler's counters, and counts other than the cell count.
 _BOOKKEEPING = re.compile(r"Unnamed: \d+|(Image|Object|Table)Number|(Image_)?Count_.+")

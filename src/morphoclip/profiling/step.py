@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 GROUP_COLUMNS = {"plate": schema.PLATE, "batch": schema.BATCH, "source": schema.SOURCE, "all": None}
 FIT_ON = ("negcon", "all")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 COLUMNS: dict[str, Literal["text", "smiles"]] = {"text": "text", "smiles": "smiles", schema.SMILES: "smiles"}
 

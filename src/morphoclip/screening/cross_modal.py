@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from morphoclip.data import schema
+from morphoclip import schema
 
 COSINE, RANK = "Metadata_cosine", "Metadata_rank"
 LEVELS = ("well", "perturbation")

@@ -1,0 +1,167 @@
+"""`morphoclip data …`: look into a dataset folder, check it, and make others from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+Dataset = Annotated[str, typer.Argument(help="dataset folder, or the URL of one")]
+Split = Annotated[str | None, typer.Option(help="only the crops of this split")]
+Workers = Annotated[int | None, typer.Option(help="threads (default: all cores)")]
+Out = Annotated[Path, typer.Option(help="dataset folder to make; it is never overwritten")]
+Codec = Annotated[str | None, typer.Option(help="blosc, raw, sqrt, png16 or tiff; default: as it is")]
+
+
+def _open(dataset: str | Path, split: str | None = None, scale_by: str = "field"):
+    from morphoclip.data.shards.dataset import ShardDataset
+
+    try:
+        return ShardDataset(dataset, split, scale_by)
+    except (FileNotFoundError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
+def info(
+    dataset: Dataset,
+    split: Split = None,
+    by: Annotated[str, typer.Option(help="also count each value of this Metadata_ column")] = "Metadata_perturbation",
+    rows: Annotated[int, typer.Option(help="lines shown of each table")] = 20,
+) -> None:
+    """What the dataset holds: format, counts, splits, wells and crops a plate and a perturbation."""
+    from morphoclip.data.shards.inspection import PLATE_COLUMNS, count_crops
+
+    data = _open(dataset, split)
+    manifest, size = data.manifest, sum(shard["nbytes"] for shard in data.manifest["shards"])
+    counts = ", ".join(f"{number} {name}" for name, number in manifest["counts"].items())
+    typer.echo(f"{dataset}: {counts}")
+    typer.echo(f"  {' '.join(data.channels)}, {data.shape[1]} px of {data.pixel_size_um} µm, codec {manifest['codec']}")
+    typer.echo(
+        f"  {len(manifest['shards'])} shards, {size / 1e9:.3g} GB; made by {manifest['made_by'].get('tool', '?')}"
+    )
+    if data.store is None:
+        names = sorted(path.stem for path in (data.folder / "splits").glob("*.npy"))
+        typer.echo(f"  splits: {', '.join(names) or 'none'}")
+    if by not in data.fields:
+        raise typer.BadParameter(f"the fields have no column {by}; they have {', '.join(data.fields.columns[:20])}")
+    for columns in (PLATE_COLUMNS, [by]):
+        table = count_crops(data, columns)
+        table = table[[c for c in table if c not in columns or (table[c] != "").any()]]
+        typer.echo(f"\n{table.head(rows).to_string(index=False)}")
+        if len(table) > rows:
+            typer.echo(f"… {len(table) - rows} more (--rows)")
+
+
+@app.command()
+def verify(dataset: Dataset, workers: Workers = None) -> None:
+    """Read, check and decode every sample; exit 1 and say which are damaged if any is."""
+    from tqdm import tqdm
+
+    from morphoclip.data.shards.inspection import check_files
+    from morphoclip.data.shards.inspection import verify as verify_samples
+
+    data = _open(dataset)
+    problems = check_files(data)
+    with tqdm(total=len(data), unit="crop", desc="verify") as bar:
+        for count, wrong in verify_samples(data, workers):
+            bar.update(count)
+            problems += [what for _, what in wrong]
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{len(data)} samples, {len(problems)} problems")
+    raise typer.Exit(int(bool(problems)))
+
+
+@app.command()
+def stats(
+    dataset: Dataset,
+    split: Split = None,
+    scale_by: Annotated[str, typer.Option(help="field, plate or negcon")] = "field",
+    workers: Workers = None,
+) -> None:
+    """Mean and standard deviation a channel, raw and scaled, of all pixels, as JSON."""
+    from tqdm import tqdm
+
+    from morphoclip.data.shards.inspection import channel_statistics
+
+    data, seen, statistics = _open(dataset, split, scale_by), 0, {}
+    with tqdm(total=len(data), unit="crop", desc="stats") as bar:
+        for crops, statistics in channel_statistics(data, workers):  # noqa: B007
+            bar.update(crops - seen)
+            seen = crops
+    typer.echo(json.dumps({"channels": list(data.channels), "crops": seen, **statistics}, indent=2))
+
+
+@app.command()
+def subset(
+    dataset: Dataset,
+    out: Out,
+    where: Annotated[str | None, typer.Option(help="""query over the fields: 'Metadata_Batch == "b1"'""")] = None,
+    split: Split = None,
+    crops_per_field: Annotated[int | None, typer.Option(help="at most this many crops of a field, at random")] = None,
+    codec: Codec = None,
+    seed: int = 0,
+    workers: Workers = None,
+) -> None:
+    """A smaller dataset: the crops of some fields, of a split, or a few of every field."""
+    from morphoclip.data.shards.repack import choose_rows
+
+    data = _open(dataset, split)
+    try:
+        items = choose_rows(data, where, crops_per_field, seed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    _write(data, out, codec, items, workers)
+
+
+@app.command()
+def repack(
+    dataset: Dataset,
+    out: Out,
+    codec: Codec = None,
+    shard_mb: Annotated[int, typer.Option(help="size of a shard in MiB")] = 256,
+    workers: Workers = None,
+) -> None:
+    """The same crops by another codec or in shards of another size."""
+    _write(_open(dataset), out, codec, None, workers, shard_mb * 2**20)
+
+
+def _write(data, out: Path, codec: str | None, items, workers: int | None, shard_bytes: int = 2**28) -> None:
+    from morphoclip.data.shards.repack import repack as write
+
+    try:
+        write(data, out, codec, items, shard_bytes=shard_bytes, workers=workers)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    made = _open(out)
+    typer.echo(f"{len(made)} of {len(data)} crops, codec {made.manifest['codec']}: {out}")
+
+
+@app.command()
+def split(
+    dataset: Dataset,
+    by: Annotated[str, typer.Option(help="perturbation, scaffold, plate, batch, source or a Metadata_ column")],
+    fractions: Annotated[str, typer.Option(help="name=share, …")] = "train=0.8,val=0.1,test=0.1",
+    seed: int = 0,
+) -> None:
+    """Write splits that share no perturbation (scaffold, plate, …), by a stable hash."""
+    from morphoclip.data.shards.split_files import write_splits
+    from morphoclip.data.splits.hashed import hash_split
+
+    data = _open(dataset)
+    if data.store is not None:
+        raise typer.BadParameter(
+            f"splits are written into the dataset, and {dataset} is not a local folder: copy it first"
+        )
+    try:
+        shares = {name: float(share) for name, share in (part.split("=") for part in fractions.split(","))}
+        sizes = write_splits(data, hash_split(data.fields, by, shares, seed))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    for name, size in sizes.items():
+        typer.echo(f"{name}: {size} crops")

@@ -1,0 +1,1 @@
+"""Dataset ▶ batches: loaders, data modules, streams, cached features."""

@@ -1,0 +1,147 @@
+"""Batches read ahead by threads into reused buffers, resumable in the middle of an epoch (DESIGN §3.5).
+
+Threads and not processes: reading, checksums and decoding release the interpreter's lock, so threads use all cores, and
+their crops lie where the batch needs them. A process would have to copy every batch through shared memory.
+`python -m benchmarks.loader` measures both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from morphoclip.batch import Batch
+from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.sampling.samplers import EpochSampler
+from morphoclip.data.shards.parallel import make_ahead
+
+CROPS_A_TASK = 8  # enough to make a task's overhead small, few enough to share a batch among many threads
+
+
+class Buffers:
+    """Arrays for the pixels of a batch, used again once no tensor refers to them.
+
+    New memory would cost the zeroing of every page. With a GPU they are pinned, and torch's allocator of pinned memory
+    does the same: it waits until the copies from a block are done.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.pinned = torch.cuda.is_available()
+        self._arrays: deque[np.ndarray] = deque(maxlen=keep)
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(…) uint16 with arbitrary content."""
+        if self.pinned:
+            return torch.empty(shape, dtype=torch.uint16, pin_memory=True).numpy()
+        for array, count in zip(self._arrays, _references(self._arrays), strict=True):
+            if array.shape == shape and count == NOBODY_ELSE:
+                return array
+        self._arrays.append(np.empty(shape, np.uint16))
+        return self._arrays[-1]
+
+
+def _references(arrays: deque[np.ndarray]) -> list[int]:
+    """How many hold each array; every view and tensor of it adds one."""
+    return [sys.getrefcount(array) for array in arrays]
+
+
+NOBODY_ELSE = _references(deque([np.empty(0)]))[
+    0
+]  # measured, as versions of Python count their own references otherwise
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch to be read: `read(part, out)` reads a part of its crops and returns bool, those skipped."""
+
+    items: np.ndarray
+    read: Callable[[slice, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A batch that is being read."""
+
+    items: np.ndarray
+    images: np.ndarray
+    parts: list[Future]
+
+
+class Loader:
+    """The batches of a sampler; counts those it hands out, so that its state is exact whatever was read ahead.
+
+    `len` is always the full epoch; after `load_state_dict` the first iteration yields the rest of it. With a plain
+    loop every iteration is the next epoch. A batch is the caller's as long as it keeps it.
+
+    Args:
+        mixture: where the crops are.
+        sampler: says which crops make up each batch.
+        num_workers: threads that read, and another that draws; 0 does both when a batch is asked for.
+        prefetch: batches read ahead.
+    """
+
+    def __init__(self, mixture: Mixture, sampler: EpochSampler, num_workers: int = 0, prefetch: int = 2) -> None:
+        self.mixture, self.sampler = mixture, sampler
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self._buffers = Buffers(keep=prefetch + 3)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._count(self._requests(iter(self.sampler)))  # no generator itself: the epoch is fixed now, not later
+
+    def _count(self, requests: Iterator[Request]) -> Iterator[Batch]:
+        for batch in self._read_ahead(requests) if self.num_workers else map(self._read, requests):
+            self.sampler.ready += 1
+            yield batch.pin_memory() if self._buffers.pinned else batch
+
+    def _requests(self, chosen: Iterator[np.ndarray]) -> Iterator[Request]:
+        # Bags of many ranks take long to draw, and so long every step would wait.
+        for items in make_ahead(chosen, self.prefetch + 1) if self.num_workers else chosen:
+            yield Request(items, partial(self._read_part, items.reshape(-1)))
+
+    def _read_part(self, items: np.ndarray, part: slice, out: np.ndarray) -> np.ndarray:
+        return self.mixture.read(items[part], out)
+
+    def _images(self, request: Request) -> np.ndarray:
+        return self._buffers.take((request.items.size, *self.mixture.datasets[0].shape))
+
+    def _read(self, request: Request) -> Batch:
+        images = self._images(request)
+        return self.mixture.batch(request.items, images, request.read(slice(None), images))
+
+    def _read_ahead(self, requests: Iterator[Request]) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(self.num_workers, "loader")
+        waiting: deque[_Reading] = deque()
+        try:
+            for request in requests:
+                waiting.append(self._start(pool, request))
+                if len(waiting) > self.prefetch:
+                    yield self._finish(waiting.popleft())
+            while waiting:
+                yield self._finish(waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, pool: ThreadPoolExecutor, request: Request) -> _Reading:
+        images = self._images(request)
+        parts = [slice(start, start + CROPS_A_TASK) for start in range(0, len(images), CROPS_A_TASK)]
+        return _Reading(request.items, images, [pool.submit(request.read, part, images[part]) for part in parts])
+
+    def _finish(self, reading: _Reading) -> Batch:
+        bad = np.concatenate([part.result() for part in reading.parts])
+        return self.mixture.batch(reading.items, reading.images, bad)
+
+    def state_dict(self) -> dict[str, int]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.sampler.load_state_dict(state)

@@ -1,0 +1,54 @@
+"""Metadata of fields as integers, which a batch can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from morphoclip import schema
+from morphoclip.data.metadata.perturbations import PerturbationTable
+
+PLATE_COLUMNS = 48  # of a 1536-well plate: a position means the same place on every smaller one
+
+
+@dataclass(frozen=True)
+class FieldCodes:
+    """Integer codes of a set of fields, each (F,) int64 and -1 where a field is not in the split; `is_control` bool."""
+
+    plate: np.ndarray
+    well: np.ndarray
+    position: np.ndarray
+    perturbation: np.ndarray
+    condition: np.ndarray
+    is_control: np.ndarray
+
+
+def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTable) -> FieldCodes:
+    """Codes of the rows `present` of `fields`: ranks among sorted unique values, so the order of rows does not matter."""
+    chosen = fields.iloc[present]
+    plate = [schema.SOURCE, schema.BATCH, schema.PLATE]
+    wells, name = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)
+    codes = {
+        "plate": _ranks(chosen, plate),
+        "well": _ranks(chosen, [*plate, schema.WELL]),
+        "position": np.array([_position(well) for well in wells], np.int64)[name],
+        "perturbation": _ranks(chosen, [schema.PERTURBATION]),
+        "condition": table.codes(chosen),
+        "is_control": (chosen[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy(bool),
+    }
+    spread = {name: np.full(len(fields), -1 if name != "is_control" else False) for name in codes}
+    for name, values in codes.items():
+        spread[name][present] = values
+    return FieldCodes(**spread)
+
+
+def _ranks(fields: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    return fields.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
+
+
+def _position(well: str) -> int:
+    row, column = schema.well_position(well)
+    return row * PLATE_COLUMNS + column

@@ -1,0 +1,1 @@
+"""Which crops make up a batch: groups, mixtures of datasets, samplers."""

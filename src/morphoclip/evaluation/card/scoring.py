@@ -1,0 +1,145 @@
+"""Profile table ▶ score card: which questions are asked of a table, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphoclip import schema
+from morphoclip.evaluation.card import alarms
+from morphoclip.evaluation.card.builder import CardBuilder, Settings
+from morphoclip.evaluation.card.scorecard import ScoreCard
+from morphoclip.evaluation.measures.battery import BATTERY
+from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol, cross_pairs, plate_sets
+from morphoclip.evaluation.tasks.questions import (
+    COMPOUND_GENE,
+    CRISPR_ORF,
+    REPLICATE,
+    SISTER,
+    TASKS,
+    Question,
+    consensus,
+    cross_modal,
+    replicate,
+    sister,
+)
+
+
+def score(
+    table: pd.DataFrame | Sequence[pd.DataFrame],
+    *,
+    tasks: str | Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
+    protocol: Protocol | None = None,
+    queries: Sequence[bool] | None = None,
+    relationships: str | Path | None = None,
+    strict: bool = False,
+    p_convention: str = "exact",
+    ties: str = "expected",
+    null_size: int | None = None,
+    threshold: float = 0.05,
+    seed: int = 0,
+    bootstrap: int = 2000,
+    shuffles: int = 10,
+) -> ScoreCard:
+    """Score a table of annotated well profiles, or the tables of a cross-fit (EVALUATION §3, §5).
+
+    Args:
+        table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
+            same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
+        tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
+            and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
+        queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
+            profiles of the other tasks; the rest serves as positives and negatives only. Default all.
+        relationships: folder of annotated gene pairs, for the task of that name.
+        strict: alarms of collapse and ties are errors.
+        p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
+        null_size: draws a null; default 10,000 by exact, 100,000 by the others.
+        ties, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
+
+    Raises:
+        ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.
+    """
+    protocol = protocol or Protocol()
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    unknown = sorted(set(tasks) - set(TASKS) - set(BATTERY))
+    if unknown:
+        raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
+    settings = Settings(p_convention, ties, null_size, threshold, seed, bootstrap, shuffles)
+    folds = [table] if isinstance(table, pd.DataFrame) else list(table)
+    wanted = _query_wells(folds, queries)
+    fold_sets, notes = [], []
+    for fold, mask in zip(folds, wanted, strict=True):
+        sets, notes = plate_sets(fold.assign(**{_QUERY: mask}), protocol)
+        fold_sets.append(sets)
+    by_set = list(zip(*fold_sets, strict=True))  # one tuple of folds a set
+    card = CardBuilder(settings, strict)
+    card.notes += notes
+    retrieved: dict[str, list[str]] = {}
+    for folds_of_set in by_set:
+        card.alarm(alarms.collapse(folds_of_set[0]))
+        questions = [replicate(s, s.table[_QUERY].to_numpy()) for s in folds_of_set]
+        groups = card.add(questions)
+        card.note_unpaired(questions[0], groups)
+        retrieved[questions[0].subset] = groups.loc[groups["below_corrected_p"], schema.PERTURBATION].tolist()
+        card.shuffle(questions)
+        card.replicate_controls(questions, folds_of_set)
+    for gated in (True, False):
+        profiles = [
+            tuple(consensus(s, s.table[_QUERY].to_numpy(), retrieved[s.name] if gated else None) for s in folds_of_set)
+            for folds_of_set in by_set
+        ]
+        for questions in _consensus_questions(profiles, tasks, protocol, card.notes if gated else []):
+            card.add(questions, gated=gated)
+            if gated:
+                card.shuffle(questions)
+            else:
+                card.consensus_controls(questions[0])
+    for name in BATTERY:
+        if name in tasks:
+            card.add_battery(
+                name, [folds_of_set[0] for folds_of_set in by_set], protocol, relationships_folder=relationships
+            )
+    return card.finish()
+
+
+_QUERY = "Metadata__query"
+
+
+def _query_wells(folds: list[pd.DataFrame], queries: Sequence[bool] | None) -> list[np.ndarray]:
+    """bool rows of each fold; `queries` belongs to the first, the others follow by plate and well."""
+    if queries is None:
+        return [np.ones(len(fold), bool) for fold in folds]
+    queries = np.asarray(queries, bool)
+    first = folds[0]
+    if len(queries) != len(first):
+        raise ValueError(f"queries has {len(queries)} entries, the table {len(first)} rows")
+    asking = set(zip(first.loc[queries, schema.PLATE], first.loc[queries, schema.WELL], strict=True))
+    wells = (zip(fold[schema.PLATE], fold[schema.WELL], strict=True) for fold in folds)
+    return [np.array([well in asking for well in places]) for places in wells]
+
+
+def _consensus_questions(
+    profiles: list[tuple[PlateSet, ...]], tasks: Sequence[str], protocol: Protocol, notes: list[str]
+) -> list[list[Question]]:
+    """The folds of each question on consensus profiles; a note for each that cannot be asked."""
+    asked: list[tuple[str, list[Question | None]]] = []
+    if SISTER in tasks:
+        for folds in profiles:
+            if folds[0].modality in protocol.sister_distance:
+                asked.append((f"sister, {folds[0].name}", [sister(fold, protocol) for fold in folds]))
+    for task, first, second in ((COMPOUND_GENE, "compound", ("crispr", "orf")), (CRISPR_ORF, "crispr", ("orf",))):
+        if task in tasks:
+            by_name = {folds[0].name: folds for folds in profiles}
+            for a, b in cross_pairs([folds[0] for folds in profiles], first, second):
+                pairs = zip(by_name[a.name], by_name[b.name], strict=True)
+                asked.append((f"{task}, {a.name}-{b.name}", [cross_modal(x, y, protocol) for x, y in pairs]))
+    possible = []
+    for name, questions in asked:
+        if any(question is None for question in questions):
+            notes.append(f"{name}: no two retrieved perturbations share a target, nothing to score")
+        else:
+            possible.append(questions)
+    return possible

@@ -1,0 +1,1 @@
+"""Scores besides average precision: neighbours, clustering, batch effects, relationships, retrieval, probes."""

@@ -1,0 +1,59 @@
+"""Do clusters of consensus profiles follow gene families? Complete linkage against one family set for all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from morphoclip.evaluation.ranking.similarity import checked_features, unit_rows
+
+
+def cluster_agreement(features: np.ndarray, families: Sequence[str], clusters: int | None = None) -> float:
+    """Adjusted mutual information of complete-linkage clusters (cosine distance) with `families`.
+
+    Args:
+        features: (N, D) consensus profiles. families: N names.
+        clusters: how many to cut; default as many as there are families.
+
+    Raises:
+        ValueError: fewer than two families, or fewer profiles than clusters.
+    """
+    from scipy.cluster.hierarchy import fcluster
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    number = clusters or len(set(families))
+    if len(set(families)) < 2 or len(features) < number:
+        raise ValueError(
+            f"{len(features)} profiles of {len(set(families))} families cannot be cut into {number} clusters"
+        )
+    labels = fcluster(linkage_tree(features), number, criterion="maxclust")
+    return float(adjusted_mutual_info_score(list(families), labels))
+
+
+def linkage_tree(features: np.ndarray) -> np.ndarray:
+    """Complete-linkage tree (N - 1, 4) of cosine distances, as scipy writes it."""
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
+
+    x = unit_rows(checked_features(features).astype(np.float64))
+    distance = np.clip(1 - x @ x.T, 0, 2)
+    np.fill_diagonal(distance, 0)
+    return linkage(squareform(distance, checks=False), method="complete")
+
+
+def heat_map(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities (N, N) with rows and columns in the order of the tree's leaves, and that order (N,)."""
+    from scipy.cluster.hierarchy import leaves_list
+
+    order = leaves_list(linkage_tree(features))
+    x = unit_rows(checked_features(features))[order]
+    return x @ x.T, order
+
+
+def families_of_best(scores: Sequence[float], families: Sequence[str], top: int = 20) -> list[str]:
+    """Kim et al.'s variant: the `top` families a method itself scores highest (mean of its members' scores)."""
+    import pandas as pd
+
+    means = pd.Series(list(scores)).groupby(list(families)).mean()
+    return means.sort_values(ascending=False, kind="stable").index[:top].tolist()

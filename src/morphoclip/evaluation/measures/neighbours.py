@@ -1,0 +1,120 @@
+"""Nearest-neighbour scores: NSB and NSBP accuracy, precision and F1 at k (Kim et al. 2025; Ando et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from morphoclip.evaluation.ranking.similarity import checked_features, unit_rows
+
+_BLOCK = 2**22
+DISTANCES = np.arange(1, 101, 3) / 100  # the correlation distances at which Kim et al.'s code draws its curve
+
+
+def nearest_neighbour_accuracy(
+    features: np.ndarray,
+    labels: Sequence[set[str]],
+    *not_same: Sequence[str],
+) -> tuple[float, float, int]:
+    """Share of rows whose nearest neighbour (cosine) shares a label, among neighbours that differ in every `not_same`.
+
+    NSB: labels are perturbations, `not_same` the batch. NSBP: labels are targets, `not_same` batch and perturbation.
+    Rows without a label, or without any candidate that shares one, do not ask. Ties count by their share.
+
+    Args:
+        features: (N, D). labels: N sets. not_same: columns of N values.
+
+    Returns:
+        (accuracy, chance, rows that asked); NaN, NaN, 0 when none can ask. Chance is the share of candidates that match.
+    """
+    x = unit_rows(checked_features(features))
+    match = _sharing(labels)
+    columns = [np.unique(np.asarray(values, dtype=str), return_inverse=True)[1] for values in not_same]
+    hits, chances = [], []
+    for rows in np.array_split(np.arange(len(x)), 1 + len(x) ** 2 // _BLOCK):
+        allowed = rows[:, None] != np.arange(len(x))
+        for codes in columns:
+            allowed &= codes[rows][:, None] != codes
+        right = match[rows] & allowed
+        asking = right.any(axis=1)
+        similarity = np.where(allowed, x[rows] @ x.T, -np.inf)[asking]
+        best = similarity >= similarity.max(axis=1, keepdims=True, initial=-np.inf) - 1e-12
+        hits.append((best & right[asking]).sum(axis=1) / best.sum(axis=1))
+        chances.append(right[asking].sum(axis=1) / allowed[asking].sum(axis=1))
+    hit, chance = np.concatenate(hits), np.concatenate(chances)
+    if not len(hit):
+        return float("nan"), float("nan"), 0
+    return float(hit.mean()), float(chance.mean()), len(hit)
+
+
+def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> tuple[float, float, float, int]:
+    """Mean precision and F1 of the k nearest neighbours (cosine) that share a label with the query.
+
+    F1 is of precision k_hits/k and recall k_hits/positives, the mean over queries. Rows without positives do not ask.
+
+    Returns:
+        (precision, F1, chance of precision, rows that asked).
+
+    Raises:
+        ValueError: fewer than k other rows.
+    """
+    if len(features) <= k:
+        raise ValueError(f"{len(features)} profiles have no {k} neighbours each: lower k")
+    x = unit_rows(checked_features(features))
+    match = _sharing(labels)
+    np.fill_diagonal(match, False)
+    similarity = x @ x.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    asking = match.any(axis=1)
+    hits = np.take_along_axis(match, nearest, axis=1).sum(axis=1)[asking]
+    positives = match.sum(axis=1)[asking]
+    f1 = 2 * hits / (k + positives)  # = 2PR / (P + R)
+    if not asking.any():
+        return float("nan"), float("nan"), float("nan"), 0
+    chance = positives.mean() / (len(x) - 1)
+    return float((hits / k).mean()), float(f1.mean()), float(chance), int(asking.sum())
+
+
+def threshold_grid_precision(features: np.ndarray, labels: Sequence[set[str]]) -> tuple[float, float, int]:
+    """Area under precision against recall of "closer than d shares a label", d over a fixed grid (Kim et al. 2025).
+
+    At each correlation distance d of DISTANCES precision (0 without neighbours) and recall are averaged over the rows
+    that share a label with another, and the area is taken by trapezoids. Unlike average precision it compares distances
+    of different rows, and it stops at uncorrelated profiles: rows found beyond d = 1 do not count.
+
+    Returns:
+        (area, chance, rows that asked); chance has the precision that labels handed out at random would have.
+    """
+    features = checked_features(features).astype(np.float64)
+    x = unit_rows(checked_features(features - features.mean(axis=1, keepdims=True)))
+    distance = 1 - x @ x.T
+    np.fill_diagonal(distance, np.inf)
+    match = _sharing(labels)
+    np.fill_diagonal(match, False)
+    asking = match.any(axis=1)
+    if not asking.any():
+        return float("nan"), float("nan"), 0
+    distance, match = distance[asking], match[asking]
+    positives = match.sum(axis=1)
+    share = positives / (len(x) - 1)
+    precision, recall, by_chance = [], [], []
+    for threshold in DISTANCES:
+        near = distance < threshold + 1e-6
+        hits, found = (near & match).sum(axis=1), near.sum(axis=1)
+        precision.append((hits / np.maximum(found, 1)).mean())
+        recall.append((hits / positives).mean())
+        by_chance.append(((found > 0) * share).mean())
+    area, chance = np.trapezoid(precision, recall), np.trapezoid(by_chance, recall)
+    return float(area), float(chance), len(positives)
+
+
+def _sharing(labels: Sequence[set[str]]) -> np.ndarray:
+    """bool (N, N): rows with a label in common."""
+    import pandas as pd
+
+    from morphoclip.evaluation.ranking.multilabel import label_incidence
+
+    incidence, _ = label_incidence(pd.Series([sorted(x) for x in labels], name="labels"))
+    return (incidence @ incidence.T).toarray() > 0

@@ -1,0 +1,1 @@
+"""Average precision, its significance and its intervals."""

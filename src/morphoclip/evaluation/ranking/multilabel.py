@@ -1,0 +1,98 @@
+"""Average precision where a profile carries several labels: a query per (profile, label)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from morphoclip.evaluation.ranking.average_precision import _result, row_codes
+
+if TYPE_CHECKING:
+    from morphoclip.evaluation.ranking.average_precision import _Counter
+
+
+def multilabel_average_precision(
+    meta: pd.DataFrame, rules: tuple[list[str], ...], label_col: str, wanted: np.ndarray, counter: _Counter
+) -> pd.DataFrame:
+    """`average_precision` with label lists in `label_col`; see there.
+
+    Returns:
+        A row per (profile, label) with at least one positive, ordered by label then profile; `label_col` holds
+        the one label.
+
+    Raises:
+        ValueError: `label_col` is not in `pos_sameby`, or holds something other than lists.
+    """
+    pos_sameby, pos_diffby, neg_sameby, neg_diffby = rules
+    if label_col not in pos_sameby:
+        raise ValueError(f"multilabel_col={label_col!r} must be in pos_sameby: positives share a label")
+    incidence, labels = label_incidence(meta[label_col])
+    other = [c for c in pos_sameby if c != label_col]
+    pos_same = row_codes(meta, other)
+    pos_diff = [row_codes(meta, [c]) for c in pos_diffby]
+    neg_same = row_codes(meta, [c for c in neg_sameby if c != label_col])
+    neg_diff = [row_codes(meta, [c]) for c in neg_diffby if c != label_col]
+    everyone = np.arange(len(meta))
+
+    rows, keys, counts, values = [], [], [], []
+    for batch in counter.batches(everyone, 2 * len(meta)):
+        shared = (incidence[batch] @ incidence.T).toarray() > 0
+        negative = neg_same[batch][:, None] == neg_same
+        for codes in neg_diff:
+            negative &= codes[batch][:, None] != codes
+        if label_col in neg_diffby:
+            negative &= ~shared
+        elif label_col in neg_sameby:
+            negative &= shared
+        negative[np.arange(len(batch)), batch] = False
+        block = counter.similarities(batch, everyone)
+        place, label = incidence[batch].nonzero()  # one query per (profile of the batch, label)
+        positive = (incidence[:, label].T.toarray() > 0) & (pos_same[batch[place]][:, None] == pos_same)
+        for codes in pos_diff:
+            positive &= codes[batch[place]][:, None] != codes
+        positive[np.arange(len(place)), batch[place]] = False
+        n_pos, n_neg = positive.sum(axis=1), negative[place].sum(axis=1)
+        ap = np.where(n_pos > 0, 1.0, np.nan)  # stays 1 where there is no negative
+        tied = np.zeros(len(place), np.int64)
+        ranked = (n_pos > 0) & (n_neg > 0) & wanted[batch[place]]
+        if ranked.any():
+            ap[ranked], tied[ranked] = counter.rank(
+                _pack(block[place[ranked]], positive[ranked]),
+                n_pos[ranked],
+                np.where(negative, block, -np.inf).astype(block.dtype)[place[ranked]],
+            )
+        rows.append(batch[place])
+        keys.append(label)
+        counts.append(np.stack([n_pos, n_neg]))
+        values.append(np.stack([ap, tied]))
+    row, key = np.concatenate(rows), np.concatenate(keys)
+    n_pos, n_neg = np.concatenate(counts, axis=1)
+    ap, tied = np.concatenate(values, axis=1)
+    kept = np.flatnonzero((n_pos > 0) & wanted[row])
+    kept = kept[np.lexsort([row[kept], key[kept]])]
+    table = _result(meta, row[kept], n_pos[kept], n_neg[kept], ap[kept], tied[kept], wanted)
+    return table.assign(**{label_col: labels[key[kept]]}).reset_index(drop=True)
+
+
+def label_incidence(lists: pd.Series) -> tuple[csr_array, np.ndarray]:
+    """(N, L) 0/1 matrix and the sorted labels (L,) of a column of label lists; repeats within a list count once."""
+    for value in lists:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise ValueError(f"column {lists.name} holds {value!r}: each cell must be a list of labels")
+    distinct = [sorted(set(value)) for value in lists]
+    labels = np.array(sorted({label for value in distinct for label in value}), dtype=object)
+    place = {label: i for i, label in enumerate(labels)}
+    columns = np.array([place[label] for value in distinct for label in value], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(value) for value in distinct])])
+    return csr_array((np.ones(len(columns), np.int32), columns, starts), shape=(len(lists), len(labels))), labels
+
+
+def _pack(block: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(Q, P) the chosen values of each row, padded on the right with -inf."""
+    counts = chosen.sum(axis=1)
+    packed = np.full((len(block), int(counts.max())), -np.inf, block.dtype)
+    packed[np.arange(packed.shape[1]) < counts[:, None]] = block[chosen]
+    return packed

@@ -1,0 +1,1 @@
+"""Score cards ▶ one HTML file, with its pictures."""

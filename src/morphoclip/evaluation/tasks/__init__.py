@@ -1,0 +1,1 @@
+"""Which profiles ask which question, and the controls beside it."""

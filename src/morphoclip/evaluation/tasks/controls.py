@@ -1,0 +1,132 @@
+"""Scores that tell what a score is worth: shuffled labels, layout alone, cell count alone, structure alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from morphoclip import schema
+from morphoclip.evaluation.ranking.average_precision import average_precision, ranked
+from morphoclip.evaluation.ranking.similarity import unit_rows
+from morphoclip.evaluation.tasks.protocol import PlateSet
+from morphoclip.evaluation.tasks.questions import LABEL, REPLICATE, Question
+
+
+def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int) -> pd.DataFrame:
+    """Mean AP of each group (rows) in each shuffle (columns) of the labels; `questions` are the folds of one.
+
+    Replicate: perturbations of the treated wells of a plate change places. Other tasks: whole label sets change places
+    among the profiles of a modality. A fold keeps the rows of the others but for negative controls, so all folds see
+    one shuffle.
+    """
+    columns = {i: _one_shuffle(questions, ties, [seed, i]) for i in range(shuffles)}
+    return pd.DataFrame(columns)
+
+
+def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | None:
+    """AP of DMSO wells whose "replicates" are DMSO wells at the same position of other plates (rows: well x fold).
+
+    Negatives are the other DMSO wells of the plate. What it exceeds chance by is layout, not biology. None where no
+    control position repeats across plates.
+    """
+    tables = []
+    for fold in folds:
+        negcon = (fold.table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+        meta = fold.table.loc[negcon, [schema.PLATE, schema.WELL]]
+        if meta[schema.WELL].value_counts().max() < 2 or meta.groupby(schema.PLATE).size().max() < 2:
+            return None
+        table = average_precision(
+            meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties
+        )
+        tables.append(ranked(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def other_well(folds: Sequence[Question], ties: str) -> pd.DataFrame | None:
+    """Replicate AP (rows: query x fold) where positives lie at another well position than the query.
+
+    What is left once replicates cannot be told by position. None where every replicate shares its position.
+    """
+    tables = []
+    for question in folds:
+        meta = question.meta
+        asking = meta[question.queries]
+        if asking.groupby(schema.PERTURBATION)[schema.WELL].nunique().max() < 2:
+            return None
+        rules = question.rules
+        table = average_precision(
+            meta, question.feats, rules.pos_sameby, [schema.WELL], rules.neg_sameby, rules.neg_diffby,
+            ties=ties, queries=question.queries,
+        )  # fmt: skip
+        tables.append(ranked(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def cell_count_alone(question: Question, ties: str) -> pd.DataFrame | None:
+    """AP of the question with -|difference of cell counts| as the only similarity; None without a count column."""
+    if schema.CELL_COUNT not in question.meta:
+        return None
+    counts = pd.to_numeric(question.meta[schema.CELL_COUNT], errors="coerce").to_numpy(float)
+    if not np.isfinite(counts).all():
+        return None
+    return _alone(question, counts[:, None] + 1.0, "absolute_difference", ties)  # +1: no row is zero, differences stay
+
+
+def structure_alone(question: Question, ties: str) -> pd.DataFrame | None:
+    """AP of the question among compounds with Tanimoto similarity of Morgan fingerprints (radius 3, 2048 bits).
+
+    None where a profile has no structure. A cross-modal model that only knows chemistry scores this much.
+    """
+    if schema.SMILES not in question.meta:
+        return None
+    bits = [morgan_fingerprint(str(smiles)) for smiles in question.meta[schema.SMILES]]
+    if any(b is None for b in bits):
+        return None
+    return _alone(question, np.stack(bits), "tanimoto", ties)
+
+
+def morgan_fingerprint(smiles: str, radius: int = 3, size: int = 2048) -> np.ndarray | None:
+    """uint8 (size,) Morgan bits with chirality; None for what RDKit cannot read."""
+    from rdkit import Chem, RDLogger
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+
+    RDLogger.DisableLog("rdApp.*")
+    molecule = Chem.MolFromSmiles(smiles) if smiles else None
+    if molecule is None:
+        return None
+    generator = GetMorganGenerator(radius=radius, fpSize=size, includeChirality=True)
+    return generator.GetFingerprintAsNumPy(molecule).astype(np.uint8)
+
+
+def _alone(question: Question, feats: np.ndarray, distance: str, ties: str) -> pd.DataFrame:
+    rules = replace(question.rules, distance=distance)
+    return replace(question, feats=feats, rules=rules).average_precision(ties)
+
+
+def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> pd.Series:
+    tables = [question.average_precision(ties, _shuffled_meta(question, seed)) for question in questions]
+    return pd.concat(tables).groupby(questions[0].rules.sameby[0])["average_precision"].mean()
+
+
+def _shuffled_meta(question: Question, seed: list[int]) -> pd.DataFrame:
+    """Metadata with the labels of movable rows permuted within plate or modality.
+
+    Rows are taken in an order of their own values, and plates by their mean profile, so that the order of the table
+    and the names of plates do not matter.
+    """
+    replicates = question.task == REPLICATE
+    within, label = (schema.PLATE, schema.PERTURBATION) if replicates else (schema.MODALITY, LABEL)
+    meta = question.meta.reset_index(drop=True)
+    movable = meta[meta[schema.CONTROL_TYPE] != schema.NEGCON]
+    by = [schema.WELL] if replicates else [schema.PERTURBATION]
+    groups = [part.sort_values(by).index.to_numpy() for _, part in movable.groupby(within, sort=True)]
+    if replicates:
+        groups.sort(key=lambda rows: unit_rows(question.feats[rows]).mean(axis=0).tolist())
+    rng = np.random.default_rng(seed)
+    labels = meta[label].to_numpy(copy=True)
+    for rows in groups:
+        labels[rows] = labels[rows][rng.permutation(len(rows))]
+    return meta.assign(**{label: pd.Series(list(labels), dtype=object)})

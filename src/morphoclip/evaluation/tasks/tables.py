@@ -1,0 +1,62 @@
+"""Several profile tables ▶ one, on which a protocol can choose plates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from glob import glob
+from pathlib import Path
+
+import pandas as pd
+
+from morphoclip import schema
+from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
+
+
+def profile_paths(patterns: str | Sequence[str]) -> list[Path]:
+    """Files matched by a path, a glob, or a list of them, each once, sorted.
+
+    Raises:
+        FileNotFoundError: a pattern matches nothing.
+    """
+    found: set[Path] = set()
+    for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
+        matches = [Path(p) for p in glob(str(pattern), recursive=True)]
+        if not matches:
+            raise FileNotFoundError(f"profiles={str(pattern)!r} matches no file: quote globs, and check the folder")
+        found.update(matches)
+    return sorted(found)
+
+
+def join_profiles(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of all; a feature that a file lacks is NaN on its rows, and left out of the sets it touches.
+
+    Args:
+        tables: file name -> table in canonical column names.
+
+    Raises:
+        ValueError: no table has a row, or a file has no features.
+    """
+    for name, table in tables.items():
+        if table.empty:
+            raise ValueError(f"{name} has no rows")
+        if not schema.split_columns(table)[1]:
+            raise ValueError(f"{name} has no feature columns: every column is named Metadata_*")
+    joined = pd.concat(list(tables.values()), ignore_index=True)
+    metadata, features = schema.split_columns(joined)
+    return pd.concat([joined[metadata].fillna(""), joined[features]], axis=1)
+
+
+def normalized_folds(
+    table: pd.DataFrame, protocol: Protocol, normalize: Callable[[pd.DataFrame], list[pd.DataFrame]]
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """Normalise each set of plates by itself, on the features its plates share; folds of all sets side by side.
+
+    Args:
+        normalize: table of a set -> its folds; one where there is nothing to cross-fit.
+
+    Returns:
+        Tables as `score` takes them, and notes on what was left out.
+    """
+    sets, notes = plate_sets(table, protocol)
+    folds = [normalize(plate_set.table) for plate_set in sets]
+    return [pd.concat(parts, ignore_index=True) for parts in zip(*folds, strict=True)], notes

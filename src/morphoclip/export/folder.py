@@ -1,0 +1,100 @@
+"""Trained encoders as folders: written from a run, read back as a module (DESIGN §3.6)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from morphoclip.export.crop_pool import attends, load_crop_pool, save_crop_pool
+from morphoclip.export.layout import CARD, CONFIG, FORMAT_VERSION, WEIGHTS
+from morphoclip.export.load import load_encoder, local_source
+from morphoclip.export.model_card import model_card
+from morphoclip.export.provenance import encoder_hash
+from morphoclip.export.towers import TOWERS, load_towers, save_towers
+from morphoclip.export.weights import read_checkpoint, write_tensors
+from morphoclip.version import __version__
+
+
+def export_encoder(
+    source: nn.Module | str | Path,
+    to: str | Path,
+    *,
+    trained_on: Mapping[str, object] | None = None,
+    trust_remote_code: bool = False,
+) -> Path:
+    """Write an encoder folder: config.json, model.safetensors and a model card.
+
+    Beside them, where the source has it, the pool of its crops and the towers that read words and structures into the
+    joint space of its images (`export.towers`), so that the folder alone answers `morphoclip query`. Frozen towers
+    are written whole, pretrained ones too.
+
+    Args:
+        source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, a run folder
+            (its `checkpoints/last.ckpt`), an encoder folder or a hub id.
+        to: the folder to make. It is written under a temporary name and renamed.
+        trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
+            caller wants on record (`git_commit`, …). Default: the source's own `trained_on`, if it has one.
+        trust_remote_code: to read the source, see `load_encoder`.
+
+    Raises:
+        FileExistsError: `to` exists and is not empty.
+        ValueError: a source without an encoder, or as `load_encoder`.
+    """
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise FileExistsError(f"{to} exists and is not empty: choose another folder or remove it")
+    if isinstance(source, nn.Module):
+        method = type(source).__name__ if hasattr(source, "export_encoder") else None
+        encoder = source.export_encoder() if method else source
+        known = getattr(source, "trained_on", {})
+        if not hasattr(encoder, "config"):
+            raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
+    else:
+        source = local_source(source)
+        encoder = load_encoder(source, trust_remote_code=trust_remote_code)
+        known, method = encoder.trained_on, encoder.trained_on.get("method")
+    config = {
+        "format_version": FORMAT_VERSION,
+        "morphoclip_version": __version__,
+        "encoder": encoder.config,
+        "channels": list(encoder.channels),
+        "feature_size": encoder.embed_dim,
+        "sha256": encoder_hash(encoder),
+        "trained_on": {"method": method, **known, **(trained_on or {})},
+    }
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(to.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write_tensors(partial / WEIGHTS, encoder.state_dict())
+    pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
+    if pool is not None and attends(encoder, pool):
+        save_crop_pool(pool, partial)
+    _add_towers(source, partial, config["sha256"])
+    (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (partial / CARD).write_text(model_card(config, (partial / TOWERS).is_dir()))
+    os.replace(partial, to)
+    return to
+
+
+def _add_towers(source: nn.Module | str | Path, folder: Path, encoder_sha256: str) -> None:
+    """Write what reads the words of a method, checkpoint or run into `folder`, or copy that of an encoder folder."""
+    if isinstance(source, nn.Module):
+        towers = source.describe_towers() if hasattr(source, "describe_towers") else None
+        if towers:
+            save_towers(folder, towers, source.state_dict(), encoder_sha256, type(source).__name__)
+        return
+    path = Path(source)
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if (path / TOWERS).is_dir():
+        load_towers(path)  # a mixed folder is not passed on
+        shutil.copytree(path / TOWERS, folder / TOWERS)
+    elif checkpoint.is_file() and not (path / CONFIG).is_file():
+        saved = read_checkpoint(checkpoint)
+        if saved.get("towers"):
+            save_towers(folder, saved["towers"], saved["state_dict"], encoder_sha256, checkpoint)

@@ -1,0 +1,127 @@
+"""Encoder folders, checkpoints and Hugging Face repositories read back as modules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from morphoclip.export.crop_pool import POOL
+from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS
+from morphoclip.export.towers import TOWERS, mixed
+from morphoclip.export.weights import damaged, read_checkpoint, read_settings, read_tensors, tensors_hash
+from morphoclip.models import create_encoder
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_encoder(
+    source: str | Path, device: str | torch.device = "cpu", *, trust_remote_code: bool = False
+) -> nn.Module:
+    """An encoder in eval mode, its `preprocess` attached, without gradients.
+
+    Args:
+        source: an encoder folder, a checkpoint, a run folder, or the id of a Hugging Face repository that holds an
+            encoder folder ("owner/name").
+        device: where to put it.
+        trust_remote_code: for an encoder around a Hugging Face model with code of its own (OpenPhenom): fetch that code
+            by the name in the config, and run it. Nothing in a folder can ask for it.
+
+    Returns:
+        nn.Module as DESIGN §3.4, with `trained_on` (dict): what is known of the training data, see `training_data`.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not an encoder folder or checkpoint, a newer format, weights that do not fit the config, or code that
+            would run without `trust_remote_code`.
+    """
+    path, trust = Path(source), trust_remote_code
+    if path.is_dir():
+        checkpoint = path / "checkpoints" / "last.ckpt"
+        if (path / CONFIG).is_file():
+            encoder = _from_folder(path, trust)
+        elif checkpoint.is_file():
+            encoder = _from_checkpoint(checkpoint, trust)
+        else:
+            raise ValueError(f"{path} holds neither {CONFIG} (an encoder folder) nor checkpoints/last.ckpt (a run)")
+    elif path.is_file():
+        encoder = _from_checkpoint(path, trust)
+    else:
+        encoder = _from_folder(_fetch(source, [CONFIG, WEIGHTS]), trust)
+    return encoder.requires_grad_(False).eval().to(device)
+
+
+def local_source(source: str | Path) -> Path:
+    """`source` if it is there, else an encoder folder with its towers and pool fetched from a Hugging Face repository.
+
+    Raises:
+        FileNotFoundError: neither a path that exists nor an id "owner/name".
+    """
+    return Path(source) if Path(source).exists() else _fetch(source, [CONFIG, WEIGHTS, POOL, f"{TOWERS}/*"])
+
+
+def _fetch(source: str | Path, files: list[str]) -> Path:
+    if not HUB_ID.fullmatch(str(source)):
+        raise FileNotFoundError(f"no encoder folder, checkpoint or run folder at {source}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=files))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"there is no {source} here (a mistyped path?), and as a Hugging Face repository it was not fetched: {error}"
+        ) from error
+
+
+def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
+    config = read_settings(folder / CONFIG)
+    try:
+        version, newer = config["format_version"], config["format_version"] > FORMAT_VERSION
+        architecture, trained_on = dict(config["encoder"]), dict(config["trained_on"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / CONFIG} is not the config of an encoder folder ({error!r}): copy or export it again"
+        ) from error
+    if newer:
+        raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
+    weights = read_tensors(folder / WEIGHTS)
+    encoder = _rebuild(architecture, weights, trained_on, folder, trust_remote_code)
+    # Of the config as it was written: a later version may know more settings.
+    if config.get("sha256") not in (None, tensors_hash(weights, json.dumps(architecture, sort_keys=True))):
+        raise ValueError(mixed(folder / WEIGHTS))
+    return encoder
+
+
+def _from_checkpoint(path: Path, trust_remote_code: bool) -> nn.Module:
+    checkpoint = read_checkpoint(path)
+    if "encoder_config" not in checkpoint:
+        raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
+    prefix = checkpoint["encoder_prefix"]
+    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    return _rebuild(checkpoint["encoder_config"], weights, checkpoint.get("trained_on", {}), path, trust_remote_code)
+
+
+def _rebuild(
+    config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
+) -> nn.Module:
+    config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
+    if trust_remote_code and config.get("name") == "per_channel":
+        config["trust_remote_code"] = True
+    try:
+        encoder = create_encoder(**config)
+    except (ValueError, OSError, ImportError):  # these say what to do
+        raise
+    except Exception as error:
+        raise damaged(source, error) from error
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {source} do not fit its config: {error}") from error
+    encoder.trained_on = dict(trained_on)
+    return encoder

@@ -1,0 +1,91 @@
+"""The README of an encoder folder, a Hugging Face model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from morphoclip.models.features import FEATURE_ENCODERS
+
+_QUERY = """
+`towers/` reads texts and structures into the joint space of these features, with nothing but this folder:
+
+```sh
+{embed}
+morphoclip query path/to/this/folder --profiles profiles.parquet --text "what was done to the cells"
+morphoclip query path/to/this/folder --profiles profiles.parquet --plate PLATE --well B03
+```
+
+Words are best those of the training prompts, which `towers/config.json` lists.
+"""
+
+
+_OF_CROPS = """Takes {channels} in this order and gives {size} features a crop.
+
+```python
+import morphoclip
+encoder = morphoclip.load_encoder("path/to/this/folder")
+features = encoder(encoder.preprocess(crops, low, high))  # crops (B, C, H, W) uint16, low and high (B, C)
+```
+
+`low` and `high` are the intensities that become 0 and 1 (percentiles of the field unless stated otherwise below).
+"""
+
+
+_OF_FEATURES = """Sees no images: it takes the features that a frozen encoder gave of each crop, {dim} numbers for each of
+{channels} in this order, and gives {size} features a well. Write those features first, as those of training were:
+
+```sh
+{write}
+{embed}
+```
+
+```python
+import morphoclip
+from morphoclip.profiling import embed
+encoder = morphoclip.load_encoder("path/to/this/folder")
+profiles = embed(encoder, "FEATURES")  # a row a well; level="perturbation" makes a row a condition
+```
+
+Trained on a profile table (one channel, `profile`), it takes `profiling.features.embed_features(encoder, TableDataset(table))`.
+"""
+
+
+def model_card(config: Mapping, reads_words: bool = False) -> str:
+    """The model card, Hugging Face style."""
+    known = {key: value for key, value in config["trained_on"].items() if value is not None}
+    facts = "\n".join(f"| {key} | `{value}` |" for key, value in {**config["encoder"], **known}.items())
+    encoder = config["encoder"]
+    usage, source = (_OF_FEATURES, "FEATURES") if encoder["name"] in FEATURE_ENCODERS else (_OF_CROPS, "DATASET")
+    embed = f"morphoclip embed path/to/this/folder {source} --out profiles.parquet"
+    usage = usage.format(
+        channels=", ".join(config["channels"]),
+        size=config["feature_size"],
+        dim=encoder.get("feature_dim"),
+        write=_features_command(known.get("features") or {}),
+        embed=embed,
+    )
+    return f"""---
+library_name: morphoclip
+tags: [cell-painting, microscopy, image-feature-extraction]
+---
+# {encoder["name"]}, {len(config["channels"])} channels
+
+{usage}{_QUERY.format(embed=embed) if reads_words else ""}
+| | |
+|---|---|
+{facts}
+
+Weights and config of the image encoder together have sha256 `{config["sha256"]}`. Made by morphoclip {config["morphoclip_version"]}.
+"""
+
+
+def _features_command(made: Mapping) -> str:
+    """The `morphoclip features` line that makes features as those of training, as far as these say what made them."""
+    encoder = made.get("encoder") or {}
+    backbone = encoder.get("backbone") or "ENCODER"
+    if encoder.get("backbone") and not backbone.startswith("hf:"):
+        backbone = f"timm:{backbone}"
+    words = ["morphoclip features", backbone, "DATASET --out FEATURES"]
+    words += [f"--revision {encoder['revision']}"] if encoder.get("revision") else []
+    words += ["--standardise-by-plate"] if made.get("standardised_by_plate") else []
+    return " ".join(words)

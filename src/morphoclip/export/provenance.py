@@ -1,0 +1,53 @@
+"""What an encoder is known by: hashes of its weights, and what is on record of the data it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from torch import nn
+
+from morphoclip.export.weights import tensors_hash
+from morphoclip.version import __version__
+
+CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
+
+
+SCALING = ("scale_by", "low_percentile", "high_percentile")
+
+
+def training_data(dataset) -> dict[str, object]:
+    """What an encoder's users need to know of the `ShardDataset` it was trained on, as plain JSON.
+
+    Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, how fields were cut
+    (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256.
+    """
+    manifest = dataset.manifest
+    made_with = manifest["made_by"].get("arguments", {})
+    return {
+        "pixel_size_um": manifest["pixel_size_um"],
+        "crop_size": manifest["crop_size"],
+        **dict(zip(SCALING, dataset.scaling, strict=True)),
+        "cropping": {key: made_with[key] for key in CROPPING if key in made_with},
+        "manifest_sha256": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def encoder_hash(encoder: nn.Module) -> str:
+    """sha256 over an encoder's config and weights, whatever file they came from."""
+    return weights_hash(encoder, json.dumps(encoder.config, sort_keys=True))
+
+
+def weights_hash(module: nn.Module, config: str = "") -> str:
+    """sha256 over the weights of a module, and over `config` before them."""
+    return tensors_hash(module.state_dict(), config)
+
+
+def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
+    """What a profile table's sidecar says of the encoder that made it."""
+    return {
+        "encoder_sha256": encoder_hash(encoder),
+        "encoder": encoder.config,
+        "trained_on": dict(getattr(encoder, "trained_on", {})),
+        "morphoclip_version": __version__,
+    }

@@ -1,0 +1,80 @@
+"""Descriptions join conditions with their source and licence, and what a prompt tells is found out."""
+
+import pandas as pd
+import pytest
+
+from morphoclip import schema
+from morphoclip.data import PerturbationTable
+from morphoclip.data.metadata.enrichment import enrich, told
+
+FIELDS = pd.DataFrame(
+    {
+        schema.PERTURBATION: ["BRD-1", "BRD-2", "guide-1"],
+        schema.MODALITY: ["compound", "compound", "crispr"],
+        schema.NAME: ["volasertib", "aspirin", ""],
+        schema.GENE: ["PLK1", "PTGS2", "PLK1"],
+        schema.TARGETS: ["PLK1|BRD4", "PTGS2", ""],
+        schema.SMILES: ["CCO", "CC(=O)Oc1ccccc1C(=O)O", ""],
+    }
+)
+OPEN = {"source": "written for this test", "licence": "CC0-1.0"}
+
+
+@pytest.fixture
+def functions(tmp_path):
+    path = tmp_path / "functions.tsv"
+    path.write_text(
+        "gene\tprotein_function\tgene_synonyms\nPLK1\ta kinase of mitosis, also called STPK13\tSTPK13\nBRD4\treads acetyl-lysine\t\n"
+    )
+    return path
+
+
+def test_descriptions_reach_prompts(functions):
+    table = enrich(PerturbationTable.from_frame(FIELDS), functions, schema.GENE, **OPEN)
+    prompts = table.prompts(
+        {"compound": "SMILES: {smiles}, acts on {protein_function}", "crispr": "loss of {protein_function}"}
+    )
+    assert prompts[0] == "SMILES: CCO, acts on a kinase of mitosis, also called STPK13"
+    assert prompts[1] == "SMILES: CC(=O)Oc1ccccc1C(=O)O"  # nothing is known of PTGS2, and nothing is said
+    assert prompts[2] == "loss of a kinase of mitosis, also called STPK13"
+    # a description that names the gene by a synonym leaks it, though no template asked for the gene
+    assert told(table, prompts) == ["gene"]
+
+
+def test_lists_of_targets_are_described_together(functions, tmp_path):
+    path = tmp_path / "targets.tsv"
+    path.write_text(functions.read_text().replace("gene\tprotein", "target_list\tprotein", 1))
+    table = enrich(PerturbationTable.from_frame(FIELDS), path, schema.TARGETS, **OPEN)
+    assert table.frame["Metadata_protein_function"][0] == "a kinase of mitosis, also called STPK13; reads acetyl-lysine"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("SMILES: {smiles}", []),
+        ("{name}", ["name"]),
+        ("hits {targets}", ["gene", "targets"]),
+        ("AVOLASERTIBX {smiles}", []),
+        ("Volasertib", ["name"]),
+        ("a BRD4 reader", ["targets"]),
+    ],
+)
+def test_what_a_prompt_tells_is_found_in_its_words(template, expected):
+    table = PerturbationTable.from_frame(FIELDS[:1])
+    assert told(table, table.prompts({"compound": template})) == expected
+
+
+def test_without_source_or_licence_nothing_enters(functions, tmp_path):
+    table = PerturbationTable.from_frame(FIELDS)
+    with pytest.raises(ValueError, match="source and the licence"):
+        enrich(table, functions, schema.GENE, source="UniProt", licence="")
+    with pytest.raises(ValueError, match="Metadata_moiety"):
+        enrich(table, functions, "Metadata_moiety", **OPEN)
+    twice = tmp_path / "twice.tsv"
+    twice.write_text("gene\tx\nPLK1\t1\nPLK1\t2\n")
+    with pytest.raises(ValueError, match="'PLK1' twice"):
+        enrich(table, twice, schema.GENE, **OPEN)
+    known = tmp_path / "known.csv"
+    known.write_text("gene,moa\nPLK1,inhibitor\n")
+    with pytest.raises(ValueError, match=r"\['Metadata_moa'\].*already"):
+        enrich(table, known, schema.GENE, **OPEN)

@@ -1,0 +1,80 @@
+"""What counts as seen, and what may be called clean."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from morphoclip import schema
+from morphoclip.evaluation import score
+from morphoclip.evaluation.tasks.leaks import canonical_structure, mark_leaks, scaffold, seen_perturbations, split_keys
+
+# stereoisomers, tautomers and a salt of one compound are that compound; other molecules are not
+SAME = [
+    ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"),
+    ("Oc1ccccn1", "O=c1cccc[nH]1"),
+    ("CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Oc1ccccc1C(=O)[O-].[Na+]"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), SAME)
+def test_one_structure_has_one_key(a, b):
+    assert canonical_structure(a) == canonical_structure(b) != ""
+    assert canonical_structure(a) != canonical_structure("CCN")
+
+
+def test_unreadable_and_acyclic_molecules_keep_their_own_name():
+    meta = pd.DataFrame(
+        {schema.SMILES: ["not a molecule", "CCO", "c1ccccc1C", None], schema.PERTURBATION: list("abcd")}
+    )
+    assert split_keys(meta, "structure").tolist() == ["a", "CCO", "Cc1ccccc1", "d"]
+    assert split_keys(meta, "scaffold").tolist() == ["a", "b", "c1ccccc1", "d"]
+    assert scaffold("CCO") == ""
+    with pytest.raises(ValueError, match="'barcode'"):
+        split_keys(meta, "barcode")
+    with pytest.raises(ValueError, match="Metadata_gene"):
+        split_keys(meta, "gene")
+
+
+def test_real_duplicates_are_seen_together(cpjump1):
+    """Dexamethasone and thiostrepton appear twice; BVT-948's two entries are tautomers; quinine is no quinidine twin here."""
+    from morphoclip.data.metadata.annotations import read_annotations
+
+    wells = read_annotations(cpjump1 / "metadata")
+    compounds = wells[(wells[schema.MODALITY] == "compound") & (wells[schema.CONTROL_TYPE] != "negcon")]
+    compounds = compounds.drop_duplicates(schema.PERTURBATION)
+    for name in ("dexamethasone", "BVT-948"):
+        entries = compounds[compounds[schema.NAME] == name]
+        assert len(entries) == 2
+        assert seen_perturbations(entries, entries.iloc[:1], by="structure") == set(entries[schema.PERTURBATION])
+        assert seen_perturbations(entries, entries.iloc[:1], by="perturbation") == set(
+            entries[schema.PERTURBATION].iloc[:1]
+        )
+
+
+def test_rows_are_as_bad_as_the_worst_of_their_perturbations(make_screen):
+    card = score(make_screen(0, signal=3.0), tasks=["sister", "compound_gene"], null_size=50, shuffles=0, bootstrap=50)
+    seen = {"compound-GENE0-1", "crispr-GENE5-0"}
+    marked = mark_leaks(card, seen, ["smiles", "Targets"])
+    replicate = marked.tables["replicate"].set_index(schema.PERTURBATION)["seen"]
+    assert replicate.loc["compound-GENE0-1"] == "seen"  # its own replicates tell no target
+    assert set(replicate.drop([*seen])) == {"clean"}
+    for table in (marked.tables["sister_ungated"], marked.tables["compound_gene_ungated"]):
+        touched = table["members"].map(lambda members: bool(seen & set(members.split("|"))))
+        assert (table["seen"] == touched.map({True: "leaked", False: "clean"})).all()
+        assert touched.any()
+    gene5 = marked.tables["compound_gene_ungated"].set_index(schema.GENE).loc["GENE5", "seen"]
+    assert set(gene5 if isinstance(gene5, pd.Series) else [gene5]) >= {"leaked"}  # by its guide alone
+    assert any(alarm.startswith("leak") and "targets" in alarm for alarm in marked.alarms)
+    clean = marked.metrics.query("task == 'sister' and metric == 'mean_average_precision_ungated_clean'")
+    rows = marked.tables["sister_ungated"].query("seen == 'clean'")
+    assert clean["value"].iloc[0] == pytest.approx(rows["mean_average_precision"].mean())
+    assert clean["n"].iloc[0] == len(rows)
+
+
+def test_without_telling_prompts_nothing_leaks(make_screen):
+    card = score(make_screen(0), tasks=["sister"], null_size=500, shuffles=0, bootstrap=50)
+    marked = mark_leaks(card, {"compound-GENE0-1"}, ["smiles"])
+    assert set(marked.tables["sister_ungated"]["seen"]) == {"clean", "seen"}
+    assert not marked.alarms
+    assert not card.tables["sister"].columns.isin(["seen"]).any()
