@@ -136,7 +136,7 @@ def write_sweep_report(path: str | Path, table: pd.DataFrame, title: str) -> Pat
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("morphoclip.evaluation", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("morphoclip.evaluation.report", "."), autoescape=True, undefined=StrictUndefined
     )
     finite = table.dropna(subset=list(_COLUMNS))
     low, high = finite["reported_batch_effect"].min(), finite["reported_batch_effect"].max()
