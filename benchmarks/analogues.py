@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from morphoclip.data.splits.holdout import uniform
+from morphoclip.data.splits.draws import uniform
 from morphoclip.simulation import ScreenConfig, compounds
 from morphoclip.simulation.compounds import DRUGS, GENES, Drug, drugs_of
 

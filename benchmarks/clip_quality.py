@@ -32,14 +32,22 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-import train
 from benchmarks import unseen_retrieval
 from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
 from morphoclip import configs_dir, schema
 from morphoclip.data import ShardDataset
-from morphoclip.evaluation.ranking.intervals import cluster_interval, compare
-from morphoclip.experiment import run_scores
+from morphoclip.evaluation import ScoreCard
+from morphoclip.evaluation.card.comparison import compare
+from morphoclip.evaluation.ranking.intervals import cluster_interval
+from morphoclip.experiment import design
+from morphoclip.experiment.arms import TRAINED, feature_dataset, write_profiles_of
+from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.fit import fit, open_dataset
+from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
+from morphoclip.experiment.report import shown_row
+from morphoclip.experiment.score import score_tables
+from morphoclip.files import write_atomically
 from morphoclip.models.classical import CHANNELS, ClassicalFeatures
 
 TASKS = ("sister", "compound_gene")
@@ -123,7 +131,7 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=given)
     config.name = "clip_quality"
-    config.data.loader.split = train.training_split(config.data)
+    config.data.loader.split = training_split(config.data)
     digest = hashlib.sha256(OmegaConf.to_yaml(config, resolve=True).encode()).hexdigest()[:8]
     config.run_id = f"{list(ARMS).index(arm)}-{seed}-{digest}"
     config.folder = str(output / config.name / config.run_id)
@@ -140,12 +148,12 @@ def prepare(data: DictConfig) -> None:
         with larger_catalogue(PER_GENE):  # in this process: others would not know the analogues
             simulate_screen(folder / "screen", instantiate(data.screen), workers=0)
         images = {k: v for k, v in OmegaConf.to_container(data, resolve=True).items() if k != "features"}
-        train.prepare_data(OmegaConf.create(images | {"holdout": None}))
+        prepare_data(OmegaConf.create(images | {"holdout": None}))
         crops = ShardDataset(folder / "dataset")
         if not (folder / "raw_features").is_dir():
             write_features(ChannelFeatures(), crops, folder / "raw_features")
         standardise_by_plate(folder / "raw_features", folder / "features")
-    train.prepare_data(data)
+    prepare_data(data)
 
 
 def kept(path: Path, make) -> dict:
@@ -153,9 +161,8 @@ def kept(path: Path, make) -> dict:
     if not path.is_file():
         found = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(pickle.dumps(found))
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            partial.write_bytes(pickle.dumps(found))
     return pickle.loads(path.read_bytes())
 
 
@@ -169,18 +176,18 @@ def train_and_score(config: DictConfig) -> dict:
     prepare(config.data)
     Path(config.folder).mkdir(parents=True, exist_ok=True)
     start = time.process_time()
-    method, loader = train.fit(config)
+    method, loader = fit(config)
     cpu_s = time.process_time() - start
-    images, features = train.open_dataset(config, loader), run_scores.feature_dataset(loader)
-    encoders = {run_scores.TRAINED: method.eval().export_encoder()}
-    wells = run_scores.profiles(encoders, images, Path(config.folder) / "profiles", features)[run_scores.TRAINED]
+    images, features = open_dataset(config, loader), feature_dataset(loader)
+    encoders = {TRAINED: method.eval().export_encoder()}
+    wells = write_profiles_of(encoders, images, features, Path(config.folder))[TRAINED]
     unseen, seen = unseen_and_seen(config, wells)
     controls = unseen_retrieval.controls_of(wells)
     found = unseen_retrieval.own_tower(method, OmegaConf.to_container(config.perturbation), unseen, wells)
     centred = [unseen_retrieval.centred(part, controls) for part in (unseen, seen)]
     found["nearest structure"] = unseen_retrieval.nearest_structure(*centred)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    card = run_scores.score_held_out(config, wells)[0]
+    card = scored(config, wells)
     return {"card": card, "hits": found, "parameters": trained, "cpu_s": cpu_s, "steps": config.trainer.max_steps}
 
 
@@ -194,7 +201,7 @@ def score_references(config: DictConfig) -> dict:
     from morphoclip.profiling import embed
 
     prepare(config.data)
-    wells = embed(ClassicalFeatures(), train.open_dataset(config, instantiate(config.data.loader)))
+    wells = embed(ClassicalFeatures(), open_dataset(config, instantiate(config.data.loader)))
     unseen, seen = unseen_and_seen(config, wells)
     controls = unseen_retrieval.controls_of(wells)
     spread = controls[schema.split_columns(wells)[1]].std()
@@ -207,12 +214,19 @@ def score_references(config: DictConfig) -> dict:
         "nearest structure": unseen_retrieval.nearest_structure(*centred),
         "gene": unseen_retrieval.known_gene(unseen, acts_on),
     }
-    return {"card": run_scores.score_held_out(config, wells)[0], "hits": found}
+    return {"card": scored(config, wells), "hits": found}
+
+
+def scored(config: DictConfig, wells: pd.DataFrame) -> ScoreCard:
+    """The score card of held-out wells."""
+    roles = holdout_design(wells, holdout_of(config.data), ())
+    return score_tables(config, {TRAINED: wells}, roles)[TRAINED].card
 
 
 def unseen_and_seen(config: DictConfig, wells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Wells of compounds never trained on, on the unseen batch; wells of compounds trained on, in training."""
-    unseen, seen = run_scores.scored_wells(config, wells).to_numpy(), run_scores.training_wells(config, wells)
+    roles = holdout_design(wells, holdout_of(config.data), ()).wells
+    unseen, seen = roles[design.SCORED].to_numpy(), roles[design.TRAINED].to_numpy()
     return unseen_retrieval.compounds_of(wells[unseen]), unseen_retrieval.compounds_of(wells[seen])
 
 
@@ -225,7 +239,7 @@ def row(name: str, runs: list[dict]) -> dict:
     """A line of the table: means over seeds; intervals resample genes."""
     line = {"row": name, "seeds": len(runs)}
     for task in TASKS:
-        line[task] = float(np.mean([run_scores.shown_row(r["card"], task)["value"] for r in runs]))
+        line[task] = float(np.mean([shown_row(r["card"], task)["value"] for r in runs]))
     structure = pooled(runs, "nearest structure")
     line["structure R@10"] = structure["R@10"].mean()
     if "towers" in runs[0]["hits"]:
@@ -240,7 +254,7 @@ def row(name: str, runs: list[dict]) -> dict:
 def rows(found: dict[str, list[dict]], reference: dict) -> list[dict]:
     some, gene = next(iter(found.values()))[0], reference["hits"]["gene"]
     chance = {key: some["hits"]["towers"][f"chance@{key[2:]}"].mean() for key in KEYS}
-    tasks = {task: float(run_scores.shown_row(some["card"], task)["chance"]) for task in TASKS}
+    tasks = {task: float(shown_row(some["card"], task)["chance"]) for task in TASKS}
     metrics = some["card"].metrics
     alone = metrics[(metrics["task"] == "sister") & (metrics["metric"] == "structure_alone")]["value"]
     table = [{"row": "chance", **chance, **tasks}]

@@ -23,15 +23,21 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import train
 from morphoclip import configs_dir
 from morphoclip.evaluation import ScoreCard, compare
-from morphoclip.experiment import run_scores
+from morphoclip.experiment.arms import true_profiles, untrained_encoder, write_profiles_of
+from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.fit import fit, open_dataset
+from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
+from morphoclip.experiment.report import shown_row
+from morphoclip.experiment.score import score_tables
+from morphoclip.files import write_atomically
 
 TASKS = ("sister", "compound_gene")
 BAR = 0.10
@@ -55,7 +61,7 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
     """The arm's configuration, its folder named by arm, seed and a hash of everything in it."""
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=[f"output_dir={output}", f"seed={seed}", *ARMS[arm], *overrides])
-    config.data.loader.split = train.training_split(config.data)
+    config.data.loader.split = training_split(config.data)
     content = OmegaConf.to_yaml(config, resolve=True)
     config.run_id = f"{list(ARMS).index(arm)}-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     config.folder = str(output / config.name / config.run_id)
@@ -69,16 +75,18 @@ def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
     if kept.is_file():
         return pickle.loads(kept.read_bytes())
     Path(config.folder).mkdir(parents=True, exist_ok=True)
-    train.prepare_data(config.data)
+    prepare_data(config.data)
     start = time.process_time()
-    method, loader = train.fit(config)
+    method, loader = fit(config)
     cpu_s = time.process_time() - start
-    encoders = {"untrained": run_scores.untrained(config, method, loader), "trained": method.export_encoder().eval()}
-    tables = run_scores.profiles(encoders, train.open_dataset(config, loader), Path(config.folder) / "profiles")
-    found = {name: run_scores.score_held_out(config, table)[0] for name, table in tables.items()} | {"cpu_s": cpu_s}
-    partial = kept.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps(found))
-    partial.replace(kept)
+    encoders = {
+        "untrained": untrained_encoder(method.export_encoder(), loader, config.seed),
+        "trained": method.export_encoder().eval(),
+    }
+    tables = write_profiles_of(encoders, open_dataset(config, loader), None, Path(config.folder))
+    found = score_cards(config, tables) | {"cpu_s": cpu_s}
+    with write_atomically(kept) as partial:
+        partial.write_bytes(pickle.dumps(found))
     return found
 
 
@@ -88,19 +96,25 @@ def run_references(output: Path, overrides: list[str]) -> dict[str, ScoreCard]:
     kept = Path(config.folder) / "references.pickle"
     if kept.is_file():
         return pickle.loads(kept.read_bytes())
-    train.prepare_data(config.data)
+    prepare_data(config.data)
     encoders = {name: instantiate(spec) for name, spec in config.score.encoders.items()}
-    dataset = train.open_dataset(config, instantiate(config.data.loader))
-    tables = run_scores.profiles(encoders, dataset, kept.parent / "reference_profiles")
-    tables["true phenotype (ceiling)"] = run_scores.true_profiles(config.score.truth, next(iter(tables.values())))
-    cards = {name: run_scores.score_held_out(config, table)[0] for name, table in tables.items()}
+    dataset = open_dataset(config, instantiate(config.data.loader))
+    tables = write_profiles_of(encoders, dataset, None, kept.parent / "references")
+    tables["true phenotype (ceiling)"] = true_profiles(config.score.truth, next(iter(tables.values())))
+    cards = score_cards(config, tables)
     kept.write_bytes(pickle.dumps(cards))
     return cards
 
 
+def score_cards(config: DictConfig, tables: dict[str, pd.DataFrame]) -> dict[str, ScoreCard]:
+    """Arm -> score card of the held-out wells."""
+    design = holdout_design(next(iter(tables.values())), holdout_of(config.data), ())
+    return {name: found.card for name, found in score_tables(config, tables, design).items()}
+
+
 def mean_score(cards: list[ScoreCard]) -> dict[str, float]:
-    scores = {task: sum(float(run_scores.shown_row(c, task)["value"]) for c in cards) / len(cards) for task in TASKS}
-    scores["replicate"] = sum(float(run_scores.shown_row(c, "replicate")["value"]) for c in cards) / len(cards)
+    scores = {task: sum(float(shown_row(c, task)["value"]) for c in cards) / len(cards) for task in TASKS}
+    scores["replicate"] = sum(float(shown_row(c, "replicate")["value"]) for c in cards) / len(cards)
     scores["mean"] = sum(scores[task] for task in TASKS) / len(TASKS)
     return scores
 
@@ -108,7 +122,7 @@ def mean_score(cards: list[ScoreCard]) -> dict[str, float]:
 def rows(found: dict[str, list[dict]], references: dict[str, ScoreCard]) -> list[dict]:
     """The table: a row a reference and an arm."""
     some = next(iter(references.values()))
-    chance = {task: float(run_scores.shown_row(some, task)["chance"]) for task in (*TASKS, "replicate")}
+    chance = {task: float(shown_row(some, task)["chance"]) for task in (*TASKS, "replicate")}
     table = [{"row": "chance", **chance, "mean": sum(chance[t] for t in TASKS) / len(TASKS)}]
     table += [{"row": name, **mean_score([card])} for name, card in references.items()]
     for arm, runs in found.items():

@@ -39,14 +39,20 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import train
 from benchmarks.analogues import larger_catalogue
 from benchmarks.demo import machine
 from morphoclip import configs_dir
 from morphoclip.data import ShardDataset
-from morphoclip.data.shards.split_files import write_splits
+from morphoclip.data.shards.assignments import write_splits
 from morphoclip.evaluation import compare
-from morphoclip.experiment import run_scores
+from morphoclip.experiment.arms import untrained_encoder, write_profiles_of
+from morphoclip.experiment.design import SCORED as SCORED_WELL
+from morphoclip.experiment.design import TRAINED, holdout_design
+from morphoclip.experiment.fit import fit
+from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
+from morphoclip.experiment.report import shown_row
+from morphoclip.experiment.score import score_tables
+from morphoclip.files import write_atomically
 from morphoclip.simulation import simulate_screen
 
 TASK = "replicate"
@@ -146,7 +152,7 @@ SCORED = ["score=heldout", "normalize=center_sphere", "score.encoders=null", f"s
 def composed(given: list[str]) -> DictConfig:
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=given)
-    config.data.loader.split = train.training_split(config.data)
+    config.data.loader.split = training_split(config.data)
     return config
 
 
@@ -177,23 +183,27 @@ def run(config: DictConfig) -> dict:
     with larger_catalogue(PER_GENE):  # in this process: others would not know the analogues
         simulate_screen(Path(cells.folder) / "screen", instantiate(cells.screen), workers=0)
     for data in (cells, config.data):
-        train.prepare_data(data)
+        prepare_data(data)
     cpu, wall = time.process_time(), time.perf_counter()
-    method, loader = train.fit(config)
+    method, loader = fit(config)
     cost = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
-    encoders = {"untrained": run_scores.untrained(config, method, loader), "trained": method.export_encoder().eval()}
-    tables = run_scores.profiles(encoders, scored_crops(config, cells.root, loader.scaling), kept.parent / "profiles")
-    found = {key: run_scores.score_held_out(config, table)[0] for key, table in tables.items()} | cost
-    partial = kept.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps(found))
-    partial.replace(kept)
+    encoders = {
+        "untrained": untrained_encoder(method.export_encoder(), loader, config.seed),
+        "trained": method.export_encoder().eval(),
+    }
+    tables = write_profiles_of(encoders, scored_crops(config, cells.root, loader.scaling), None, kept.parent)
+    design = holdout_design(tables["trained"], holdout_of(config.data), ())
+    found = {key: arm.card for key, arm in score_tables(config, tables, design).items()} | cost
+    with write_atomically(kept) as partial:
+        partial.write_bytes(pickle.dumps(found))
     return found
 
 
 def scored_crops(config: DictConfig, root: str, scaling: tuple) -> ShardDataset:
     """The crops that scores hang on: of scored wells, and of the training wells that profiles are normalised by."""
     fields = ShardDataset(root).fields
-    needed = run_scores.training_wells(config, fields) | run_scores.scored_wells(config, fields).to_numpy()
+    roles = holdout_design(fields, holdout_of(config.data), ()).wells
+    needed = (roles[TRAINED] | roles[SCORED_WELL]).to_numpy()
     write_splits(ShardDataset(root), pd.Series(np.where(needed, "scored", "unscored")))
     return ShardDataset(root, "scored", *scaling)
 
@@ -203,11 +213,10 @@ def row(name: str, runs: list[dict]) -> dict:
     arms = {key: [r[key] for r in runs] for key in ("untrained", "trained")}
     gain = compare(arms["trained"], arms["untrained"], [TASK])
     scores = {
-        key: sum(float(run_scores.shown_row(card, TASK)["value"]) for card in cards) / len(cards)
-        for key, cards in arms.items()
+        key: sum(float(shown_row(card, TASK)["value"]) for card in cards) / len(cards) for key, cards in arms.items()
     }
     cost = {key: sum(r[key] for r in runs) / len(runs) for key in ("cpu_s", "wall_s")}
-    chance = float(run_scores.shown_row(arms["trained"][0], TASK)["chance"])
+    chance = float(shown_row(arms["trained"][0], TASK)["chance"])
     place = {f"{key}_position": sum(map(position_control, cards)) / len(cards) for key, cards in arms.items()}
     interval = {"gain": gain.value, "ci_low": gain.ci_low, "ci_high": gain.ci_high}
     return {"method": name, "chance": chance, **scores, **place, **interval, "seeds": len(runs), **cost}

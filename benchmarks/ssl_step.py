@@ -40,11 +40,12 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import train
 from benchmarks.demo import machine
 from benchmarks.lightly_steps import PEERS, Lightly
 from morphoclip import configs_dir
 from morphoclip.batch import Batch
+from morphoclip.experiment.fit import fit
+from morphoclip.experiment.prepare import prepare_data
 from morphoclip.methods.base import Method
 
 BAR, REST_BAR = 1.05, 0.7
@@ -210,8 +211,8 @@ def fed(name: str, given: argparse.Namespace) -> dict[str, float]:
         with initialize_config_dir(str(configs_dir()), version_base="1.3"):
             config = compose("train", overrides=overrides)
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table
-            train.prepare_data(config.data)
-            train.fit(config)
+            prepare_data(config.data)
+            fit(config)
         metrics = pd.read_csv(next(Path(folder).rglob("metrics.csv")))
     last = metrics[["speed/samples_per_s", "speed/data_wait"]].dropna().iloc[-1]
     return {"fed_crops_per_s": last["speed/samples_per_s"], "data_wait": last["speed/data_wait"]}

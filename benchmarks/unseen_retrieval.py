@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 
 from morphoclip import schema
+from morphoclip.chemistry import fingerprint
 from morphoclip.data import PerturbationTable
 from morphoclip.evaluation.measures.retrieval import recall_at_k
 from morphoclip.evaluation.ranking.similarity import unit_rows
-from morphoclip.evaluation.tasks.controls import morgan_fingerprint
 from morphoclip.profiling import consensus
 
 KS = (1, 5, 10)
@@ -86,7 +86,7 @@ def profiles(table: pd.DataFrame) -> np.ndarray:
 
 
 def controls_of(wells: pd.DataFrame) -> pd.DataFrame:
-    return wells[wells[schema.CONTROL_TYPE] == schema.NEGCON]
+    return wells[schema.is_negcon(wells)]
 
 
 def centred(wells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
@@ -111,6 +111,6 @@ def nearest_controls(wells: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFram
 
 def most_similar(smiles: pd.Series, known: pd.Series) -> np.ndarray:
     """For each structure the row of `known` with the highest Tanimoto similarity."""
-    a, b = (np.stack([morgan_fingerprint(text) for text in texts]).astype(float) for texts in (smiles, known))
+    a, b = (np.stack([fingerprint(text) for text in texts]).astype(float) for texts in (smiles, known))
     shared = a @ b.T
     return (shared / (a.sum(1)[:, None] + b.sum(1) - shared)).argmax(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 PREFIX = "Metadata_"
@@ -26,6 +27,7 @@ SMILES = "Metadata_smiles"
 INCHIKEY = "Metadata_InChIKey"
 NAME = "Metadata_pert_iname"
 CELL_COUNT = "Metadata_cell_count"
+UNIT = "Metadata_unit"  # what a split never separates: rows of one unit are one cluster of the intervals
 
 WELL_KEY = (SOURCE, BATCH, PLATE, WELL)
 # A condition is one perturbation at one dose in one cell line at one time; another is another experiment.
@@ -59,6 +61,20 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     NAME: ("pert_iname", "name", "pert_name"),
     CELL_COUNT: ("cell_count", "count_cells", "number_of_cells"),
 }
+
+
+def is_negcon(table: pd.DataFrame) -> np.ndarray:
+    """bool (N,): rows that hold a negative control. A missing control type is none."""
+    return (table[CONTROL_TYPE] == NEGCON).to_numpy(bool, na_value=False)
+
+
+def is_treated(table: pd.DataFrame) -> np.ndarray:
+    """bool (N,): rows that hold a perturbation and are neither a negative control nor empty; positive controls are treated.
+
+    A missing perturbation is none.
+    """
+    untreated = table[CONTROL_TYPE].isin([NEGCON, EMPTY]) | (table[PERTURBATION].fillna("") == "")
+    return ~untreated.to_numpy(bool)
 
 
 def canonical_columns(columns: list[str]) -> dict[str, str]:

@@ -1,3 +1,3 @@
 """The CPJUMP1 data of `tests/evaluation`, as a fixture."""
 
-from tests.evaluation.conftest import cpjump1  # noqa: F401
+from tests.evaluation.conftest import cpjump1, make_screen  # noqa: F401

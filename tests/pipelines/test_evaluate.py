@@ -16,6 +16,7 @@ import evaluate
 from morphoclip import configs_dir, schema
 from morphoclip.data import ShardDataset, ShardWriter
 from morphoclip.data.shards.intensities import describe_field
+from morphoclip.experiment.evaluate import run as score_profiles
 from morphoclip.profiling import embed, load_encoder, training_data, write_profiles
 from tests.methods import tiny
 
@@ -27,7 +28,7 @@ COMPOUNDS = ("a", "b", "c", "d")
 def run(output: Path, *words: str) -> Path:
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         words = evaluate.as_keys([*QUICK, *words, f"output_dir={output}"])
-        return evaluate.run(compose("evaluate", words, return_hydra_config=False))
+        return score_profiles(compose("evaluate", words, return_hydra_config=False))
 
 
 def metrics(report: Path) -> pd.DataFrame:
@@ -101,11 +102,11 @@ def test_a_baseline_is_scored_alike_and_compared_on_common_rows(tmp_path, capsys
     weak[weak[schema.PERTURBATION] != "d"].to_parquet(tmp_path / "weak.parquet")
     report = run(tmp_path / "out", f"profiles={tmp_path / 'good.parquet'}", f"baseline={tmp_path / 'weak.parquet'}")
     printed = capsys.readouterr().out
-    line = next(line for line in printed.splitlines() if line.startswith("replicate: "))
+    line = next(line for line in printed.splitlines() if line.startswith("profiles − baseline: replicate "))
     assert "3 common rows" in line
     text = report.read_text()
     assert ">baseline<" in text
-    assert "profiles against baseline, replicate: " in text
+    assert "profiles − baseline: replicate " in text
     alone = metrics(run(tmp_path / "alone", f"profiles={tmp_path / 'good.parquet'}"))
     pd.testing.assert_frame_equal(metrics(report), alone)
 
@@ -145,7 +146,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     for seed in (0, 0, 1):
         report = run(tmp_path / "out", *words, f"seed={seed}")
         kept.append({path.name: path.read_bytes() for path in report.parent.iterdir()})
-    assert set(kept[0]) == {"metrics.csv", "replicate.csv", "batch_effects_by_step.csv", "report.html"}
+    assert set(kept[0]) == {"metrics.csv", "arms.csv", "replicate.csv", "batch_effects_by_step.csv", "report.html"}
     assert kept[0] == kept[1]
     assert kept[0]["replicate.csv"] != kept[2]["replicate.csv"]
 
@@ -174,7 +175,7 @@ def test_the_sweep_from_the_command_line(tmp_path):
 @pytest.mark.slow
 def test_the_map_of_a_real_umap(tmp_path):
     """Wells of a compound lie closer together than wells of different compounds; a seed gives one map."""
-    from morphoclip.evaluation.report.report import umap_coordinates
+    from morphoclip.evaluation.report.umap import umap_coordinates
 
     tables = [
         screen(seed, signal=4.0).assign(**{schema.PLATE: lambda t, s=seed: t[schema.PLATE] + f"-{s}"})

@@ -13,11 +13,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import morphoclip
-import train
 from morphoclip import schema
-from morphoclip.data import ShardDataset
+from morphoclip.data import ShardDataset, holdout
 from morphoclip.data.loading.features import FeatureDataset
-from morphoclip.experiment import run_scores
+from morphoclip.experiment.prepare import holdout_of, training_split
+from morphoclip.experiment.run import run as start
 from morphoclip.methods.query import embed_prompts, load_clip
 from morphoclip.models import FeatureEncoder
 from morphoclip.profiling import embed
@@ -51,7 +51,7 @@ def outputs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(outputs) -> Path:
-    return train.run(
+    return start(
         config(
             outputs,
             "trainer.max_steps=6",
@@ -84,8 +84,8 @@ def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
 
 def test_held_out_compounds_and_batches_never_enter_training(run, outputs):
     cfg = config(outputs, "trainer.max_steps=1")
-    dataset = ShardDataset(cfg.data.root, train.training_split(cfg.data))
-    assigned = run_scores.held_out(dataset.fields, cfg.data)
+    dataset = ShardDataset(cfg.data.root, training_split(cfg.data))
+    assigned = holdout(dataset.fields, **holdout_of(cfg.data))
     held = set(dataset.fields.loc[assigned == "heldout", schema.PERTURBATION])
     always = set(dataset.fields.loc[assigned == "train", schema.PERTURBATION])
     compounds = held - always
@@ -101,13 +101,13 @@ def test_scored_are_unseen_compounds_on_unseen_plates(run, outputs):
     compounds = table[table["Metadata_modality"] == "compound"]
     assert len(compounds) == 8
     data = config(outputs, "trainer.max_steps=1").data
-    dataset = ShardDataset(data.root, train.training_split(data))
+    dataset = ShardDataset(data.root, training_split(data))
     assert not set(compounds[schema.PERTURBATION]) & set(dataset.table.frame[schema.PERTURBATION])
 
 
 def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run, outputs, capsys, monkeypatch):
     options = ["trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=1", "score=none"]
-    train.run(config(outputs, *options, "run_id=straight"))
+    start(config(outputs, *options, "run_id=straight"))
     shards = {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")}
 
     class Crash(RuntimeError):
@@ -120,8 +120,8 @@ def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run
     with monkeypatch.context() as patch:
         patch.setattr(Speed, "on_train_batch_end", crash)
         with pytest.raises(Crash):
-            train.run(config(outputs, *options, "run_id=crashed"))
-    train.run(config(outputs, *options, "run_id=crashed"))
+            start(config(outputs, *options, "run_id=crashed"))
+    start(config(outputs, *options, "run_id=crashed"))
     assert "going on from" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")} == shards
     straight, crashed = (
@@ -156,7 +156,7 @@ def test_a_dataset_of_ones_own_trains_and_exports(run, outputs):
                 *["score=none", "name=mine", "trainer.max_steps=2", "callbacks.checkpoint.every_n_train_steps=100"],
             ],
         )
-    folder = train.run(own)
+    folder = start(own)
     assert (folder / "checkpoints/last.ckpt").is_file()  # the end of training, not the last multiple of 100
     assert morphoclip.load_encoder(folder).trained_on["crop_size"] == 64
     assert morphoclip.load_encoder(folder / "encoder").trained_on["scale_by"] == "field"
@@ -171,9 +171,11 @@ def test_every_debug_recipe_runs_on_simulated_data(run, outputs, experiment):
         recipe = compose("train", overrides=overrides)
         if "features" not in recipe.data and "profiles" not in recipe.data:  # the screen of `run`
             recipe = compose("train", overrides=[*overrides, *(o for o in TINY if o.startswith("data.screen."))])
-    made = train.run(recipe)
+    made = start(recipe)
     if recipe.get("rotation"):
-        assert made.is_file()
+        assert {p.stem for p in (made / "profiles").glob("*.parquet")} == {"untrained_encoder", experiment}
+        arms = pd.read_csv(made / "arms.csv")
+        assert set(arms["arm"]) == {"classical features, none", "untrained encoder", experiment}
         return
     encoder = morphoclip.load_encoder(made / "encoder")
     if recipe.perturbation:
@@ -194,7 +196,7 @@ def test_a_recipe_on_cached_features_is_scored_as_others_are(run, outputs, pool,
     overrides = [*TINY, f"data.folder={outputs}/data/simulated-fixed-0", f"output_dir={outputs}", *features]
     overrides += ["score=heldout", "score.null_size=200", "trainer.max_steps=3", "run_id=" + pool]
     with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
-        folder = train.run(compose("train", overrides=["experiment=morphoclip_debug", *overrides]))
+        folder = start(compose("train", overrides=["experiment=morphoclip_debug", *overrides]))
     report = (folder / "report.html").read_text()
     rows = ["intensity statistics", "untrained encoder", "trained", "ceiling"]
     assert all(row in report for row in [*rows, "Nearest neighbours", said])

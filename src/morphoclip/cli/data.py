@@ -150,7 +150,7 @@ def split(
     seed: int = 0,
 ) -> None:
     """Write splits that share no perturbation (scaffold, plate, …), by a stable hash."""
-    from morphoclip.data.shards.split_files import write_splits
+    from morphoclip.data.shards.assignments import write_splits
     from morphoclip.data.splits.hashed import hash_split
 
     data = _open(dataset)

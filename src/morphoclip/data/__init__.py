@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from morphoclip.data.loading.datamodule import CellDataModule
     from morphoclip.data.loading.stream_datamodule import StreamDataModule
     from morphoclip.data.metadata.perturbations import PerturbationTable
+    from morphoclip.data.shards.assignments import write_splits
     from morphoclip.data.shards.dataset import Sample, ShardDataset
-    from morphoclip.data.shards.split_files import write_splits
     from morphoclip.data.shards.writer import ShardWriter
     from morphoclip.data.splits.holdout import holdout
 
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "loading.stream_datamodule": ["StreamDataModule"],
         "metadata.perturbations": ["PerturbationTable"],
         "shards.dataset": ["Sample", "ShardDataset"],
-        "shards.split_files": ["write_splits"],
+        "shards.assignments": ["write_splits"],
         "shards.writer": ["ShardWriter"],
         "splits.holdout": ["holdout"],
     },

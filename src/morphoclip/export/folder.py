@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from morphoclip.export.model_card import model_card
 from morphoclip.export.provenance import encoder_hash
 from morphoclip.export.towers import TOWERS, load_towers, save_towers
 from morphoclip.export.weights import read_checkpoint, write_tensors
+from morphoclip.files import write_atomically
 from morphoclip.version import __version__
 
 
@@ -67,18 +67,15 @@ def export_encoder(
         "sha256": encoder_hash(encoder),
         "trained_on": {"method": method, **known, **(trained_on or {})},
     }
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = to.with_name(to.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    write_tensors(partial / WEIGHTS, encoder.state_dict())
     pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
-    if pool is not None and attends(encoder, pool):
-        save_crop_pool(pool, partial)
-    _add_towers(source, partial, config["sha256"])
-    (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    (partial / CARD).write_text(model_card(config, (partial / TOWERS).is_dir()))
-    os.replace(partial, to)
+    with write_atomically(to) as partial:
+        partial.mkdir()
+        write_tensors(partial / WEIGHTS, encoder.state_dict())
+        if pool is not None and attends(encoder, pool):
+            save_crop_pool(pool, partial)
+        _add_towers(source, partial, config["sha256"])
+        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (partial / CARD).write_text(model_card(config, (partial / TOWERS).is_dir()))
     return to
 
 

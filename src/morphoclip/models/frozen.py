@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from morphoclip.files import write_atomically
 
 
 @torch.no_grad()
@@ -36,10 +37,8 @@ def frozen_embeddings(
     embedded = torch.cat([tower(*(part.to(device) for part in tower.take(tokens, chunk))).float() for chunk in rows])
     tower.train(training)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-        torch.save(embedded.cpu(), partial)
-        os.replace(partial, path)
+        with write_atomically(path) as partial:
+            torch.save(embedded.cpu(), partial)
     return embedded
 
 

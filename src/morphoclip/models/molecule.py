@@ -6,12 +6,17 @@ Towers share one interface: `tokenize(texts)` once, `take(tokens, rows)` for the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from morphoclip.chemistry import fingerprint, read_molecule
 from morphoclip.models.norm import BatchNorm
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 
 class MorganEncoder(nn.Module):
@@ -61,28 +66,35 @@ class MorganEncoder(nn.Module):
         return self.layers(fingerprint.to(first.dtype))
 
 
-def read_smiles(smiles: str):
+def read_smiles(smiles: str) -> Mol:
     """The RDKit molecule of a SMILES.
 
     Raises:
-        ValueError: there is none.
+        ValueError: RDKit reads none in it.
     """
-    from rdkit import Chem, RDLogger
-
-    RDLogger.DisableLog("rdApp.*")
-    molecule = Chem.MolFromSmiles(smiles) if smiles else None
+    molecule = read_molecule(smiles)
     if molecule is None:
-        raise ValueError(
-            f"{smiles!r} is no SMILES that RDKit reads: correct Metadata_smiles, or let a text tower read this modality "
-            "(text=by_modality)"
-        )
+        raise _unreadable(smiles)
     return molecule
 
 
 def fingerprints(smiles: Sequence[str], radius: int, bits: int, counts: bool, chirality: bool) -> np.ndarray:
-    """Morgan fingerprints (U, bits) float32, 0 and 1 or counts. Raises as `read_smiles` does."""
-    from rdkit.Chem import rdFingerprintGenerator
+    """Morgan fingerprints (U, bits) float32, 0 and 1 or counts.
 
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=bits, includeChirality=chirality)
-    read = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
-    return np.stack([read(read_smiles(text)) for text in smiles]).astype(np.float32)
+    Raises:
+        ValueError: as `read_smiles`.
+    """
+    rows = []
+    for text in smiles:
+        row = fingerprint(text, radius=radius, bits=bits, counts=counts, chirality=chirality)
+        if row is None:
+            raise _unreadable(text)
+        rows.append(row)
+    return np.stack(rows).astype(np.float32)
+
+
+def _unreadable(smiles: str) -> ValueError:
+    return ValueError(
+        f"RDKit cannot read the SMILES {smiles!r}: correct Metadata_smiles, or let a text tower read this modality "
+        "(text=by_modality)"
+    )

@@ -13,6 +13,7 @@ from torch import nn
 from morphoclip import schema
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.crop_pool import check_attends, load_crop_pool
+from morphoclip.files import write_atomically
 from morphoclip.models import FeatureEncoder
 from morphoclip.profiling.crops import well_codes
 
@@ -79,9 +80,9 @@ def write_crop_attention(
     from morphoclip.profiling.embedding import open_dataset
 
     table = crop_attention(encoder, open_dataset(encoder, dataset), load_crop_pool(source), device=device)
-    partial = Path(f"{out}.partial")
-    table.to_parquet(partial, compression="zstd", index=False)
-    return partial.replace(out)
+    with write_atomically(out) as partial:
+        table.to_parquet(partial, compression="zstd", index=False)
+    return Path(out)
 
 
 def _softmax_by(group: np.ndarray, scores: np.ndarray) -> np.ndarray:

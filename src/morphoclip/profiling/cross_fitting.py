@@ -66,7 +66,7 @@ def negcon_folds(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
     missing = [c for c in (schema.PLATE, schema.WELL, schema.CONTROL_TYPE) if c not in table]
     if missing:
         raise ValueError(f"cross-fitting needs the columns {missing}: annotate the table, or set crossfit=false")
-    negcon = (table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    negcon = schema.is_negcon(table)
     controls = table.loc[negcon, [schema.PLATE, schema.WELL]].astype(str)
     positions = controls[schema.WELL].map(schema.well_position)
     plates = controls.groupby(positions)[schema.PLATE].agg(lambda names: tuple(sorted(set(names))))

@@ -98,7 +98,7 @@ def _reference(step: Step, group: str, rows: np.ndarray, metadata: pd.DataFrame)
             f"step {step.name!r} is fitted on negcon wells, but the table has no {schema.CONTROL_TYPE} column: "
             "annotate it from its plate maps, or set fit_on: all"
         )
-    negcon = rows[(metadata[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()[rows]]
+    negcon = rows[schema.is_negcon(metadata)[rows]]
     if not negcon.size:
         raise ValueError(
             f"{_name(step, group)} has no negcon wells to fit step {step.name!r} on: set fit_on: all or drop it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
+from morphoclip.files import write_atomically
 from morphoclip.profiling.group_statistics import State, apply_groups, fit_groups, groups_of
 from morphoclip.profiling.scale import in_parts, stored_by_column
 from morphoclip.profiling.step import parse_step
@@ -138,8 +138,6 @@ class Normalizer:
 
         if self.features is None:
             raise ValueError("this Normalizer is not fitted: call fit(table) before save(path)")
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {
             json.dumps([i, group, name]): np.ascontiguousarray(array)
             for i, states in enumerate(self.states)
@@ -147,9 +145,8 @@ class Normalizer:
             for name, array in state.items()
         }
         header = {"steps": [step.to_dict() for step in self.steps], "features": self.features}
-        partial = path.with_name(path.name + ".partial")
-        save_file(arrays, partial, metadata={"format": FORMAT, "normalizer": json.dumps(header)})
-        os.replace(partial, path)
+        with write_atomically(path) as partial:
+            save_file(arrays, partial, metadata={"format": FORMAT, "normalizer": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path) -> Normalizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
+from morphoclip.files import write_atomically
 
 # Numbers that are no measurement of a cell: a saved index, CellProfiler's counters, and counts other than the cell count.
 _BOOKKEEPING = re.compile(r"Unnamed: \d+|(Image|Object|Table)Number|(Image_)?Count_.+")
@@ -40,22 +40,18 @@ def write_profiles(table: pd.DataFrame, path: str | Path, provenance: Mapping[st
     metadata, features = schema.split_columns(table)
     text = table[metadata].astype(object).where(table[metadata].notna(), "").astype(str)
     table = pd.concat([text, table[features].astype(np.float32)], axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial{suffix}")
-    if suffix == ".parquet":
-        table.to_parquet(partial, compression="zstd", index=False)
-    elif suffix == ".h5ad":
-        import anndata
+    with write_atomically(path) as partial:
+        if suffix == ".parquet":
+            table.to_parquet(partial, compression="zstd", index=False)
+        elif suffix == ".h5ad":
+            import anndata
 
-        obs = text.set_axis([str(i) for i in range(len(text))])
-        anndata.AnnData(table[features].to_numpy(), obs=obs, var=pd.DataFrame(index=features)).write_h5ad(partial)
-    else:
-        table.to_csv(partial, index=False)
-    sidecar = path.with_name(path.name + ".json")
-    partial_sidecar = sidecar.with_name(sidecar.name + ".partial")
-    partial_sidecar.write_text(json.dumps(provenance, indent=2) + "\n")
-    os.replace(partial_sidecar, sidecar)
-    os.replace(partial, path)
+            obs = text.set_axis([str(i) for i in range(len(text))])
+            anndata.AnnData(table[features].to_numpy(), obs=obs, var=pd.DataFrame(index=features)).write_h5ad(partial)
+        else:
+            table.to_csv(partial, index=False)
+        with write_atomically(path.with_name(f"{path.name}.json")) as sidecar:
+            sidecar.write_text(json.dumps(provenance, indent=2) + "\n")
 
 
 def read_profiles(path: str | Path) -> pd.DataFrame:

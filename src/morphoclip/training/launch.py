@@ -71,6 +71,12 @@ def join(launch: Launch) -> None:
     dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
 
 
+def barrier() -> None:
+    """Wait until every rank is here; nothing where there is one."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def from_rank_zero(value: str) -> str:
     """Rank 0's `value`, on every rank."""
     if not dist.is_initialized():

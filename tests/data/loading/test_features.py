@@ -14,7 +14,7 @@ from morphoclip.data.loading.features import (
     TableDataModule,
     TableDataset,
 )
-from morphoclip.data.shards.split_files import write_splits
+from morphoclip.data.shards.assignments import write_splits
 from morphoclip.models import create_encoder
 from morphoclip.profiling.features import embed_features, write_features
 

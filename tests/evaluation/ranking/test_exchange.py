@@ -8,6 +8,7 @@ import pytest
 
 from morphoclip.evaluation import average_precision, exchange_test, mean_average_precision
 from morphoclip.evaluation.ranking import exchange
+from morphoclip.evaluation.ranking.rules import Rules
 
 RULES = (["pert"], [], ["plate"], ["control"])
 
@@ -34,15 +35,16 @@ def test_pseudo_groups_score_as_average_precision_says(monkeypatch, wells, disti
     meta["well"] = [f"w{i}" for i in rng.integers(0, 6, len(meta))]
     rules = (["pert"], ["well"] if distinct else [], ["plate"], ["control"])
     seen = []
-    original = exchange._Pool.scores
+    original = exchange.Pool.scores
 
     def spy(pool, members):
         scores = original(pool, members)
         seen.append((members, pool.similarities, scores))
         return scores
 
-    monkeypatch.setattr(exchange._Pool, "scores", spy)
-    exchange.exchange_nulls(meta, feats, *rules, exchange_with="negatives", draws=25, queries=~meta["control"])
+    monkeypatch.setattr(exchange.Pool, "scores", spy)
+    given = Rules(*map(tuple, rules))
+    exchange.exchange_nulls(meta, feats, given, exchange_with="negatives", draws=25, queries=~meta["control"])
     unit = feats / np.linalg.norm(feats, axis=1, keepdims=True)
     ours = np.sort(unit @ unit.T, axis=1)
     for members, similarities, scores in seen:
@@ -68,7 +70,8 @@ def test_permuted_labels_score_as_average_precision_says(monkeypatch, sides):
     feats = rng.standard_normal((n, 5))
     diffby = ["side"] if sides else []
     rules = (["labels"], diffby, [], ["labels", *diffby])
-    nulls = exchange.exchange_nulls(meta, feats, *rules, exchange_with="labels", draws=draws, distance="abs_cosine")
+    given = Rules(*map(tuple, rules), distance="abs_cosine", multilabel_col="labels")
+    nulls = exchange.exchange_nulls(meta, feats, given, exchange_with="labels", draws=draws)
     base = average_precision(meta, feats, *rules, distance="abs_cosine", multilabel_col="labels")
     base = base.groupby("labels")["average_precision"].mean()
     assert {k: pytest.approx(v[0], abs=1e-6) for k, v in nulls.items()} == base.dropna().to_dict()

@@ -18,7 +18,7 @@ from morphoclip.evaluation import Protocol, score, write_report
 from morphoclip.evaluation.report.heat_maps import consensus_heat_maps
 from morphoclip.evaluation.report.nearest import Gallery
 from morphoclip.evaluation.report.plate_maps import plate_maps
-from morphoclip.evaluation.report.report import umap_coordinates
+from morphoclip.evaluation.report.umap import umap_coordinates
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -37,7 +37,7 @@ def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTa
         "position": np.array([_position(well) for well in wells], np.int64)[name],
         "perturbation": _ranks(chosen, [schema.PERTURBATION]),
         "condition": table.codes(chosen),
-        "is_control": (chosen[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy(bool),
+        "is_control": schema.is_negcon(chosen),
     }
     spread = {name: np.full(len(fields), -1 if name != "is_control" else False) for name in codes}
     for name, values in codes.items():

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TypeVar
+
+from morphoclip.files import write_atomically
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -158,12 +159,6 @@ def local_metadata(store: Store, split: str | None) -> Path:
     names = ["index.arrow", "fields.parquet", *([f"splits/{split}.npy"] if split else []), "manifest.json"]
     for name in names:
         if not (folder / name).is_file():
-            _write(folder / name, manifest if name == "manifest.json" else store.get(name))
+            with write_atomically(folder / name) as partial:  # ranks may do the same at the same time
+                partial.write_bytes(manifest if name == "manifest.json" else store.get(name))
     return folder
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All at once, so that ranks which do the same at the same time do not meet half a file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)

@@ -49,7 +49,7 @@ def field_scaling(
         if scale_by == "plate":
             reference = fields.index.isin(present)
         elif scale_by == "negcon":
-            reference = (fields[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+            reference = schema.is_negcon(fields)
         else:
             raise ValueError(f"scale_by={scale_by!r} is none of field, plate, negcon")
         plate = fields.groupby([schema.SOURCE, schema.BATCH, schema.PLATE], sort=True).ngroup()

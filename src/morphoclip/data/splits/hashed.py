@@ -8,26 +8,21 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.data.splits.holdout import linked_units, uniform
+from morphoclip.data.splits.draws import uniform
+from morphoclip.data.splits.units import MOLECULES, split_units
 
-PLACES = {
-    "plate": [schema.SOURCE, schema.BATCH, schema.PLATE],
-    "batch": [schema.SOURCE, schema.BATCH],
-    "source": [schema.SOURCE],
-}
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def hash_split(fields: pd.DataFrame, by: str, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0) -> pd.Series:
-    """Name a set for every field so that no unit is in two: u = SHA-256(seed, by, unit) as a number in [0, 1).
+    """The name of a set for each row of `fields`, so that no unit is in two: u = SHA-256(seed, by, unit) in [0, 1).
 
     The sets take their fractions of [0, 1) in the order given, and a unit goes where its u falls. So a unit's set
     depends on nothing but its name: not on the other units, the order of rows, or the machine.
 
     Args:
-        fields: a row a field.
-        by: `perturbation` (compounds that share a name or the InChIKey's first block are one unit), `scaffold` (Murcko;
-            an acyclic molecule is its own unit), `plate`, `batch`, `source`, or any `Metadata_` column.
+        fields: annotated table, one row per field.
+        by: as `split_units`; `perturbation` is here the same as `structure`, so that forms of one molecule stay together.
         fractions: name of a set -> its share of the units.
         seed: another seed, another choice.
 
@@ -50,36 +45,15 @@ def hash_split(fields: pd.DataFrame, by: str, fractions: Mapping[str, float] = F
 
 
 def _units_of(fields: pd.DataFrame, by: str) -> pd.Series:
-    """The unit of each row as text, blank where it has none."""
-    if by in PLACES:
-        return fields[PLACES[by]].astype(str).agg("/".join, axis=1)
-    if by in ("perturbation", "scaffold"):
-        columns = [schema.PERTURBATION, schema.INCHIKEY, schema.NAME, schema.SMILES]
-        treated = ~fields[schema.CONTROL_TYPE].isin([schema.NEGCON, schema.EMPTY]) & (fields[schema.PERTURBATION] != "")
-        table = fields.loc[treated, columns].drop_duplicates(schema.PERTURBATION).astype(str)
-        unit = linked_units(table)
-        if by == "scaffold":
-            unit = _scaffolds(table[schema.SMILES], unit)
-        of = dict(zip(table[schema.PERTURBATION], unit, strict=True))
-        return fields[schema.PERTURBATION].where(treated, "").map(of).fillna("")
-    if by not in fields:
-        known = [column for column in fields if column.startswith(schema.PREFIX)]
-        raise ValueError(f"by={by!r} is none of perturbation, scaffold, {', '.join(PLACES)} and {', '.join(known)}")
-    return fields[by].astype(str)
+    """The unit of each row, blank where it has none: controls and empty wells where perturbations are split.
 
-
-def _scaffolds(smiles: pd.Series, unit: pd.Series) -> pd.Series:
-    """One scaffold a unit: the smallest of its members'; the unit itself where it has no ring; blank without SMILES."""
-    from rdkit import Chem, RDLogger
-    from rdkit.Chem.Scaffolds import MurckoScaffold
-
-    RDLogger.DisableLog("rdApp.error")
-
-    def scaffold(text: str) -> str:
-        molecule = Chem.MolFromSmiles(text) if text else None
-        return "" if molecule is None else MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False)
-
-    found = smiles.map(scaffold)
-    smallest = found.where(found != "").groupby(unit).transform("min")  # a salt's acyclic twin goes with its ring
-    has_smiles = (smiles != "").groupby(unit).transform("any")
-    return smallest.where(smallest.notna(), "acyclic " + unit).where(has_smiles, "")
+    A split by scaffold leaves perturbations without SMILES out too.
+    """
+    if by not in ("perturbation", *MOLECULES):
+        return split_units(fields, by)
+    units = split_units(fields, "structure" if by == "perturbation" else by)
+    chosen = schema.is_treated(fields)
+    if by == "scaffold":
+        molecule = split_units(fields, "structure")
+        chosen &= (fields[schema.SMILES].fillna("") != "").groupby(molecule).transform("any").to_numpy()
+    return units.where(chosen, "")

@@ -1,18 +1,15 @@
-"""Which rows of a dataset a run may see: held-out sets by a stable hash, and their files (DESIGN §3.2)."""
+"""Hold out a share of each gene's compounds everywhere, and whole batches of plates."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-
-if TYPE_CHECKING:
-    pass
+from morphoclip.data.splits.draws import uniform
+from morphoclip.data.splits.units import molecules
 
 TRAIN = "train"
 HELDOUT = "heldout"
@@ -27,22 +24,19 @@ def holdout(
     modality: str = "compound",
     seed: int = 0,
 ) -> pd.Series:
-    """Hold out a share of each gene's compounds everywhere, and all fields of whole batches.
+    """'train' or 'heldout' for each row of `fields`, on its index.
 
-    Compounds that share a name or the first block of the InChIKey (stereoisomers, salts bought twice) stay on one
-    side, so that no held-out structure is seen in training. Which ones are held out follows from a hash of (seed, id)
-    and not from the order of the rows; where a gene's count is odd, the hash of the gene rounds up or down.
+    Forms of one molecule (`split_units`) stay on one side, so that no held-out structure is seen in training. Which
+    molecules are held out follows from a hash of (seed, id) and not from the order of the rows; where the number of a
+    gene's molecules is odd, a hash of the gene rounds it up or down.
 
     Args:
-        fields: a row a field.
-        batches: `Metadata_Batch` values held out whole; may be empty.
-        fraction: share of the compounds of each group to hold out.
+        fields: annotated table, one row per field or well.
+        batches: values of `Metadata_Batch` that are held out whole; may be empty.
+        fraction: share of the molecules of each group that is held out.
         stratify: column whose values are the groups.
         modality: which perturbations are held out; controls and other modalities stay in training.
-        seed: another seed, another choice.
-
-    Returns:
-        'train' or 'heldout' a row, on the index of `fields`.
+        seed: of the choice.
 
     Raises:
         ValueError: a held-out batch is not there, or there is nothing to hold out.
@@ -52,16 +46,13 @@ def holdout(
         raise ValueError(
             f"held-out batches {absent} are not in the fields; there are {sorted(set(fields[schema.BATCH]))}"
         )
-    treated = fields[
-        (fields[schema.MODALITY] == modality)
-        & ~fields[schema.CONTROL_TYPE].isin([schema.NEGCON, schema.EMPTY])
-        & (fields[schema.PERTURBATION] != "")
-    ]
+    treated = fields[(fields[schema.MODALITY] == modality).to_numpy() & schema.is_treated(fields)]
     if treated.empty:
         raise ValueError(f"no treated {modality!r} fields to hold out: are the fields annotated (--metadata)?")
-    columns = [schema.PERTURBATION, schema.INCHIKEY, schema.NAME, stratify]
-    perturbations = treated[list(dict.fromkeys(columns))].drop_duplicates(schema.PERTURBATION).astype(str)
-    perturbations["unit"] = linked_units(perturbations)
+    columns = [schema.PERTURBATION, schema.INCHIKEY, schema.NAME, schema.SMILES, stratify]
+    present = [column for column in dict.fromkeys(columns) if column in treated]
+    perturbations = treated[present].drop_duplicates(schema.PERTURBATION).fillna("").astype(str)
+    perturbations["unit"] = molecules(perturbations)
     units = perturbations.sort_values(schema.PERTURBATION).drop_duplicates("unit")
 
     held: set[str] = set()
@@ -73,22 +64,3 @@ def holdout(
         (fields[schema.MODALITY] == modality) & fields[schema.PERTURBATION].isin(perturbations[schema.PERTURBATION])
     )
     return pd.Series(np.where(out, HELDOUT, TRAIN), index=fields.index, name="split")
-
-
-def linked_units(perturbations: pd.DataFrame) -> pd.Series:
-    """The smallest id among all perturbations linked to each by a shared name or structure skeleton."""
-    unit = perturbations[schema.PERTURBATION]
-    links = [perturbations[schema.INCHIKEY].str[:14], perturbations[schema.NAME].str.lower()]
-    while True:
-        before = unit
-        for link in links:
-            # a blank links nothing: such a row is its own group
-            unit = unit.groupby(link.where(link != "", perturbations[schema.PERTURBATION])).transform("min")
-        if unit.equals(before):
-            return unit
-
-
-def uniform(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone: not on the machine, the run or Python's hash seed."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56

@@ -24,7 +24,7 @@ def collapse(plate_set: PlateSet) -> str | None:
     if spread < _SPREAD:
         return f"collapse: the profiles of {plate_set.name} are one and the same (relative spread {spread:.0e})"
     plates = plate_set.table[schema.PLATE].to_numpy()
-    negcon = (plate_set.table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    negcon = schema.is_negcon(plate_set.table)
     for plate in np.unique(plates):
         centred[plates == plate] -= centred[(plates == plate) & negcon].mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1)

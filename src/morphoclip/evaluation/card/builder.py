@@ -12,7 +12,7 @@ from morphoclip import schema
 from morphoclip.evaluation.card import alarms
 from morphoclip.evaluation.card.scorecard import ALL, METRIC_COLUMNS, ScoreCard
 from morphoclip.evaluation.measures.battery import BATTERY
-from morphoclip.evaluation.ranking.average_precision import expected_average_precision
+from morphoclip.evaluation.ranking.chance import expected_average_precision
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.ranking.significance import check_draws, mean_average_precision
 from morphoclip.evaluation.tasks import controls
@@ -130,7 +130,7 @@ class CardBuilder:
 
     def replicate_controls(self, questions: list[Question], folds: Sequence[PlateSet]) -> None:
         first, ties = questions[0], self.settings.ties
-        self._control(first, "same_position_dmso", controls.same_position_dmso(folds, ties), schema.WELL)
+        self._control(first, "same_position_dmso", controls.same_position_dmso(folds, questions, ties), schema.WELL)
         self._control(first, "replicate_other_well", controls.other_well(questions, ties), schema.PERTURBATION)
         self._control(first, "cell_count_alone", controls.cell_count_alone(first, ties), schema.PERTURBATION)
 
@@ -217,7 +217,8 @@ def _groups_with_p(
 def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.DataFrame:
     """Chance, pair counts and cluster of each group.
 
-    Groups that rest on the same perturbations are one cluster; where compounds are among them, the same compounds.
+    Groups that rest on the same perturbations are one cluster; where compounds are among them, the same compounds. A table
+    whose perturbations have units (what a split never separates) is clustered by these.
     """
     grouped = rows.groupby(sameby, sort=True)
     counts = grouped[["chance", "n_pos_pairs", "n_total_pairs"]].mean()
@@ -231,13 +232,14 @@ def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.Dat
             counts[f"n_queries_from_{place}"] = part.groupby(sameby)[schema.PERTURBATION].nunique()
         asking = rows[rows[schema.MODALITY] == "compound"]
     counts["members"] = _members(rows, sameby[0])
-    counts["cluster"] = _members(asking, sameby[0]).reindex(counts.index).fillna("")
+    unit = schema.UNIT if schema.UNIT in asking else schema.PERTURBATION
+    counts["cluster"] = _members(asking, sameby[0], unit).reindex(counts.index).fillna("")
     return counts.reset_index()
 
 
-def _members(rows: pd.DataFrame, by: str) -> pd.Series:
-    """The perturbations behind each group, as one string."""
-    return rows.groupby(by)[schema.PERTURBATION].agg(lambda names: "|".join(sorted(set(map(str, names)))))
+def _members(rows: pd.DataFrame, by: str, column: str = schema.PERTURBATION) -> pd.Series:
+    """The perturbations (or their units) behind each group, as one string."""
+    return rows.groupby(by)[column].agg(lambda names: "|".join(sorted(set(map(str, names)))))
 
 
 def _average_folds(rows: pd.DataFrame, sameby: list[str], label: str = "label") -> pd.DataFrame:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from morphoclip.files import write_atomically
+
 ALL = "all"
 METRIC_COLUMNS = ["task", "subset", "metric", "value", "ci_low", "ci_high", "n", "chance", "p_convention"]
 
@@ -42,11 +44,8 @@ class ScoreCard:
     def write(self, folder: str | Path) -> None:
         """metrics.csv and a csv a task in `folder`; the same scores give the same bytes."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         pairs = {} if self.pairs.empty else {"compound_gene_pairs": self.pairs}
         for name, table in {"metrics": self.metrics, **self.tables, **pairs}.items():
-            partial = folder / f"{name}.csv.partial"
-            table.drop(columns=["row", "cluster", "members"], errors="ignore").to_csv(
-                partial, index=False, float_format="%.10g"
-            )
-            partial.replace(folder / f"{name}.csv")
+            shown = table.drop(columns=["row", "cluster", "members"], errors="ignore")
+            with write_atomically(folder / f"{name}.csv") as partial:
+                shown.to_csv(partial, index=False, float_format="%.10g")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ def score(
     tasks: str | Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
+    profiled: Sequence[bool] | None = None,
     relationships: str | Path | None = None,
     strict: bool = False,
     p_convention: str = "exact",
@@ -51,8 +53,10 @@ def score(
             same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
         tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
             and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
-        queries: bool a row of the (first) table: wells that may ask for their replicates and that make the consensus
-            profiles of the other tasks; the rest serves as positives and negatives only. Default all.
+        queries: bool per row of the (first) table: wells that may ask for their replicates, and whose perturbations may
+            ask in the other tasks; the rest serves as positives and negatives only. Default all.
+        profiled: bool per row of the (first) table: wells that the consensus profiles of the other tasks are made of.
+            Default `queries`.
         relationships: folder of annotated gene pairs, for the task of that name.
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
@@ -68,11 +72,15 @@ def score(
     if unknown:
         raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
     settings = Settings(p_convention, ties, null_size, threshold, seed, bootstrap, shuffles)
-    folds = [table] if isinstance(table, pd.DataFrame) else list(table)
-    wanted = _query_wells(folds, queries)
+    folds = [
+        fold.rename(columns=dict(protocol.columns)) for fold in ([table] if isinstance(table, pd.DataFrame) else table)
+    ]
+    key = [schema.PLATE, schema.WELL, *protocol.set_by]
+    asking = _in_each_fold(folds, queries, key, "queries")
+    profiling = asking if profiled is None else _in_each_fold(folds, profiled, key, "profiled")
     fold_sets, notes = [], []
-    for fold, mask in zip(folds, wanted, strict=True):
-        sets, notes = plate_sets(fold.assign(**{_QUERY: mask}), protocol)
+    for fold, asks, makes in zip(folds, asking, profiling, strict=True):
+        sets, notes = plate_sets(fold.assign(**{_QUERY: asks, _PROFILED: makes}), protocol)
         fold_sets.append(sets)
     by_set = list(zip(*fold_sets, strict=True))  # one tuple of folds a set
     card = CardBuilder(settings, strict)
@@ -80,7 +88,7 @@ def score(
     retrieved: dict[str, list[str]] = {}
     for folds_of_set in by_set:
         card.alarm(alarms.collapse(folds_of_set[0]))
-        questions = [replicate(s, s.table[_QUERY].to_numpy()) for s in folds_of_set]
+        questions = [replicate(s, s.table[_QUERY].to_numpy(), protocol.replicate_diffby) for s in folds_of_set]
         groups = card.add(questions)
         card.note_unpaired(questions[0], groups)
         retrieved[questions[0].subset] = groups.loc[groups["below_corrected_p"], schema.PERTURBATION].tolist()
@@ -88,10 +96,10 @@ def score(
         card.replicate_controls(questions, folds_of_set)
     for gated in (True, False):
         profiles = [
-            tuple(consensus(s, s.table[_QUERY].to_numpy(), retrieved[s.name] if gated else None) for s in folds_of_set)
-            for folds_of_set in by_set
+            tuple(_profiles(s, retrieved[s.name] if gated else None) for s in folds_of_set) for folds_of_set in by_set
         ]
         for questions in _consensus_questions(profiles, tasks, protocol, card.notes if gated else []):
+            questions = [_asked(question) for question in questions]
             card.add(questions, gated=gated)
             if gated:
                 card.shuffle(questions)
@@ -105,20 +113,34 @@ def score(
     return card.finish()
 
 
-_QUERY = "Metadata__query"
+_QUERY, _PROFILED = "Metadata__query", "Metadata__profiled"
 
 
-def _query_wells(folds: list[pd.DataFrame], queries: Sequence[bool] | None) -> list[np.ndarray]:
-    """bool rows of each fold; `queries` belongs to the first, the others follow by plate and well."""
-    if queries is None:
+def _in_each_fold(
+    folds: list[pd.DataFrame], rows: Sequence[bool] | None, key: list[str], name: str
+) -> list[np.ndarray]:
+    """bool rows of each fold; `rows` belong to the first, those of the others follow by the columns `key`."""
+    if rows is None:
         return [np.ones(len(fold), bool) for fold in folds]
-    queries = np.asarray(queries, bool)
-    first = folds[0]
-    if len(queries) != len(first):
-        raise ValueError(f"queries has {len(queries)} entries, the table {len(first)} rows")
-    asking = set(zip(first.loc[queries, schema.PLATE], first.loc[queries, schema.WELL], strict=True))
-    wells = (zip(fold[schema.PLATE], fold[schema.WELL], strict=True) for fold in folds)
-    return [np.array([well in asking for well in places]) for places in wells]
+    rows, first = np.asarray(rows, bool), folds[0]
+    if len(rows) != len(first):
+        raise ValueError(f"{name} has {len(rows)} entries, the table {len(first)} rows")
+    wells = [fold[key] for fold in folds]
+    chosen = pd.MultiIndex.from_frame(wells[0][rows])
+    return [pd.MultiIndex.from_frame(table).isin(chosen) for table in wells]
+
+
+def _asked(question: Question) -> Question:
+    """The question, asked only by perturbations that have a well among the queries."""
+    return replace(question, queries=question.meta[_QUERY].to_numpy(bool))
+
+
+def _profiles(plate_set: PlateSet, perturbations: Sequence[str] | None) -> PlateSet:
+    """Consensus profiles of the wells that make them; their column _QUERY says whether any well of theirs is a query."""
+    table = plate_set.table
+    asks = table.groupby(schema.PERTURBATION)[_QUERY].transform("any")
+    marked = replace(plate_set, table=table.assign(**{_QUERY: asks}))
+    return consensus(marked, table[_PROFILED].to_numpy(), perturbations)
 
 
 def _consensus_questions(

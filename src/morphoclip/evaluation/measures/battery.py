@@ -30,7 +30,7 @@ def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
     """NSB, NSBP on treated wells; by target on consensus profiles, precision and F1 at k and over a grid of distances."""
     for plate_set in sets:
         labelled = with_labels(plate_set, protocol)
-        treated = (labelled[schema.CONTROL_TYPE] != schema.NEGCON).to_numpy()
+        treated = ~schema.is_negcon(labelled)
         wells, x = labelled[treated], plate_set.values()[treated]
         batch = _batches(wells, protocol)
         if batch.nunique() > 1:
@@ -71,7 +71,7 @@ def batch_effects(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0
         if batch.nunique() > 1:
             for row in batch_scores(plate_set.values(), batch, seed).itertuples():
                 yield plate_set.name, row.metric, row.value, len(batch), row.chance
-        negcon = (plate_set.table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+        negcon = schema.is_negcon(plate_set.table)
         if schema.CELL_COUNT in plate_set.table and negcon.sum() > 5:
             counts = pd.to_numeric(plate_set.table.loc[negcon, schema.CELL_COUNT]).to_numpy()
             for i, value in enumerate(cell_count_correlation(plate_set.values()[negcon], counts), 1):

@@ -1,36 +1,13 @@
-"""How sure a mean over groups is: cluster bootstrap, and paired differences between methods on common rows."""
+"""How sure a mean over groups is, by cluster bootstrap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from morphoclip.evaluation.card.scorecard import ScoreCard
-
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A mean paired difference with its interval, over `n_rows` common rows in `n_clusters` clusters."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    n_rows: int
-    n_clusters: int
-    n_seeds: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.value:+.3f} [{self.ci_low:+.3f}, {self.ci_high:+.3f}] "
-            f"({self.n_rows} common rows in {self.n_clusters} clusters, {self.n_seeds} seeds)"
-        )
 
 
 def cluster_interval(
@@ -43,84 +20,16 @@ def cluster_interval(
     codes, names = pd.factorize(np.asarray(clusters, dtype=object), sort=True)
     if len(names) < 2:
         return float("nan"), float("nan")
-    weights = _cluster_weights(len(names), draws, seed)
+    weights = cluster_weights(len(names), draws, seed)
     means = (weights @ np.bincount(codes, values)) / (weights @ np.bincount(codes))
-    return _percentiles(means)
+    return percentiles(means)
 
 
-def compare(
-    cards: Sequence[ScoreCard],
-    others: Sequence[ScoreCard],
-    tasks: Sequence[str] = ("sister", "compound_gene"),
-    *,
-    gated: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Difference:
-    """How much higher `cards` score than `others`: paired difference of mAP on rows both have, averaged over `tasks`.
-
-    Card i is paired with other i (seeds of one experiment); a single other serves all. The interval resamples the
-    seeds and, jointly over tasks, the clusters of rows that share their perturbations. It is conditional on the plates.
-
-    Args:
-        gated: compare rows of retrieved perturbations only, instead of all.
-
-    Raises:
-        ValueError: different numbers of cards, or a task without common rows.
-    """
-    cards, others = list(cards), list(others)
-    if len(others) == 1:
-        others = others * len(cards)
-    if len(cards) != len(others):
-        raise ValueError(f"{len(cards)} cards against {len(others)}: give as many of each, or one to compare all with")
-    rows = [
-        _paired_rows(a, b, task, gated).assign(seed=i)
-        for i, (a, b) in enumerate(zip(cards, others, strict=True))
-        for task in tasks
-    ]
-    table = pd.concat(rows, ignore_index=True)
-    codes, names = pd.factorize(table["cluster"], sort=True)
-    shape = (len(cards), len(tasks), len(names))
-    cell = np.ravel_multi_index((table["seed"], pd.Categorical(table["task"], tasks).codes, codes), shape)
-    sums = np.bincount(cell, table["difference"], np.prod(shape)).reshape(shape)
-    counts = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
-
-    def mean(seed_weights: np.ndarray, cluster_weights: np.ndarray) -> np.ndarray:
-        total = np.einsum("ds,stc,dc->dt", seed_weights, sums, cluster_weights)
-        number = np.einsum("ds,stc,dc->dt", seed_weights, counts, cluster_weights)
-        return (total / number).mean(axis=1)
-
-    value = mean(np.ones((1, shape[0])), np.ones((1, shape[2])))[0]
-    low = high = float("nan")
-    if len(names) > 1:
-        drawn = mean(_cluster_weights(shape[0], draws, seed + 1), _cluster_weights(shape[2], draws, seed))
-        low, high = _percentiles(drawn[np.isfinite(drawn)])
-    common = len(table.drop_duplicates(["task", "row"]))
-    return Difference(float(value), low, high, common, len(names), len(cards))
-
-
-def _paired_rows(a: ScoreCard, b: ScoreCard, task: str, gated: bool) -> pd.DataFrame:
-    name = task if gated or task == "replicate" else f"{task}_ungated"
-    one, two = (card.tables[name].set_index("row") for card in (a, b))
-    common = one.index.intersection(two.index)
-    if common.empty:
-        raise ValueError(f"task {task}: the two methods have no row in common; compare ungated, or check the plates")
-    difference = one.loc[common, "mean_average_precision"] - two.loc[common, "mean_average_precision"]
-    return pd.DataFrame(
-        {
-            "row": common,
-            "task": task,
-            "difference": difference.to_numpy(),
-            "cluster": one.loc[common, "cluster"].to_numpy(),
-        }
-    )
-
-
-def _cluster_weights(n: int, draws: int, seed: int) -> np.ndarray:
+def cluster_weights(n: int, draws: int, seed: int) -> np.ndarray:
     """(draws, n) how often each of n clusters is drawn."""
     return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
+def percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

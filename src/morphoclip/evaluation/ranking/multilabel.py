@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from morphoclip.evaluation.ranking.average_precision import _result, row_codes
-
-if TYPE_CHECKING:
-    from morphoclip.evaluation.ranking.average_precision import _Counter
+from morphoclip.evaluation.ranking.candidates import row_codes
+from morphoclip.evaluation.ranking.counter import Counter
+from morphoclip.evaluation.ranking.rules import Rules
+from morphoclip.evaluation.ranking.table import ap_table
 
 
 def multilabel_average_precision(
-    meta: pd.DataFrame, rules: tuple[list[str], ...], label_col: str, wanted: np.ndarray, counter: _Counter
+    meta: pd.DataFrame, rules: Rules, wanted: np.ndarray, counter: Counter
 ) -> pd.DataFrame:
-    """`average_precision` with label lists in `label_col`; see there.
+    """`average_precision` with label lists in `rules.multilabel_col`; see there.
 
     Returns:
         A row per (profile, label) with at least one positive, ordered by label then profile; `label_col` holds
@@ -26,15 +24,15 @@ def multilabel_average_precision(
     Raises:
         ValueError: `label_col` is not in `pos_sameby`, or holds something other than lists.
     """
-    pos_sameby, pos_diffby, neg_sameby, neg_diffby = rules
-    if label_col not in pos_sameby:
+    label_col = rules.multilabel_col
+    if label_col is None or label_col not in rules.pos_sameby:
         raise ValueError(f"multilabel_col={label_col!r} must be in pos_sameby: positives share a label")
     incidence, labels = label_incidence(meta[label_col])
-    other = [c for c in pos_sameby if c != label_col]
+    other = [c for c in rules.pos_sameby if c != label_col]
     pos_same = row_codes(meta, other)
-    pos_diff = [row_codes(meta, [c]) for c in pos_diffby]
-    neg_same = row_codes(meta, [c for c in neg_sameby if c != label_col])
-    neg_diff = [row_codes(meta, [c]) for c in neg_diffby if c != label_col]
+    pos_diff = [row_codes(meta, [c]) for c in rules.pos_diffby]
+    neg_same = row_codes(meta, [c for c in rules.neg_sameby if c != label_col])
+    neg_diff = [row_codes(meta, [c]) for c in rules.neg_diffby if c != label_col]
     everyone = np.arange(len(meta))
 
     rows, keys, counts, values = [], [], [], []
@@ -43,9 +41,9 @@ def multilabel_average_precision(
         negative = neg_same[batch][:, None] == neg_same
         for codes in neg_diff:
             negative &= codes[batch][:, None] != codes
-        if label_col in neg_diffby:
+        if label_col in rules.neg_diffby:
             negative &= ~shared
-        elif label_col in neg_sameby:
+        elif label_col in rules.neg_sameby:
             negative &= shared
         negative[np.arange(len(batch)), batch] = False
         block = counter.similarities(batch, everyone)
@@ -73,7 +71,7 @@ def multilabel_average_precision(
     ap, tied = np.concatenate(values, axis=1)
     kept = np.flatnonzero((n_pos > 0) & wanted[row])
     kept = kept[np.lexsort([row[kept], key[kept]])]
-    table = _result(meta, row[kept], n_pos[kept], n_neg[kept], ap[kept], tied[kept], wanted)
+    table = ap_table(meta, row[kept], n_pos[kept], n_neg[kept], ap[kept], tied[kept], wanted)
     return table.assign(**{label_col: labels[key[kept]]}).reset_index(drop=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from morphoclip.evaluation.ranking.average_precision import ranked
+from morphoclip.evaluation.ranking.table import ranked
 
 _CHUNK = 2**22
 _ROUNDING = 2e-7

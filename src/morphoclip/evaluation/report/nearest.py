@@ -56,7 +56,7 @@ def nearest_wells(
         return []
     x = unit_rows(checked_features(features.to_numpy()))
     labels = _labels(table, protocol or Protocol())
-    control = (table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    control = schema.is_negcon(table)
     ranked = replicates.sort_values("mean_average_precision", ascending=False, kind="stable")
     chosen = ranked.iloc[np.unique(np.linspace(0, len(ranked) - 1, count).round().astype(int))]
     found = []
@@ -106,7 +106,7 @@ def spoken_names(table: pd.DataFrame) -> pd.Series:
     if schema.GENE in table:
         gene = table[schema.GENE].fillna("").astype(str)
         name = name.where((gene == "") | (gene == name), name + " (" + gene + ")")
-    return name.where(table[schema.CONTROL_TYPE] != schema.NEGCON, "negative control")
+    return name.where(~schema.is_negcon(table), "negative control")
 
 
 def _labels(table: pd.DataFrame, protocol: Protocol) -> list[set[str]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+
+from morphoclip.files import sha256_of_file
 
 
 def environment() -> dict[str, str]:
@@ -35,7 +36,7 @@ def commit() -> str:
 
 def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
     """'name' -> 'sha256 …' of up to 60 input files; more are counted."""
-    hashes = {path.name: f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in paths[:60]}
+    hashes = {path.name: f"sha256 {sha256_of_file(path)[:16]}" for path in paths[:60]}
     if len(paths) > 60:
         hashes["further files"] = str(len(paths) - 60)
     return hashes

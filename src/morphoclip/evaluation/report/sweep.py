@@ -13,6 +13,7 @@ from morphoclip import schema
 from morphoclip.evaluation.measures.batch_effects import plate_map
 from morphoclip.evaluation.ranking.average_precision import average_precision
 from morphoclip.evaluation.ranking.similarity import unit_rows
+from morphoclip.files import write_atomically
 
 Step = Mapping[str, object]
 Apply = Callable[[pd.DataFrame, Step], pd.DataFrame]
@@ -158,11 +159,9 @@ def write_sweep_report(path: str | Path, table: pd.DataFrame, title: str) -> Pat
         count=len(table),
         failed=len(table) - len(finite),
     )
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
-    return path
+    with write_atomically(path) as partial:
+        partial.write_text(html, encoding="utf-8")
+    return Path(path)
 
 
 def _pipelines(
@@ -177,7 +176,7 @@ def _pipelines(
 
 
 def _alternate(table: pd.DataFrame) -> np.ndarray:
-    negcon = (table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    negcon = schema.is_negcon(table)
     fold = np.full(len(table), -1)
     positions = sorted(set(table.loc[negcon, schema.WELL]))
     fold[negcon] = [positions.index(well) % 2 for well in table.loc[negcon, schema.WELL]]

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.evaluation.ranking.average_precision import average_precision, ranked
+from morphoclip.chemistry import fingerprint
+from morphoclip.evaluation.ranking.average_precision import average_precision
 from morphoclip.evaluation.ranking.similarity import unit_rows
+from morphoclip.evaluation.ranking.table import ranked
 from morphoclip.evaluation.tasks.protocol import PlateSet
 from morphoclip.evaluation.tasks.questions import LABEL, REPLICATE, Question
 
@@ -26,20 +28,22 @@ def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int)
     return pd.DataFrame(columns)
 
 
-def same_position_dmso(folds: Sequence[PlateSet], ties: str) -> pd.DataFrame | None:
+def same_position_dmso(folds: Sequence[PlateSet], questions: Sequence[Question], ties: str) -> pd.DataFrame | None:
     """AP of DMSO wells whose "replicates" are DMSO wells at the same position of other plates (rows: well x fold).
 
-    Negatives are the other DMSO wells of the plate. What it exceeds chance by is layout, not biology. None where no
-    control position repeats across plates.
+    Negatives are the other DMSO wells of the plate. What it exceeds chance by is layout, not biology. Controls ask on
+    the plates on which `questions`, the replicate questions of the same folds, are asked. None where no control position
+    repeats across plates.
     """
     tables = []
-    for fold in folds:
-        negcon = (fold.table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    for fold, question in zip(folds, questions, strict=True):
+        negcon = schema.is_negcon(fold.table)
         meta = fold.table.loc[negcon, [schema.PLATE, schema.WELL]]
         if meta[schema.WELL].value_counts().max() < 2 or meta.groupby(schema.PLATE).size().max() < 2:
             return None
+        asked = meta[schema.PLATE].isin(question.meta.loc[question.queries, schema.PLATE]).to_numpy()
         table = average_precision(
-            meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties
+            meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties, queries=asked
         )
         tables.append(ranked(table))
     return pd.concat(tables, ignore_index=True)
@@ -82,23 +86,11 @@ def structure_alone(question: Question, ties: str) -> pd.DataFrame | None:
     """
     if schema.SMILES not in question.meta:
         return None
-    bits = [morgan_fingerprint(str(smiles)) for smiles in question.meta[schema.SMILES]]
-    if any(b is None for b in bits):
+    bits = [fingerprint(str(smiles)) for smiles in question.meta[schema.SMILES]]
+    known = [b for b in bits if b is not None]
+    if len(known) < len(bits):
         return None
-    return _alone(question, np.stack(bits), "tanimoto", ties)
-
-
-def morgan_fingerprint(smiles: str, radius: int = 3, size: int = 2048) -> np.ndarray | None:
-    """uint8 (size,) Morgan bits with chirality; None for what RDKit cannot read."""
-    from rdkit import Chem, RDLogger
-    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-
-    RDLogger.DisableLog("rdApp.*")
-    molecule = Chem.MolFromSmiles(smiles) if smiles else None
-    if molecule is None:
-        return None
-    generator = GetMorganGenerator(radius=radius, fpSize=size, includeChirality=True)
-    return generator.GetFingerprintAsNumPy(molecule).astype(np.uint8)
+    return _alone(question, np.stack(known), "tanimoto", ties)
 
 
 def _alone(question: Question, feats: np.ndarray, distance: str, ties: str) -> pd.DataFrame:
@@ -120,7 +112,7 @@ def _shuffled_meta(question: Question, seed: list[int]) -> pd.DataFrame:
     replicates = question.task == REPLICATE
     within, label = (schema.PLATE, schema.PERTURBATION) if replicates else (schema.MODALITY, LABEL)
     meta = question.meta.reset_index(drop=True)
-    movable = meta[meta[schema.CONTROL_TYPE] != schema.NEGCON]
+    movable = meta[~schema.is_negcon(meta)]
     by = [schema.WELL] if replicates else [schema.PERTURBATION]
     groups = [part.sort_values(by).index.to_numpy() for _, part in movable.groupby(within, sort=True)]
     if replicates:

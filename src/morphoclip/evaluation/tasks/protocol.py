@@ -25,6 +25,7 @@ class Protocol:
         columns: the table's own column names -> canonical ones, where the reader does not know them.
         labels: modality -> column of targets ('|'-separated) or gene that sister and cross-modal tasks match.
         sister_distance: modality -> cosine (sign counts) or abs_cosine; modalities not named have no sister task.
+        replicate_diffby: columns in which a well must differ from the query to be its replicate.
         batch_column: what the batch-effect scores call a batch.
         time_names: modality -> timepoint -> what the published table calls it.
         published: file of published numbers in this package, shown beside ours.
@@ -37,6 +38,7 @@ class Protocol:
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=lambda: dict(LABELS))
     sister_distance: Mapping[str, str] = field(default_factory=lambda: {"compound": "abs_cosine", "crispr": "cosine"})
+    replicate_diffby: Sequence[str] = ()
     batch_column: str = schema.PLATE
     time_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     published: str | None = None
@@ -168,7 +170,7 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
         raise ValueError(
             f"{int(twice.sum())} rows repeat a plate and well, the first is {row[schema.PLATE]} {row[schema.WELL]}: {hint}"
         )
-    controls = part[part[schema.CONTROL_TYPE] == schema.NEGCON][schema.PLATE]
+    controls = part[schema.is_negcon(part)][schema.PLATE]
     bare = sorted(set(part[schema.PLATE]) - set(controls))
     if bare:
         raise ValueError(

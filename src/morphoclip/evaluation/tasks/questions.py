@@ -9,27 +9,16 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.evaluation.ranking.average_precision import average_precision, ranked
+from morphoclip.evaluation.ranking.average_precision import average_precision
 from morphoclip.evaluation.ranking.multilabel import label_incidence
+from morphoclip.evaluation.ranking.rules import Rules
+from morphoclip.evaluation.ranking.table import ranked
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol
 
 REPLICATE, SISTER, COMPOUND_GENE, CRISPR_ORF = "replicate", "sister", "compound_gene", "crispr_orf"
 TASKS = (REPLICATE, SISTER, COMPOUND_GENE, CRISPR_ORF)
 _NEGCON = "_negcon"
 LABEL = "_label"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What `average_precision` needs besides rows: the four rules, the distance and what a group of queries shares."""
-
-    pos_sameby: tuple[str, ...]
-    pos_diffby: tuple[str, ...]
-    neg_sameby: tuple[str, ...]
-    neg_diffby: tuple[str, ...]
-    sameby: tuple[str, ...]
-    distance: str = "cosine"
-    multilabel_col: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,15 +51,16 @@ class Question:
         return ranked(table)
 
 
-def replicate(plate_set: PlateSet, queries: np.ndarray) -> Question:
+def replicate(plate_set: PlateSet, queries: np.ndarray, diffby: Sequence[str] = ()) -> Question:
     """Do replicates of a perturbation find each other among the negative controls of the query's own plate?
 
     Args:
         queries: bool (N,), wells that may ask; negative controls never do.
+        diffby: columns in which a well must differ from the query to be its replicate, e.g. the plate.
     """
-    negcon = (plate_set.table[schema.CONTROL_TYPE] == schema.NEGCON).to_numpy()
+    negcon = schema.is_negcon(plate_set.table)
     meta = _metadata(plate_set.table).assign(**{_NEGCON: negcon})
-    rules = Rules((schema.PERTURBATION,), (), (schema.PLATE,), (_NEGCON,), (schema.PERTURBATION,))
+    rules = Rules((schema.PERTURBATION,), tuple(diffby), (schema.PLATE,), (_NEGCON,), (schema.PERTURBATION,))
     return Question(REPLICATE, plate_set.name, dict(plate_set.key), meta, plate_set.values(), rules, queries & ~negcon)
 
 
@@ -79,7 +69,7 @@ def consensus(plate_set: PlateSet, wells: np.ndarray, perturbations: Sequence[st
 
     Its cell count is the median too; other metadata are those of its first well.
     """
-    treated = wells & (plate_set.table[schema.CONTROL_TYPE] != schema.NEGCON).to_numpy()
+    treated = wells & ~schema.is_negcon(plate_set.table)
     if perturbations is not None:
         treated &= plate_set.table[schema.PERTURBATION].isin(list(perturbations)).to_numpy()
     table = plate_set.table[treated]

@@ -1,0 +1,82 @@
+"""Scores of labels when whole label sets change places among the profiles."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+from morphoclip.evaluation.ranking.multilabel import label_incidence
+from morphoclip.evaluation.ranking.pseudo_groups import CHUNK
+from morphoclip.evaluation.ranking.similarity import Similarity, tie_tolerance
+
+
+def label_nulls(
+    lists: pd.Series, side: np.ndarray, features: np.ndarray, measure: Similarity, draws: int, seed: int
+) -> dict[object, tuple[float, np.ndarray]]:
+    """Label -> (score, null) under permutations of whole label sets over profiles, within each side (modality).
+
+    Candidates of a query are the rows of the other side, or, with one side only, all other rows. Of a slot's sharers
+    (candidates with a label in common) only the ranks among all candidates are needed: a positive's negatives above are
+    its rank less the sharers above it.
+    """
+    similarities = measure.block(features, features)
+    key = similarities.sum(axis=1)
+    order = np.lexsort([key, side])
+    similarities, side = similarities[np.ix_(order, order)], side[order]
+    incidence, labels = label_incidence(lists.iloc[order])
+    rng = np.random.default_rng([seed, len(side), len(labels)])
+    places = np.arange(len(side))
+    permuted = np.tile(places, (draws + 1, 1))  # row 0 is the observed placing
+    for code in np.unique(side):
+        columns = np.flatnonzero(side == code)
+        permuted[1:, columns] = rng.permuted(permuted[1:, columns], axis=1)
+    one_side = len(np.unique(side)) == 1
+    allowed = places[:, None] != places if one_side else side[:, None] != side
+    ranks = _candidate_ranks(similarities, allowed)
+    sharing = ((incidence @ incidence.T).toarray() > 0) & allowed
+    has = incidence.toarray().astype(bool)
+
+    def precisions(slot: int) -> dict[int, np.ndarray]:
+        """Label -> AP (draws + 1,) of the slot as a query for it."""
+        sharers = np.flatnonzero(sharing[slot])
+        mine = np.flatnonzero(has[slot])
+        mine = mine[has[np.ix_(sharers, mine)].any(axis=0)] if len(sharers) else mine[:0]
+        if allowed[slot].sum() == len(sharers) or not len(mine):
+            return {}
+        found = {label: np.empty(draws + 1) for label in mine}
+        for start in range(0, draws + 1, step := max(1, CHUNK // len(sharers))):
+            part = permuted[start : start + step]
+            seen = ranks[part[:, slot][:, None], part[:, sharers]]  # (draws, sharers)
+            best_first = np.argsort(seen, axis=1, kind="stable")
+            above = np.take_along_axis(seen, best_first, axis=1) - np.arange(len(sharers))
+            np.maximum(above, 0, out=above)
+            for label in mine:
+                positive = has[sharers, label][best_first]
+                hits = np.cumsum(positive, axis=1)
+                precision = np.where(positive, hits / np.maximum(hits + above, 1), 0).sum(axis=1)
+                found[label][start : start + step] = precision / hits[:, -1]
+        return found
+
+    totals: dict[int, np.ndarray] = {}
+    queries: dict[int, int] = {}
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(precisions, places):
+            for label, precision in found.items():
+                totals[label] = totals.get(label, 0) + precision
+                queries[label] = queries.get(label, 0) + 1
+    means = {label: total / queries[label] for label, total in totals.items()}
+    return {labels[label]: (float(mean[0]), mean[1:].astype(np.float32)) for label, mean in means.items()}
+
+
+def _candidate_ranks(similarities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """float32 (N, N): of a query's (row's) candidates other than the column, how many it places above it; ties half."""
+    tolerance = similarities.dtype.type(tie_tolerance(similarities.dtype))
+    ranks = np.zeros(similarities.shape, np.float32)
+    for i, row in enumerate(similarities):
+        values = np.sort(row[allowed[i]])
+        above = len(values) - values.searchsorted(row + tolerance, "right")
+        from_here = len(values) - values.searchsorted(row - tolerance)
+        ranks[i] = (above + from_here - 1) / 2  # the column is tied with itself
+    return ranks

@@ -1,0 +1,47 @@
+"""The rules by which profiles are compared: what `average_precision` needs besides rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which rows a query should find, among which others, by what similarity.
+
+    Attributes:
+        pos_sameby, pos_diffby: positives of a query equal it in all of the former and differ in each of the latter.
+        neg_sameby, neg_diffby: the same of negatives.
+        sameby: what a group of queries shares; its score is the mean of theirs.
+        distance: a name that `similarity` knows.
+        multilabel_col: column of label lists among the rules, see `average_precision`.
+    """
+
+    pos_sameby: tuple[str, ...]
+    pos_diffby: tuple[str, ...]
+    neg_sameby: tuple[str, ...]
+    neg_diffby: tuple[str, ...]
+    sameby: tuple[str, ...] = ()
+    distance: str = "cosine"
+    multilabel_col: str | None = None
+
+    def check(self, meta: pd.DataFrame) -> None:
+        """Raise ValueError where `meta` lacks a column or a value, or the rules contradict each other."""
+        columns = list(dict.fromkeys([*self.pos_sameby, *self.pos_diffby, *self.neg_sameby, *self.neg_diffby]))
+        absent = [c for c in columns if c not in meta]
+        if absent:
+            raise ValueError(f"metadata has no column {absent}: its columns are {list(meta.columns)}")
+        if self.multilabel_col is not None and self.multilabel_col not in columns:
+            raise ValueError(f"multilabel_col={self.multilabel_col!r} is in none of the sameby and diffby rules")
+        for column in columns:
+            if column != self.multilabel_col and meta[column].isna().any():
+                raise ValueError(
+                    f"metadata column {column} has {int(meta[column].isna().sum())} missing values: fill them"
+                )
+        for same, different in ((self.pos_sameby, self.pos_diffby), (self.neg_sameby, self.neg_diffby)):
+            if set(same) & set(different):
+                raise ValueError(f"{sorted(set(same) & set(different))} cannot be both equal and different")
+            if not same and not different:
+                raise ValueError("positives and negatives each need at least one sameby or diffby column")

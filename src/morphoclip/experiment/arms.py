@@ -1,0 +1,124 @@
+"""The arms of a finished training: well profiles by the trained encoder and by what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from morphoclip import schema
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from morphoclip.data import CellDataModule, ShardDataset
+    from morphoclip.data.loading.features import FeatureDataset
+    from morphoclip.models import Encoder, FeatureEncoder
+
+TRAINED, UNTRAINED, CEILING = "trained", "untrained encoder", "true phenotype (ceiling)"
+
+
+def image_dataset(dataset: ShardDataset) -> ShardDataset | None:
+    """The crops to look at: `dataset`, or the one that a folder of features was written from; None where that is gone."""
+    from morphoclip.data import ShardDataset
+    from morphoclip.data.shards.manifest import MANIFEST
+
+    made = dataset.manifest.get("features")
+    if made is None:
+        return dataset
+    exists = (Path(made["source"]) / MANIFEST).is_file()
+    return ShardDataset(made["source"], None, *made["scaling"]) if exists else None
+
+
+def feature_dataset(loader: CellDataModule) -> FeatureDataset | None:
+    """The cached features of all crops that `loader` reads, None where it reads images."""
+    from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset
+
+    return FeatureDataset(loader.roots[0]) if isinstance(loader, FeatureDataModule) else None
+
+
+def untrained_encoder(
+    encoder: Encoder | FeatureEncoder, loader: CellDataModule, seed: int, *, crops: int = 1024, trust: bool = False
+) -> nn.Module:
+    """The architecture of `encoder` with fresh weights, in evaluation mode.
+
+    Its batch normalisations get the statistics of training crops (or bags of features), as those of the trained encoder
+    have: a baseline without them would make training look better than it is.
+
+    Args:
+        loader: what `encoder` was trained on.
+        seed: of the weights, and of which `crops` are taken.
+        trust: run the code of a Hugging Face backbone; the config of an encoder cannot ask for that.
+    """
+    import torch
+
+    from morphoclip.models import FeatureEncoder, create_encoder
+
+    torch.manual_seed(seed)
+    fresh = create_encoder(**encoder.config, **({"trust_remote_code": True} if trust else {})).train()
+    for module in fresh.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # a plain average over the batches
+    if isinstance(fresh, FeatureEncoder):
+        return _with_bag_statistics(fresh, loader)
+    dataset = loader.mixture.datasets[0]
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:crops]
+    with torch.no_grad():
+        for part in np.array_split(chosen, max(1, len(chosen) // 128)):
+            pixels, (low, high) = dataset.read(part), dataset.intensities(part)
+            fresh(fresh.preprocess(*map(torch.from_numpy, (pixels, low, high))))
+    return fresh.eval()
+
+
+def _with_bag_statistics(encoder: FeatureEncoder, loader: CellDataModule, batches: int = 8) -> FeatureEncoder:
+    """A feature encoder with mean and deviation of the training features and, where it normalises, of its bags."""
+    import torch
+
+    mean, std = loader.mixture.datasets[0].channel_statistics()
+    encoder.mean.copy_(torch.from_numpy(mean))
+    encoder.std.copy_(torch.from_numpy(std))
+    with torch.no_grad():
+        for batch in islice(loader.train_dataloader(), batches):
+            encoder(encoder.preprocess(batch.features), batch.mask)
+    return encoder.eval()
+
+
+def table_path(folder: Path, arm: str) -> Path:
+    """Where a run keeps the profiles of an arm."""
+    return folder / "profiles" / f"{arm.replace(' ', '_')}.parquet"
+
+
+def write_profiles_of(
+    encoders: Mapping[str, nn.Module], images: ShardDataset | None, features: FeatureDataset | None, folder: Path
+) -> dict[str, pd.DataFrame]:
+    """Well profiles by each encoder, of images or of cached features, also written into the run's `folder`."""
+    import torch
+
+    from morphoclip.export import encoder_provenance
+    from morphoclip.models import FeatureEncoder
+    from morphoclip.profiling import embed, write_profiles
+    from morphoclip.profiling.features import embed_features
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tables = {}
+    for name, encoder in encoders.items():
+        print(f"profiles by {name}")
+        if isinstance(encoder, FeatureEncoder):
+            tables[name] = embed_features(encoder, features, device=device)
+        else:
+            tables[name] = embed(encoder, images, device=device, batch_size=128)
+        write_profiles(tables[name], table_path(folder, name), encoder_provenance(encoder))
+    return tables
+
+
+def true_profiles(path: str, like: pd.DataFrame) -> pd.DataFrame:
+    """The planted phenotype of a simulated screen as profiles of the wells of `like`; wells without a cell have none."""
+    metadata, _ = schema.split_columns(like)
+    truth = pd.read_parquet(path)
+    axes = schema.split_columns(truth)[1]
+    well = [schema.PLATE, schema.WELL]
+    return like[metadata].merge(truth[well + axes], on=well, validate="one_to_one").dropna(subset=axes)

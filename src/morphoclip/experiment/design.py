@@ -1,0 +1,130 @@
+"""Who was trained on what, and who is asked: one row per well, and per model where a run trained several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from morphoclip import schema
+from morphoclip.data.splits.holdout import TRAIN, holdout
+from morphoclip.data.splits.rotation import Rotation
+from morphoclip.files import write_atomically
+
+FILE = "held_out.parquet"
+FOLD = "Metadata_fold"  # which of a run's models made a profile; part of what names a set of plates
+TRAINED, SCORED, ASKS, PROFILED = (f"Metadata_{role}" for role in ("trained", "scored", "asks", "profiled"))
+ROLES = (TRAINED, SCORED, ASKS, PROFILED)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Roles of the wells of a score.
+
+    Attributes:
+        wells: plate and well (and source, batch and FOLD where there are such), and four bool columns. TRAINED: the
+            model saw the well, and statistics of normalisation may come from it. SCORED: the well takes part as query,
+            positive or negative. ASKS: it may ask for its replicates, and its perturbation for its sisters. PROFILED: it
+            contributes to the consensus profile of its perturbation.
+        seen: perturbations that training saw, for the rule on leaks; None where no row is marked.
+        prompt_fields: fields of the training prompts, for the same rule.
+    """
+
+    wells: pd.DataFrame
+    seen: frozenset[str] | None = None
+    prompt_fields: tuple[str, ...] = ()
+    keys: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", [c for c in (*schema.WELL_KEY, FOLD) if c in self.wells])
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the models, in order; empty where there is one."""
+        return list(dict.fromkeys(self.wells[FOLD])) if FOLD in self.wells else []
+
+    def join(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`table` with the roles of its wells; wells without a role are left out.
+
+        A table without FOLD (profiles that no training changes) is repeated for each model.
+        """
+        added = [c for c in (FOLD, schema.UNIT, *ROLES) if c in self.wells and c not in table]
+        keys = [c for c in self.keys if c in table]
+        return table.merge(self.wells[[*keys, *added]], on=keys, how="inner", sort=False)
+
+    def write(self, folder: Path, **about: object) -> Path:
+        """`folder`/held_out.parquet, with a JSON sidecar that also holds `about`."""
+        path = folder / FILE
+        with write_atomically(path) as partial:
+            self.wells.to_parquet(partial, compression="zstd", index=False)
+        known = {"prompt_fields": list(self.prompt_fields), "seen": None if self.seen is None else sorted(self.seen)}
+        with write_atomically(path.with_name(f"{FILE}.json")) as partial:
+            Path(partial).write_text(json.dumps({**known, **about}, indent=2) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Design, dict]:
+        """(design, all that its sidecar holds) of a run's folder.
+
+        Raises:
+            FileNotFoundError: the run left none.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} has no {FILE}: give the folder of a run that finished training")
+        known = json.loads(path.with_name(f"{FILE}.json").read_text())
+        seen = None if known["seen"] is None else frozenset(known["seen"])
+        return cls(pd.read_parquet(path), seen, tuple(known["prompt_fields"])), known
+
+
+def holdout_design(table: pd.DataFrame, split: Mapping[str, object] | None, prompt_fields: Sequence[str]) -> Design:
+    """The design of one training: scored are the plates of unseen batches, and of their compounds only unseen ones.
+
+    Args:
+        table: profiles of all wells, annotated.
+        split: arguments of `holdout`; None: everything was trained on, and everything is scored.
+        prompt_fields: fields of the training prompts.
+    """
+    if split is None:
+        return Design(_wells(table, np.ones(len(table), bool), np.ones(len(table), bool)))
+    trained = (holdout(table, **split) == TRAIN).to_numpy()
+    seen = table.loc[trained, schema.PERTURBATION]
+    unseen_plate = table[schema.BATCH].isin(list(split["batches"])).to_numpy()
+    compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
+    scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
+    return Design(_wells(table, trained, scored), frozenset(seen), tuple(prompt_fields))
+
+
+def rotation_design(wells: pd.DataFrame, units: pd.Series, turns: Mapping[str, Rotation]) -> Design:
+    """The design of a rotation: in each turn the left-out compounds ask on the left-out plate.
+
+    All wells are scored, as positives or negatives; consensus profiles are those of the left-out plate.
+
+    Args:
+        wells: annotated wells, the rows that the turns' masks belong to.
+        units: what a turn never splits, one string per row; rows of one unit are one cluster of the intervals.
+        turns: name of a model -> its turn.
+    """
+    parts = []
+    for name, turn in turns.items():
+        plate = (wells[schema.PLATE] == turn.plate).to_numpy()
+        roles = _wells(wells, turn.training, np.ones(len(wells), bool), turn.queries, plate)
+        parts.append(roles.assign(**{FOLD: name, schema.UNIT: units.to_numpy()}))
+    return Design(pd.concat(parts, ignore_index=True))
+
+
+def _wells(
+    table: pd.DataFrame,
+    trained: np.ndarray,
+    scored: np.ndarray,
+    asks: np.ndarray | None = None,
+    profiled: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Keys and roles; by default every scored well asks and counts for its perturbation's consensus."""
+    keys = table[[c for c in schema.WELL_KEY if c in table]].reset_index(drop=True)
+    asks = scored if asks is None else asks
+    return keys.assign(**dict(zip(ROLES, (trained, scored, asks, asks if profiled is None else profiled), strict=True)))

@@ -1,0 +1,104 @@
+"""Score profiles of any origin: what `evaluate.py` and `morphoclip evaluate` run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip.data.metadata.annotations import read_annotations
+from morphoclip.data.splits.units import seen_perturbations
+from morphoclip.evaluation import Protocol, ScoreCard
+from morphoclip.evaluation.card.leaks import mark_leaks
+from morphoclip.evaluation.card.published import beside_published
+from morphoclip.evaluation.report.provenance import file_hashes
+from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
+from morphoclip.evaluation.tasks.tables import profile_paths
+from morphoclip.experiment.pictures import neighbours
+from morphoclip.experiment.pipelines import sweep_pipelines
+from morphoclip.experiment.report import Pictures, Published, report
+from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
+from morphoclip.experiment.score_run import score_run
+from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
+
+MAIN, BASELINE = "profiles", "baseline"
+SWITCHES = ("strict", "crossfit", "umap", "trust_remote_code")
+
+
+def run(config: DictConfig) -> Path:
+    """Score what `config` (configs/evaluate.yaml, composed) names, or sweep over pipelines; returns the report's path."""
+    if config.run is not None:
+        return score_run(config.run)
+    for switch in SWITCHES:
+        if not isinstance(config[switch], bool):
+            raise ValueError(f"{switch}={config[switch]!r}: give true or false")
+    output = Path(config.output_dir)
+    protocol: Protocol = hydra.utils.instantiate(config.protocol)
+    arm = read_arm(config, protocol)
+    if config.get("sweep") is not None:
+        return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
+    print(f"writes metrics.csv, a csv per task and report.html to {output}")
+    arms = {MAIN: arm}
+    if config.baseline is not None:
+        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm}
+    scoring = Scoring.of(config, protocol)
+    scored = score_arms(arms, scoring)
+    card = marked(scored[MAIN].card, arm, config, protocol)
+    scored[MAIN] = Scored(card, scored[MAIN].wells)
+    complete = note_absent_sets(card, arm, config, protocol)
+    published = Published()
+    if config.published or protocol.published:
+        published = Published(beside_published(card, config.published, protocol, complete))
+    inputs = [] if config.profiles is None else profile_paths(OmegaConf.to_object(config).get("profiles"))
+    path = report(
+        output,
+        scored,
+        main=MAIN,
+        arms=arms,
+        scoring=scoring,
+        title=config.title or f"Scores by protocol {protocol.name}",
+        pictures=pictures(scored[MAIN], config, protocol),
+        published=published,
+        umap=config.umap,
+        inputs=file_hashes(inputs),
+        configuration=config,
+    )
+    print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
+    for line in [*card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
+        print(line)
+    print(f"report: {path}")
+    return path
+
+
+def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:
+    """The card with scores of what `config.training` holds, by `config.seen_by`, apart from those of the unseen."""
+    if config.training is None:
+        return card
+    training = annotated(read_tables(config.training), config.metadata, protocol)
+    return mark_leaks(card, seen_perturbations(arm.table, training, config.seen_by), list(config.prompt_fields))
+
+
+def note_absent_sets(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> set[str]:
+    """Note on the card which sets of the protocol lack plates; returns the sets that have all of theirs."""
+    if config.metadata is None:
+        return set()
+    annotations = read_annotations(config.metadata)
+    missing = absent_sets(annotations, arm.table, protocol)
+    card.notes += [
+        f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in missing.itertuples()
+    ]
+    card.notes += absent_pairs(annotations, missing, protocol)
+    return set(card.tables["replicate"]["subset"]) - set(missing["subset"])
+
+
+def pictures(scored: Scored, config: DictConfig, protocol: Protocol) -> Pictures:
+    """Nearest neighbours with images, where `dataset` is a folder that holds them."""
+    from morphoclip.data import ShardDataset
+
+    if config.dataset is None:
+        return Pictures()
+    if not Path(config.dataset).is_dir():
+        why = f"no pictures of neighbours: {config.dataset} is not a dataset folder (make_shards writes one)"
+        return Pictures(notes=[why])
+    return Pictures(galleries=neighbours(scored.card, scored.wells, ShardDataset(config.dataset), protocol))

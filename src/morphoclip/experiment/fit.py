@@ -1,0 +1,123 @@
+"""One training: data module and method from a config, fitted from the run's last checkpoint where there is one."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import schema
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from morphoclip.data import CellDataModule, PerturbationTable, ShardDataset
+    from morphoclip.methods.base import Method
+
+
+def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
+    """Train the method that `config` describes in `config.folder`; exits where the user interrupts it."""
+    from morphoclip.methods.parameters import described, parameter_counts
+    from morphoclip.training.run_folder import last_checkpoint
+
+    pl.seed_everything(config.seed, verbose=False)
+    loader = hydra.utils.instantiate(config.data.loader)
+    method = build_method(config, loader)
+    print(described(parameter_counts(method)))
+    trainer = hydra.utils.instantiate(
+        config.trainer,
+        callbacks=list(hydra.utils.instantiate(config.callbacks).values()),
+        logger=list(hydra.utils.instantiate(config.logger).values()),
+        default_root_dir=config.folder,
+    )
+    checkpoint = last_checkpoint(Path(config.folder))
+    if checkpoint:
+        print(f"going on from {checkpoint}")
+    method.trained_on = provenance_of_training(config, method, loader)
+    trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
+        sys.exit(f"\ninterrupted; go on from the last checkpoint with\n  uv run {again}")
+    trainer.save_checkpoint(Path(config.folder) / "checkpoints" / "last.ckpt")
+    return method, loader
+
+
+def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[nn.Module, nn.Module]:
+    """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved."""
+    pl.seed_everything(config.seed, verbose=False)
+    method = build_method(config, loader)
+    untrained = copy.deepcopy(method.export_encoder())
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    hydra.utils.instantiate(config.trainer, default_root_dir=config.folder, **quiet).fit(method, datamodule=loader)
+    return untrained, method.export_encoder()
+
+
+def build_method(config: DictConfig, loader: CellDataModule) -> Method:
+    """The method, on the statistics of the training split and, with a text or molecule tower, its prompts."""
+    from morphoclip.data.loading.features import PROFILE
+    from morphoclip.models.features import FEATURE_ENCODERS
+
+    dataset = loader.mixture.datasets[0]
+    mean, std = dataset.channel_statistics()
+    encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
+    if encoder["name"] in FEATURE_ENCODERS:
+        count, size = dataset.shape
+        names = dataset.channels if len(dataset.channels) == count else [PROFILE]
+        encoder |= {"channels": list(names), "feature_dim": int(size)}
+    conditions: dict[str, Any] = {}
+    if config.perturbation:
+        table = described_conditions(config.data, loader.table)
+        prompts = table.prompts(OmegaConf.to_container(config.perturbation))
+        conditions = {
+            "prompts": [prompt or None for prompt in prompts],
+            "modalities": table.frame[schema.MODALITY].tolist(),
+            "doses": table.frame[schema.DOSE].tolist(),
+        }
+    return hydra.utils.instantiate(config.method, encoder=encoder, **conditions)
+
+
+def described_conditions(data: DictConfig, table: PerturbationTable) -> PerturbationTable:
+    """The conditions, with the columns of the tables of `data.enrich` ({path, key, source, licence} each)."""
+    from morphoclip.data.metadata.enrichment import enrich
+
+    for source in data.get("enrich") or []:
+        table = enrich(table, **source)
+    return table
+
+
+def provenance_of_training(config: DictConfig, method: Method, loader: CellDataModule) -> dict[str, object]:
+    """What users of the encoder need to know of its training: data, commit, features, and what prompts gave away."""
+    from morphoclip.data.loading.features import FeatureDataModule
+    from morphoclip.data.metadata.enrichment import told
+    from morphoclip.evaluation.report.provenance import commit
+    from morphoclip.export import training_data
+    from morphoclip.profiling.features import features_of_training
+
+    known = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
+    if isinstance(loader, FeatureDataModule):
+        known["features"] = features_of_training(loader.roots)
+    if config.perturbation:
+        table = described_conditions(config.data, loader.table)
+        known["prompts_tell"] = told(table, method.hparams["prompts"])
+    return known
+
+
+def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str]:
+    """Fields that training prompts held: those their templates name, and those their words give away."""
+    templates = OmegaConf.to_container(config.perturbation).values() if config.perturbation else ()
+    named = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
+    return sorted(named | set(trained_on.get("prompts_tell", [])))
+
+
+def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:
+    """Every crop of the run's dataset, scaled as in training."""
+    from morphoclip.data import ShardDataset
+
+    return ShardDataset(config.data.root, None, *loader.scaling)

@@ -1,0 +1,78 @@
+"""What a run needs on disk before it trains: the simulated screen, its dataset, features or profiles, and the split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import schema
+
+
+def prepare_data(data: DictConfig) -> None:
+    """Make what is not there yet; finished parts are reused.
+
+    Args:
+        data: the group `data` of a run's config: `screen` (simulate), `prepare` (cut crops), `features` (write them by a
+            frozen encoder), `profiles` (write them by classical features), `holdout` (write the split).
+    """
+    from morphoclip.data import ShardDataset, holdout, write_splits
+    from morphoclip.preparation import prepare_dataset, read_load_data
+    from morphoclip.simulation import simulate_screen
+
+    if "screen" in data:
+        screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
+        sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
+        prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
+    if "features" in data and not Path(data.features.folder).is_dir():
+        prepare_features(data)
+    if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
+        prepare_profiles(data)
+    if data.holdout is not None:
+        suffix = data.loader.split.removeprefix("train")
+        for root in [data.root, data.features.folder] if "features" in data else [data.root]:
+            dataset = ShardDataset(root)
+            write_splits(dataset, holdout(dataset.fields, **holdout_of(data)) + suffix)
+
+
+def prepare_features(data: DictConfig) -> None:
+    """Write the features of the dataset's crops by the frozen encoder that `data.features` names."""
+    import torch
+
+    from morphoclip.data import ShardDataset
+    from morphoclip.models import create_encoder
+    from morphoclip.profiling.features import write_features
+
+    torch.manual_seed(0)
+    dataset = ShardDataset(data.root)
+    channels = {"in_channels": len(dataset.channels), "channels": list(dataset.channels)}
+    encoder = {**channels, **OmegaConf.to_container(data.features.encoder, resolve=True)}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
+
+
+def prepare_profiles(data: DictConfig) -> None:
+    """Write well profiles by classical image features, in place of CellProfiler's."""
+    from morphoclip.data import ShardDataset
+    from morphoclip.models.classical import ClassicalFeatures
+    from morphoclip.profiling import embed, write_profiles
+
+    wells = embed(ClassicalFeatures(), ShardDataset(data.root))
+    kept = [schema.PLATE, schema.WELL, *schema.split_columns(wells)[1]]
+    write_profiles(wells[kept], data.profiles, {"encoder": "classical"})
+
+
+def holdout_of(data: DictConfig) -> dict[str, Any] | None:
+    """Arguments of `splits.holdout`, None where a run holds nothing out."""
+    return None if data.holdout is None else OmegaConf.to_container(data.holdout, resolve=True)
+
+
+def training_split(data: DictConfig) -> str | None:
+    """Name of the split to train on, made of its holdout, so that runs with other holdouts keep to their own files."""
+    if data.holdout is None:
+        return data.loader.split
+    return f"train-{hashlib.sha256(json.dumps(OmegaConf.to_container(data.holdout)).encode()).hexdigest()[:8]}"

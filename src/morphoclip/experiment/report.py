@@ -1,0 +1,199 @@
+"""The report of scored arms: one HTML file, the csv files of the main arm, and the table that is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip.evaluation import ScoreCard, compare, write_report
+from morphoclip.evaluation.measures.batch_effects import batch_scores_by_step
+from morphoclip.evaluation.measures.battery import BATTERY
+from morphoclip.evaluation.report.heat_maps import consensus_heat_maps
+from morphoclip.evaluation.report.nearest import Gallery
+from morphoclip.evaluation.report.provenance import environment
+from morphoclip.evaluation.report.umap import umap_coordinates
+from morphoclip.evaluation.tasks.questions import REPLICATE, TASKS
+from morphoclip.experiment.design import FOLD
+from morphoclip.experiment.score import Arm, Scored, Scoring
+
+GROUPED = ("sister", "compound_gene")  # tasks whose mean is reported too: do perturbations find those that act alike?
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of the main arm's wells; `notes` on what is not shown."""
+
+    contact_sheet: Sequence[tuple[str, np.ndarray]] = ()
+    galleries: Sequence[Gallery] = ()
+    attended: Sequence[Gallery] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published numbers beside ours, with what makes them comparable."""
+
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    note: str = "Only rows marked comparable were scored on the plates, known from metadata=, and with the p-values of the paper."
+
+
+def report(
+    folder: Path,
+    scored: Mapping[str, Scored],
+    *,
+    main: str,
+    arms: Mapping[str, Arm],
+    scoring: Scoring,
+    title: str,
+    configuration: DictConfig,
+    lede: str = "",
+    pictures: Pictures = Pictures(),
+    published: Published = Published(),
+    umap: bool = True,
+    inputs: Mapping[str, str] | None = None,
+) -> Path:
+    """Write metrics.csv, a csv per task, arms.csv, batch_effects_by_step.csv and report.html into `folder`.
+
+    Args:
+        scored: name -> card and wells, in the order shown. main: the arm whose details are shown and written.
+        arms: the same arms before normalisation.
+        configuration: recorded as it is. inputs: name -> hash of the files that were read.
+
+    Returns:
+        The path of report.html.
+    """
+    card, wells, table = scored[main].card, scored[main].wells, arms[main].table
+    if FOLD in wells:  # several models: pictures are those of the first
+        wells = wells[wells[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True)
+        table = table[table[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True) if FOLD in table else table
+    card.notes += [*differences(scored, main), *pictures.notes]
+    card.write(folder)
+    arm_table(scored, main).to_csv(folder / "arms.csv", index=False, float_format="%.10g")
+    normalizer = arms[main].normalizer
+    steps = pd.DataFrame()
+    if normalizer.steps:
+        steps = batch_scores_by_step(table, scoring.protocol, normalizer.after_each_step, scoring.seed)
+    if not steps.empty:
+        steps.to_csv(folder / "batch_effects_by_step.csv", index=False, float_format="%.10g")
+    return write_report(
+        folder / "report.html",
+        {name: result.card for name, result in scored.items()},
+        title=title,
+        main=main,
+        lede=lede,
+        umap=umap_coordinates(wells, scoring.seed) if umap else None,
+        contact_sheet=pictures.contact_sheet,
+        galleries=pictures.galleries,
+        attended=pictures.attended,
+        heat_maps=consensus_heat_maps(wells, scoring.protocol),
+        batch_steps=steps,
+        published=published.table,
+        published_note=published.note,
+        extra=other_scores(card),
+        provenance={
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            **environment(),
+            **(inputs or {}),
+            "configuration": OmegaConf.to_yaml(configuration, resolve=True),
+        },
+    )
+
+
+def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
+    """One row per arm and task: its score, its controls, and how much higher the main arm scores on common rows.
+
+    Returns:
+        arm, task, mean_average_precision, ci_low, ci_high, chance, n; the controls of the task as means over the sets of
+        plates, weighted by their n (`shuffled_labels`, `same_position_dmso`, …); gain, gain_low, gain_high of the main
+        arm over this one, paired and ungated.
+    """
+    rows = []
+    for name, result in scored.items():
+        for task in [task for task in TASKS if _comparable(task, result.card)]:
+            row = shown_row(result.card, task)
+            line = {"arm": name, "task": task, "mean_average_precision": row["value"]}
+            line |= {column: row[column] for column in ("ci_low", "ci_high", "chance", "n")}
+            line |= controls_of(result.card, task)
+            if name != main and _comparable(task, scored[main].card):
+                gain = compare([scored[main].card], [result.card], [task])
+                line |= {"gain": gain.value, "gain_low": gain.ci_low, "gain_high": gain.ci_high}
+            rows.append(line)
+    return pd.DataFrame(rows)
+
+
+def controls_of(card: ScoreCard, task: str) -> dict[str, float]:
+    """Control -> its mean over the sets of plates, weighted by how many rows each has."""
+    rows = card.metrics[card.metrics["task"] == task]
+    scores = rows["metric"].str.startswith(("mean_average_precision", "fraction_retrieved"))
+    return {
+        str(name): float(np.average(part["value"], weights=part["n"]))
+        for name, part in rows[~scores].groupby("metric", sort=False)
+    }
+
+
+def differences(scored: Mapping[str, Scored], main: str) -> list[str]:
+    """One line per other arm: how much higher the main one scores in each task, paired and ungated, with intervals."""
+    card = scored[main].card
+    lines = []
+    for name, result in scored.items():
+        if name == main:
+            continue
+        both = [task for task in TASKS if _comparable(task, card) and _comparable(task, result.card)]
+        sets = [(task, [task]) for task in both]
+        if set(GROUPED) <= set(both):
+            sets.append((f"mean of {' and '.join(GROUPED)}", list(GROUPED)))
+        gains = [f"{label} {compare([card], [result.card], tasks)}" for label, tasks in sets]
+        lines.append(f"{main} − {name}: {'; '.join(gains)}")
+    return lines
+
+
+def _comparable(task: str, card: ScoreCard) -> bool:
+    return (task if task == REPLICATE else f"{task}_ungated") in card.tables
+
+
+def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
+    """(title, caption, table) of the scores other than average precision that a card holds."""
+    columns = ["subset", "metric", "value", "chance", "n"]
+    return [
+        (name.replace("_", " ").capitalize(), (function.__doc__ or "").strip(), rows[columns])
+        for name, function in BATTERY.items()
+        if len(rows := card.metrics[card.metrics["task"] == name])
+    ]
+
+
+def shown_row(card: ScoreCard, task: str) -> pd.Series:
+    """The row of metrics that stands for a task: over all perturbations, not only those retrieved."""
+    rows = card.metrics[(card.metrics["task"] == task) & (card.metrics["subset"] == "all")].set_index("metric")
+    ungated = "mean_average_precision_ungated"
+    return rows.loc[ungated if ungated in rows.index else "mean_average_precision"]
+
+
+def print_arms(table: pd.DataFrame, main: str) -> None:
+    """Print `arm_table`: one line per arm, mean AP [95 % interval] of each task, and what layout alone scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    tasks, layout = list(dict.fromkeys(table["task"])), "same_position_dmso"
+    by_arm = {arm: rows.set_index("task") for arm, rows in table.groupby("arm", sort=False)}
+    with_layout = layout in table and table[layout].notna().any()
+    heads = [f"{task}, n={by_arm[main].loc[task, 'n']:.0f}" for task in tasks if task in by_arm[main].index]
+    shown = Table("mean average precision [95 %]", *heads, *(["DMSO at one position"] if with_layout else []))
+    chance = [f"{by_arm[main].loc[task, 'chance']:.3f}" for task in tasks if task in by_arm[main].index]
+    shown.add_row("chance", *chance)
+    for arm, rows in by_arm.items():
+        cells = [_shown(rows.loc[task]) if task in rows.index else "" for task in tasks if task in by_arm[main].index]
+        if with_layout:
+            cells.append(f"{rows.loc[REPLICATE, layout]:.3f}")
+        shown.add_row(arm, *cells, style="bold" if arm == main else None)
+    console = Console()
+    console.print(shown) if console.width >= 100 else Console(width=100).print(shown)
+
+
+def _shown(row: pd.Series) -> str:
+    return f"{row['mean_average_precision']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

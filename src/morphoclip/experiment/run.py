@@ -1,0 +1,98 @@
+"""One run: prepare ▶ fit ▶ encoder folder, profile tables, who was held out. Scoring starts where this ends.
+
+    run folder/
+      config.yaml, checkpoints/, logs/     of the training
+      encoder/                             the exported encoder
+      profiles/<arm>.parquet               wells by the trained encoder and by each arm it is compared with
+      held_out.parquet (+ .json)           the roles of the wells, and what the arms are: `design.Design`
+
+`score.score_run` makes score cards and the report of these files alone, now or later.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip.experiment.arms import (
+    CEILING,
+    TRAINED,
+    UNTRAINED,
+    feature_dataset,
+    image_dataset,
+    table_path,
+    true_profiles,
+    untrained_encoder,
+    write_profiles_of,
+)
+from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
+from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
+from morphoclip.experiment.rotation import run_rotation
+from morphoclip.experiment.score_run import score_run
+
+if TYPE_CHECKING:
+    from morphoclip.data import CellDataModule
+    from morphoclip.methods.base import Method
+
+
+def run(config: DictConfig) -> Path:
+    """Train what `config` (configs/train.yaml, composed) describes, then score it; returns the run's folder.
+
+    Under torchrun or srun every rank calls this; rank 0 prepares the data, exports and scores.
+    """
+    from morphoclip.training.launch import barrier, join, read_launch, trainer_devices, trainer_precision
+    from morphoclip.training.run_folder import run_folder
+
+    launch = read_launch()
+    config.trainer.devices = trainer_devices(launch, config.trainer.devices)
+    config.trainer.num_nodes = launch.nodes
+    config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
+    config.data.loader.split = training_split(config.data)
+    join(launch)
+    folder = run_folder(config.output_dir, config.name, config.run_id)
+    config.folder = str(folder)
+    if launch.rank == 0:
+        print(f"run folder {folder}")
+        prepare_data(config.data)
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    barrier()
+    if config.get("rotation"):
+        run_rotation(config, folder)
+    else:
+        method, loader = fit(config)
+        if launch.rank == 0:
+            leave(config, method, loader)
+    if launch.rank == 0 and config.score.tasks:
+        score_run(folder)
+    return folder
+
+
+def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
+    """Write what a training leaves: the encoder folder and, where the run is to be scored, its arms and its design."""
+    from morphoclip.profiling import export_encoder, load_encoder, write_profiles
+
+    folder = Path(config.folder)
+    shutil.rmtree(folder / "encoder", ignore_errors=True)  # of an earlier, shorter start of this run
+    export_encoder(method, folder / "encoder", trained_on=method.trained_on)
+    if not config.score.tasks:
+        print(f"encoder: {folder / 'encoder'}")
+        return
+    trust = bool(config.encoder.get("trust_remote_code", False))
+    images, features = image_dataset(open_dataset(config, loader)), feature_dataset(loader)
+    fixed = {} if images is None else dict(config.score.encoders or {})
+    encoders = {
+        **{name: hydra.utils.instantiate(spec, channels=list(images.channels)) for name, spec in fixed.items()},
+        UNTRAINED: untrained_encoder(method.export_encoder(), loader, config.seed, trust=trust),
+        TRAINED: load_encoder(folder / "encoder", trust_remote_code=trust),
+    }
+    tables = write_profiles_of(encoders, images, features, folder)
+    if config.score.truth is not None:
+        tables[CEILING] = true_profiles(config.score.truth, tables[TRAINED])
+        write_profiles(tables[CEILING], table_path(folder, CEILING), {"source": str(config.score.truth)})
+    design = holdout_design(tables[TRAINED], holdout_of(config.data), prompt_fields(config, method.trained_on))
+    design.write(folder, arms=list(tables), given={}, main=TRAINED)

@@ -1,0 +1,171 @@
+"""Arms × design ▶ score cards ▶ report: the one way profiles are normalised, cross-fitted and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import configs_dir
+from morphoclip.evaluation import Protocol, ScoreCard, score
+from morphoclip.evaluation.card.alarms import shuffled_labels
+from morphoclip.evaluation.tasks.protocol import plate_sets
+from morphoclip.experiment.design import ASKS, FOLD, PROFILED, SCORED, TRAINED, Design
+from morphoclip.profiling import Normalizer, crossfit, negcon_folds
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Profiles of the wells (one row per well, or per well and FOLD of the design), and how they are normalised."""
+
+    table: pd.DataFrame
+    normalizer: Normalizer
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An arm's score card, and its scored wells as they were ranked (of a cross-fit, the first half)."""
+
+    card: ScoreCard
+    wells: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How arms are scored; the keys of configs/evaluate.yaml and configs/score.
+
+    Attributes:
+        normalize_within: `set`: each set of plates by itself, on the features its plates share; `table`: all wells at
+            once, so that sets share what is fitted on their pooled controls.
+        crossfit: never score against negative controls that normalisation was fitted on.
+    """
+
+    protocol: Protocol
+    tasks: Sequence[str]
+    normalize_within: str = "set"
+    crossfit: bool = True
+    p_convention: str = "exact"
+    ties: str = "expected"
+    null_size: int | None = None
+    seed: int = 0
+    strict: bool = False
+    relationships: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.normalize_within not in ("set", "table"):
+            raise ValueError(f"normalize_within={self.normalize_within!r}: choose set or table")
+
+    @classmethod
+    def of(cls, config: DictConfig, protocol: Protocol) -> Scoring:
+        """The keys of `config` that are ours."""
+        known = [name for name in cls.__dataclass_fields__ if name in config and name != "protocol"]
+        plain = OmegaConf.to_container(config, resolve=True)
+        return cls(protocol, **{name: plain[name] for name in known})
+
+
+def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None = None) -> dict[str, Scored]:
+    """Score every arm on the same wells, by the same rules, with the same number of negative controls.
+
+    Args:
+        arms: name -> profiles and their normalisation.
+        design: who was trained on what, and who asks; None: every well is scored and asks, and nothing was trained.
+    """
+    if design is not None and design.folds:
+        by_model = replace(scoring.protocol, set_by=[*scoring.protocol.set_by, FOLD])
+        scoring = replace(scoring, protocol=by_model, normalize_within="set")
+    # A normalisation that is fitted on controls leaves half of them to rank against: then every arm gets as many.
+    halve = scoring.crossfit and any(arm.normalizer.uses_negcon for arm in arms.values())
+    scored = {}
+    for name, arm in arms.items():
+        table = arm.table if design is None else design.join(arm.table)
+        folds, notes = normalized_folds(table, arm.normalizer, scoring, halve)
+        card, wells = score_folds(folds, scoring)
+        if arm.normalizer.uses_negcon and not scoring.crossfit:
+            card.alarms += crossfit_alarm(card, table, arm.normalizer, scoring)
+        card.notes[:0] = notes
+        scored[name] = Scored(card, wells)
+    return scored
+
+
+def normalized_folds(
+    table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring, halve: bool = True
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """(the table normalised, as one table or as the two of a cross-fit; notes on wells and features left out).
+
+    Statistics come from the wells that training saw, where the table says which; a plate it never saw is centred on its
+    own controls.
+
+    Args:
+        halve: two tables also where no step is fitted on controls, each with half of them.
+    """
+
+    def normalize(part: pd.DataFrame) -> list[pd.DataFrame]:
+        rows = part[TRAINED].to_numpy() if TRAINED in part and not part[TRAINED].all() else None
+        if not scoring.crossfit:
+            return [normalizer.fit_transform(part) if rows is None else normalizer.fit(part, rows).transform(part)]
+        tables = crossfit(normalizer, part, seed=scoring.seed, rows=rows)
+        if len(tables) == 1 and halve:
+            fold = negcon_folds(part, scoring.seed)
+            tables = [tables[0][fold != 1 - half] for half in (0, 1)]
+        return tables
+
+    if scoring.normalize_within == "table":
+        return normalize(table), []
+    sets, notes = plate_sets(table, scoring.protocol)
+    folds = zip(*(normalize(plate_set.table) for plate_set in sets), strict=True)
+    return [pd.concat(parts, ignore_index=True) for parts in folds], notes
+
+
+def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreCard, pd.DataFrame]:
+    """(score card, first fold) of normalised tables, by the roles of their wells where they have some."""
+    folds = [fold[fold[SCORED].to_numpy()] if SCORED in fold else fold for fold in folds]
+    asks, profiled = (folds[0][role].to_numpy() if role in folds[0] else None for role in (ASKS, PROFILED))
+    card = score(
+        folds,
+        tasks=scoring.tasks,
+        protocol=scoring.protocol,
+        queries=asks,
+        profiled=profiled,
+        relationships=scoring.relationships,
+        p_convention=scoring.p_convention,
+        ties=scoring.ties,
+        null_size=scoring.null_size,
+        seed=scoring.seed,
+        strict=scoring.strict,
+    )
+    return card, folds[0]
+
+
+def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring) -> list[str]:
+    """Score shuffled labels once more, cross-fitted, and compare: the alarm, if there is one."""
+    quick = {"tasks": ["replicate"], "p_convention": "copairs", "null_size": 100, "strict": False, "ties": "expected"}
+    honest = replace(scoring, crossfit=True, relationships=None, **quick)
+    other, _ = score_folds(normalized_folds(table, normalizer, honest)[0], honest)
+    plain, crossfitted = (
+        c.metrics[c.metrics["metric"] == "shuffled_labels"].query("task == 'replicate'") for c in (card, other)
+    )
+    alarm = shuffled_labels(*(t[column].mean() for column in ("value", "chance") for t in (plain, crossfitted)))
+    return [] if alarm is None else [alarm]
+
+
+def preset(name: str) -> Normalizer:
+    """The normalisation of a file of configs/normalize.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = configs_dir() / "normalize" / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"no preset {name!r} in configs/normalize: {sorted(p.stem for p in path.parent.glob('*.yaml'))}"
+        )
+    return instantiate(OmegaConf.load(path))
+
+
+def score_tables(config: DictConfig, tables: Mapping[str, pd.DataFrame], design: Design) -> dict[str, Scored]:
+    """Score profile tables by the normalisation, protocol and score settings of a run's config."""
+    arms = {name: Arm(table, instantiate(config.normalize)) for name, table in tables.items()}
+    return score_arms(arms, Scoring.of(config.score, instantiate(config.protocol)), design)

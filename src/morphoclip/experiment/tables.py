@@ -1,0 +1,93 @@
+"""Where the profiles of arms come from: tables on disk, an encoder and a dataset, or what a run left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from morphoclip import schema
+from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
+from morphoclip.evaluation import Protocol
+from morphoclip.evaluation.tasks.tables import join_profiles, profile_paths
+from morphoclip.experiment.arms import table_path
+from morphoclip.experiment.score import Arm, preset
+from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
+from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+
+SOURCES = ("profiles", "encoder", "checkpoint")
+
+
+def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Sequence | Mapping]) -> dict[str, Arm]:
+    """The arms that a run's folder holds, each under the run's normalisation, and given profiles under their presets.
+
+    Args:
+        about: the sidecar of the run's design: `arms` (names of tables in the folder), `given` (name -> preset).
+    """
+    from morphoclip.experiment.rotation import read_wells
+
+    given = {}
+    if about["given"]:
+        wells = read_wells(config.data)
+        given = {name: Arm(wells, preset(choice)) for name, choice in about["given"].items()}
+    tables = {name: read_profiles(table_path(folder, name)) for name in about["arms"]}
+    return {**given, **{name: Arm(table, instantiate(config.normalize)) for name, table in tables.items()}}
+
+
+def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
+    """The profiles that an evaluation's config names, read from disk or embedded now, annotated.
+
+    Raises:
+        ValueError: not exactly one of `SOURCES` is given, or an encoder without `dataset`.
+    """
+    sources = [key for key in SOURCES if config[key] is not None]
+    if len(sources) != 1:
+        raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
+    if sources == ["profiles"]:
+        table = read_tables(config.profiles)
+    else:
+        if config.dataset is None:
+            raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
+        table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
+    if config.aggregate is not None:
+        by = [c for c in schema.WELL_KEY if c in table]
+        table = aggregate(table, by, config.aggregate)
+    return as_arm(table, config, protocol)
+
+
+def as_arm(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> Arm:
+    """A table as an arm: annotated, under the chosen normalisation or else the one that suits its features."""
+    table = annotated(table, config.metadata, protocol)
+    if config.get("normalize") is not None:  # the key is absent where no preset was chosen
+        return Arm(table, instantiate(config.normalize))
+    return Arm(table, default_normalizer(table))
+
+
+def default_normalizer(table: pd.DataFrame) -> Normalizer:
+    """`center` for the profiles of an encoder, `none` for others, which come normalised."""
+    of_encoder = all(feature.startswith(EMBEDDING_PREFIX) for feature in schema.split_columns(table)[1])
+    return preset("center" if of_encoder else "none")
+
+
+def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.DataFrame:
+    """Well profiles of a dataset folder, scaled as the encoder was trained, or of a load_data.csv."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
+    return embed(model, dataset, level="well", device=device)
+
+
+def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:
+    """All tables that paths or globs match, one below the other; a feature that a file lacks is NaN on its rows."""
+    patterns = patterns if isinstance(patterns, str) else list(patterns)
+    return join_profiles({str(path): read_profiles(path) for path in profile_paths(patterns)})
+
+
+def annotated(table: pd.DataFrame, metadata: str | None, protocol: Protocol) -> pd.DataFrame:
+    """The table in canonical columns, with the annotations of a metadata folder."""
+    table = with_canonical_ids(table.rename(columns=dict(protocol.columns)))
+    return table if metadata is None else annotate(table, metadata)
