@@ -59,7 +59,7 @@ def test_towers_and_modalities_must_fit():
         conditions(modalities=[*MODALITIES[:-1], "virus"])
     with pytest.raises(ValueError, match="drop that tower"):
         Conditions(PROMPTS[:3], TOWERS, 8, modalities=MODALITIES[:3])
-    with pytest.raises(ValueError, match="SMILES '.*PLK1'"):
+    with pytest.raises(ValueError, match=r"SMILES '.*PLK1'"):
         Conditions(PROMPTS, TOWERS["towers"][0]["tower"], 8)
     with pytest.raises(ValueError, match="needs the doses"):
         conditions(doses=None, dose={"_target_": "morphoclip.models.DoseEncoding", "kind": "log10"})
