@@ -12,8 +12,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from evaluate import as_keys
 from morphoclip import configs_dir
+from morphoclip.cli.hydra_app import PATHS, _as_meant
 
 CONFIGS = configs_dir()
 GROUPS = sorted(p for p in CONFIGS.iterdir() if p.is_dir() and p.name not in {"experiment"})
@@ -68,7 +68,9 @@ def documented_commands() -> list[str]:
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_commands_compose(command):
     script, *overrides = [word for word in shlex.split(command) if word != "-m" and "…" not in word]
-    config = load(script.removesuffix(".py"), *(as_keys(overrides) if script == "evaluate.py" else overrides))
+    config = load(
+        script.removesuffix(".py"), *(_as_meant(o, PATHS.get(script.removesuffix(".py"), {})) for o in overrides)
+    )
     if script == "train.py":
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 

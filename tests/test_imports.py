@@ -45,8 +45,8 @@ MAY_IMPORT |= {
     "experiment": ABOVE,
     "cli": ABOVE | {"experiment"},
     "data_prep": {"preparation", "simulation", "data.metadata"},
-    "train.py": {"experiment", "cli", ""},
-    "evaluate.py": {"experiment", "cli", ""},
+    "train.py": {"cli"},
+    "evaluate.py": {"cli"},
     "": {"export"},  # `morphoclip.load_encoder`
 }
 # Libraries a room may use besides the standard one. What is absent here is a decision too: no timm in evaluation.

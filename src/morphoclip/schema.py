@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -36,6 +38,7 @@ CONDITION = (PERTURBATION, MODALITY, CELL_LINE, TIMEPOINT, DOSE)
 NEGCON = "negcon"
 EMPTY = "empty"
 MODALITIES = ("compound", "crispr", "orf")
+MILLIMOLAR = 0.3  # a screen whose largest dose were 0.3 µM would be unusual; one up to 0.3 mM is usual
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
 # Other spellings, lower-cased and without the prefix. First match wins when a table holds several.
@@ -51,6 +54,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     CONTROL_TYPE: ("control_type",),
     CELL_LINE: ("cell_line", "cell_type"),
     TIMEPOINT: ("timepoint_h", "timepoint", "time"),
+    # JUMP's plate maps call the dose mmoles_per_liter but hold µM: a known mislabel. See `canonicalize`.
     DOSE: ("dose_um", "mmoles_per_liter", "concentration_um"),
     GENE: ("gene", "symbol", "genes"),
     GUIDE: ("guide_sequence", "target_sequence", "sgrna"),
@@ -91,8 +95,22 @@ def canonical_columns(columns: list[str]) -> dict[str, str]:
 
 
 def canonicalize(table: pd.DataFrame) -> pd.DataFrame:
-    """Rename known spellings to the canonical names; other columns pass through untouched."""
-    return table.rename(columns=canonical_columns(list(table.columns)))
+    """The table with known spellings renamed to the canonical names; other columns pass through untouched.
+
+    `mmoles_per_liter` becomes the dose in µM as it is, because JUMP's plate maps mean µM by it; values that look like
+    true millimolar, none above `MILLIMOLAR`, are kept with a warning.
+    """
+    renames = canonical_columns(list(table.columns))
+    mislabelled = [old for old, new in renames.items() if new == DOSE and old.lower().endswith("mmoles_per_liter")]
+    for column in mislabelled:
+        doses = pd.to_numeric(table[column], errors="coerce")
+        if (doses > 0).any() and doses.max() < MILLIMOLAR:
+            warnings.warn(
+                f"{column} is read as µM, as JUMP's plate maps mean it, but its largest value is {doses.max():g}: if these "
+                f"are millimolar, multiply them by 1,000 and name the column {DOSE}",
+                stacklevel=2,
+            )
+    return table.rename(columns=renames)
 
 
 def split_columns(table: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import morphoclip
 from morphoclip import schema
+from morphoclip.cli import main as cli_main
 from morphoclip.cli.main import app
 from morphoclip.models import create_encoder
 from morphoclip.profiling import Normalizer, export_encoder
@@ -107,4 +108,10 @@ def test_weights_alone_ask_for_their_folder(tmp_path):
 
 def test_the_help_lists_every_command():
     names = {command.callback.__name__ for command in app.registered_commands} | {"data"}
-    assert set(morphoclip.cli.main.__doc__.split("`")[1].removeprefix("morphoclip ").split(" | ")) == names
+    assert set(cli_main.__doc__.split("`")[1].removeprefix("morphoclip ").split(" | ")) == names
+
+
+def test_the_version_is_that_of_the_package():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"morphoclip {morphoclip.__version__}\n"

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-import evaluate
 from morphoclip import configs_dir, schema
 from morphoclip.data import ShardDataset, ShardWriter
 from morphoclip.data.shards.intensities import describe_field
@@ -27,7 +26,7 @@ COMPOUNDS = ("a", "b", "c", "d")
 
 def run(output: Path, *words: str) -> Path:
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        words = evaluate.as_keys([*QUICK, *words, f"output_dir={output}"])
+        words = [w.replace("encoder=", "encoder_folder=") for w in (*QUICK, *words, f"output_dir={output}")]
         return score_profiles(compose("evaluate", words, return_hydra_config=False))
 
 

@@ -121,13 +121,24 @@ def damage(tiffs, kind, channel):
         tifffile.imwrite(path, np.ones((128, 128), np.uint8))
     elif kind == "all zero":
         tifffile.imwrite(path, np.zeros((128, 128), np.uint16))
+    elif kind == "is constant, 7 in every pixel":
+        tifffile.imwrite(path, np.full((128, 128), 7, np.uint16))
     elif kind == "expected one":
         tifffile.imwrite(path, np.ones((2, 128, 128), np.uint16))
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["no such file", "has no file", "truncated", "its siblings are", "expected uint16", "all zero", "expected one"],
+    [
+        "no such file",
+        "has no file",
+        "truncated",
+        "its siblings are",
+        "expected uint16",
+        "all zero",
+        "expected one",
+        "is constant, 7 in every pixel",
+    ],
 )
 @pytest.mark.parametrize("channel", ["DNA", "ER"])
 def test_a_bad_channel_is_named_with_its_reason(tiffs, kind, channel):

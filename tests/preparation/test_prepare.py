@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-from data_prep.make_shards import main
 from morphoclip import schema
 from morphoclip.data import ShardDataset
 from morphoclip.preparation import prepare_dataset
+from morphoclip.preparation.command import main
 from morphoclip.preparation.fields import bin_field, find_nuclei, read_field
 from morphoclip.preparation.sources import find_images, read_load_data
 
@@ -86,9 +86,11 @@ def break_field(plate, site, kind):
         tifffile.imwrite(path, np.ones((128, 128), np.float32))
     elif kind == "all zero":
         tifffile.imwrite(path, np.zeros((128, 128), np.uint16))
+    elif kind == "constant":
+        tifffile.imwrite(path, np.full((128, 128), 90, np.uint16))
 
 
-@pytest.mark.parametrize("kind", ["no file", "truncated", "siblings", "uint16", "all zero"])
+@pytest.mark.parametrize("kind", ["no file", "truncated", "siblings", "uint16", "all zero", "constant"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_field_is_quarantined_with_its_reason_and_the_rest_goes_on(
     plate_of_tiffs, tmp_path, kind, workers, capsys

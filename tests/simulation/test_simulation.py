@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from data_prep.simulate import main
 from morphoclip.schema import CHANNELS
 from morphoclip.simulation import SIMULATOR_VERSION, ScreenConfig, simulate_screen, writing
+from morphoclip.simulation.command import main
 from morphoclip.simulation.field import render_field
 from morphoclip.simulation.layout import plan
 from morphoclip.simulation.phenotype import CELL_SD, NAMES
@@ -207,7 +207,8 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path, monkey
 def test_command_takes_every_option_of_the_config(tmp_path, capsys):
     options = "--seed 3 --layout scrambled --compound-plates 1 --crispr-plates 0 --orf-plates 0 --n-genes 2"
     options += " --compounds-per-gene 1 --dmso-wells 2 --field-size 64 --workers 1"
-    folder = main(["--out", str(tmp_path / "screen"), *options.split()])
+    folder = tmp_path / "screen"
+    assert main(["--out", str(folder), *options.split()]) == 0
     made = json.loads((folder / "truth/config.json").read_text())["config"]
     assert (made["seed"], made["layout"], made["compound_plates"], made["n_genes"]) == (3, "scrambled", [1], 2)
     assert "fields/s" in capsys.readouterr().out

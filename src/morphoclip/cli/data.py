@@ -1,4 +1,4 @@
-"""`morphoclip data …`: look into a dataset folder, check it, and make others from it."""
+"""`morphoclip data …`: make a dataset from images, look into it, check it, and make others from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ from typing import Annotated
 
 import typer
 
+from morphoclip.cli.app import PASS_ON
+
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+
+@app.command(context_settings=PASS_ON)
+def prepare(context: typer.Context) -> None:
+    """Turn five-channel TIFF fields into a dataset for training (--help lists the options)."""
+    from morphoclip.preparation.command import main
+
+    raise typer.Exit(main(context.args))
+
+
+@app.command(context_settings=PASS_ON)
+def simulate(context: typer.Context) -> None:
+    """Write a simulated Cell Painting screen (--help lists the options)."""
+    from morphoclip.simulation.command import main
+
+    raise typer.Exit(main(context.args))
+
 
 Dataset = Annotated[str, typer.Argument(help="dataset folder, or the URL of one")]
 Split = Annotated[str | None, typer.Option(help="only the crops of this split")]

@@ -93,7 +93,7 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, object] | None, prom
         return Design(_wells(table, np.ones(len(table), bool), np.ones(len(table), bool)))
     trained = (holdout(table, **split) == TRAIN).to_numpy()
     seen = table.loc[trained, schema.PERTURBATION]
-    unseen_plate = table[schema.BATCH].isin(list(split["batches"])).to_numpy()
+    unseen_plate = table[schema.BATCH].isin([str(batch) for batch in split["batches"]]).to_numpy()
     compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
     scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
     return Design(_wells(table, trained, scored), frozenset(seen), tuple(prompt_fields))

@@ -29,6 +29,7 @@ from morphoclip.experiment.arms import (
     untrained_encoder,
     write_profiles_of,
 )
+from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
 from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
@@ -48,11 +49,14 @@ def run(config: DictConfig) -> Path:
     from morphoclip.training.launch import barrier, join, read_launch, trainer_devices, trainer_precision
     from morphoclip.training.run_folder import run_folder
 
+    check_before_start(config)
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
     config.trainer.num_nodes = launch.nodes
     config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
     config.data.loader.split = training_split(config.data)
+    config.name = str(config.name)  # a number, a date or nan where YAML reads one: a name all the same
+    config.run_id = None if config.run_id is None else str(config.run_id)
     join(launch)
     folder = run_folder(config.output_dir, config.name, config.run_id)
     config.folder = str(folder)

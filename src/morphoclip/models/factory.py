@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
@@ -65,6 +66,12 @@ def create_encoder(
     for what, values in {"channels": channels, "mean": mean, "std": std}.items():
         if len(values) != in_channels:
             raise ValueError(f"encoder {name!r} has in_channels={in_channels} but {what} lists {len(values)}: {values}")
+    for channel, deviation in zip(channels, std, strict=True):
+        if not (deviation > 0 and math.isfinite(deviation)):
+            raise ValueError(
+                f"channel {channel} has standard deviation {deviation} and cannot be standardised: leave a constant channel "
+                "out of the dataset, or correct the statistics"
+            )
     if name == "per_channel":
         sized = {} if image_size is None else {"image_size": image_size}
         backbone = PerChannel(in_channels, pretrained=pretrained, weights=weights, **sized, **backbone_kw)
@@ -72,7 +79,10 @@ def create_encoder(
     elif name in OWN_BACKBONES:
         if pretrained or weights:
             raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
-        backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
+        known = _defaults(OWN_BACKBONES[name])
+        if unknown := sorted(set(backbone_kw) - set(known)):
+            raise ValueError(f"encoder {name} takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
+        backbone_kw = known | backbone_kw
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
         backbone = OWN_BACKBONES[name](in_channels, image_size=image_size, **backbone_kw)
@@ -80,7 +90,10 @@ def create_encoder(
         source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
         pretrained = pretrained or weights is not None
         options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **source, **backbone_kw}
-        backbone = over_ranks(timm_model(name, image_size, **options))
+        try:
+            backbone = over_ranks(timm_model(name, image_size, **options))
+        except TypeError as error:
+            raise ValueError(f"timm's {name} cannot be built with {sorted(backbone_kw)}: {error}") from error
     else:
         raise ValueError(
             f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} or a name of timm.list_models()"

@@ -61,7 +61,7 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     """The channels of one field as (C, H, W) uint16, in the order of `paths` (channel name -> TIFF).
 
     Raises:
-        FieldError: a channel has no file, cannot be read, differs in size from its siblings, or is all zero.
+        FieldError: a channel has no file, cannot be read, differs in size from its siblings, or is constant.
     """
     planes = []
     for channel, path in paths.items():
@@ -74,6 +74,8 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     for (channel, path), plane in zip(paths.items(), planes, strict=True):
         if plane.shape != usual:
             raise FieldError(path, f"channel {channel} is {plane.shape}, its siblings are {usual}")
+        if plane.min() == plane.max():
+            raise FieldError(path, f"channel {channel} is constant, {plane.flat[0]} in every pixel")
     return np.stack(planes)
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.shards.intensities import NUCLEUS_CHANNEL
 from morphoclip.data.shards.manifest import MANIFEST, read_manifest
+from morphoclip.data.shards.statistics import refuse_constant
 from morphoclip.data.shards.writer import ShardWriter
 from morphoclip.preparation import fields
 from morphoclip.preparation.crops import MODES, CropSettings, PreparedField, prepare_field
@@ -113,6 +114,9 @@ def prepare_dataset(
             prepared = tqdm(prepared, total=len(sources), unit="field", desc="fields")
         quarantine = _write(writer, prepared)
         _check_any(sources, quarantine)
+        refuse_constant(
+            channels, writer.deviations(), f"all crops of plates {', '.join(sources[schema.PLATE].unique())}"
+        )
         quarantine.to_csv(writer.partial / "quarantine.csv", index=False)
         crops = len(writer)
     say(f"{len(sources) - len(quarantine)} fields, {crops} crops, {len(quarantine)} fields quarantined -> {out}")

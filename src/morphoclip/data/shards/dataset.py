@@ -20,6 +20,7 @@ from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, rea
 from morphoclip.data.shards.remote import Store, is_remote, local_metadata
 from morphoclip.data.shards.scaling import field_scaling, scaling_columns
 from morphoclip.data.shards.split_files import read_split
+from morphoclip.data.shards.statistics import refuse_constant, scale
 
 OPEN_SHARDS = 64  # file handles a dataset keeps
 CHUNK = 2**20  # index rows looked at at a time, so that a large index is never copied
@@ -237,19 +238,26 @@ class ShardDataset:
 
         From the manifest where it has them for all crops under this scaling; else measured on up to `max_crops` crops
         spread evenly over the split, so that held-out pixels do not enter.
+
+        Raises:
+            ValueError: a channel is constant.
         """
         known = self.manifest["statistics"].get(scaling_key(*self.scaling))
         if self.split is None and known is not None:
+            refuse_constant(self.channels, np.asarray(known["std"]), str(self.folder))
             return np.float32(known["mean"]), np.float32(known["std"])
         items = np.unique(np.linspace(0, len(self) - 1, min(max_crops, len(self))).astype(np.int64))
         sums = np.zeros((2, len(self.channels)))
         for item in items:
             low, high = (value[0, :, None] for value in self.intensities([item]))
             pixels = self.read([item])[0].reshape(len(self.channels), -1)
-            scaled = np.clip((pixels - low) / (high - low), 0, 1)
+            scaled = scale(pixels, low, high)
             sums += scaled.mean(1), (scaled**2).mean(1)
         mean, square = sums / len(items)
-        return np.float32(mean), np.float32(np.sqrt(square - mean**2))
+        std = np.sqrt(np.maximum(square - mean**2, 0))
+        where = f"{self.folder}" + (f", split {self.split}" if self.split else "")
+        refuse_constant(self.channels, std, where)
+        return np.float32(mean), np.float32(std)
 
 
 def _fill(buffers: list, data: bytes) -> int:

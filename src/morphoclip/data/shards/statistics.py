@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def scale(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Pixels (C, n) in [0, 1], linear between `low` and `high` (C, 1); limits closer than 1 count as 1 apart."""
+    return np.clip((pixels - low) / np.maximum(high - low, 1), 0, 1)
+
+
+def refuse_constant(channels: Sequence[str], std: np.ndarray, where: str) -> None:
+    """Raise ValueError where a channel's standard deviation (C,) is 0 or not finite, so that it cannot be standardised."""
+    constant = [channel for channel, deviation in zip(channels, std, strict=True) if not 0 < deviation < np.inf]
+    if constant:
+        raise ValueError(
+            f"channel {', '.join(constant)} is constant in {where}, so it cannot be standardised: leave the channel out, or "
+            "check its images and the intensities it is scaled by"
+        )
 
 
 def channel_sums(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """(C, 4) float64: Σx, Σx², Σs, Σs² of the raw pixels x of a (C, H, W) crop and of s, scaled from `low`, `high` (C,)."""
     raw = image.reshape(len(image), -1).astype(np.float64)
     low, high = np.asarray(low, np.float64)[:, None], np.asarray(high, np.float64)[:, None]
-    scaled = np.clip((raw - low) / np.maximum(high - low, 1), 0, 1)
+    scaled = scale(raw, low, high)
     return np.stack([raw.sum(1), (raw**2).sum(1), scaled.sum(1), (scaled**2).sum(1)], axis=1)
 
 

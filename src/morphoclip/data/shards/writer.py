@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
 import tarfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +22,7 @@ from morphoclip.data.shards.field_table import FieldTable
 from morphoclip.data.shards.intensities import percentile_column
 from morphoclip.data.shards.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
 from morphoclip.data.shards.statistics import channel_sums, summarise
+from morphoclip.data.shards.working_folder import claim, room_for
 
 # Columns of index.arrow, a row a crop: (name, array.array type code, numpy dtype).
 INDEX_COLUMNS = (
@@ -95,7 +94,7 @@ class ShardWriter:
         self.made_by = dict(made_by or {})
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise FileExistsError(f"{self.folder} exists and is never overwritten: remove it or name another folder")
-        self._lock: int | None = _claim(self.partial)
+        self._lock: int | None = claim(self.partial)
         (self.partial / "shards").mkdir()
         self._tar: tarfile.TarFile | None = None
         self._shards: list[dict] = []
@@ -140,7 +139,7 @@ class ShardWriter:
 
     def append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
         """Add one crop that `encode_crop` encoded elsewhere, of the field in row `field`."""
-        with _room_for(self.folder):
+        with room_for(self.folder):
             self._append(crop, field, y, x, foreground)
 
     def _append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
@@ -175,6 +174,11 @@ class ShardWriter:
         if self._tar.offset >= self.shard_bytes:
             self._close_shard()
 
+    def deviations(self) -> np.ndarray:
+        """Standard deviation (C,) of the raw pixels written so far."""
+        found = summarise(self._sums, len(self) * (self.crop_size or 0) ** 2, "scaled")
+        return np.asarray(found["raw"]["std"])
+
     def close(self) -> None:
         """Write index, fields and manifest, then give the folder its name. Closing again does nothing.
 
@@ -186,7 +190,7 @@ class ShardWriter:
         try:
             if len(self) == 0:
                 raise ValueError(f"no crops were written to {self.folder}: a dataset needs at least one")
-            with _room_for(self.folder):
+            with room_for(self.folder):
                 self._close_shard()
                 _write_arrow(self.partial / "index.arrow", self._index)
                 fields = self._fields.frame()
@@ -247,34 +251,6 @@ class ShardWriter:
             "shards": self._shards,
             "made_by": self.made_by,
         }
-
-
-@contextmanager
-def _room_for(folder: Path) -> Iterator[None]:
-    """Say what to do where the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            error.errno,
-            f"no room to write {folder}: free some space or name another disk (what was written is removed)",
-        ) from error
-
-
-def _claim(folder: Path) -> int:
-    """Lock the working folder and empty it of what a killed writer left; returns the lock's file descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise FileExistsError(f"another process is writing {folder}: wait for it or name another folder") from None
-    for left in folder.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    return lock
 
 
 def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:

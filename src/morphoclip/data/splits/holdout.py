@@ -41,10 +41,12 @@ def holdout(
     Raises:
         ValueError: a held-out batch is not there, or there is nothing to hold out.
     """
-    absent = sorted(set(batches) - set(fields[schema.BATCH]))
+    batches = {str(batch) for batch in batches}  # an id that YAML reads as a number is a name all the same
+    absent = sorted(batches - set(fields[schema.BATCH]))
     if absent:
         raise ValueError(
-            f"held-out batches {absent} are not in the fields; there are {sorted(set(fields[schema.BATCH]))}"
+            f"held-out batches {absent} are not in the fields; there are {sorted(set(fields[schema.BATCH]))} (quote an id "
+            "that looks like a number)"
         )
     treated = fields[(fields[schema.MODALITY] == modality).to_numpy() & schema.is_treated(fields)]
     if treated.empty:

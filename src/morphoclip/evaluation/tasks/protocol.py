@@ -86,7 +86,8 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     """The protocol's sets present in an annotated table, by name, and notes on what was left out and why.
 
     Raises:
-        ValueError: no row is left, a plate and well occur twice, or a plate has no negative controls.
+        ValueError: no row is left, a well lacks a value that says which set it belongs to, a plate and well occur twice, or
+            a plate has no negative controls.
     """
     table = table.rename(columns=dict(protocol.columns))
     for column in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.CONTROL_TYPE, *protocol.set_by):
@@ -105,6 +106,8 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
             f"no well is left for protocol {protocol.name}: it wants plates with {dict(protocol.select)}; check the "
             "profiles and the metadata folder, or use protocol=generic"
         )
+    for column in (schema.PLATE, schema.WELL, *protocol.set_by):
+        _refuse_missing(table, column, protocol)
     sets = []
     for key, part in table.groupby(list(protocol.set_by), sort=True):
         plate_set, dropped = _plate_set(dict(zip(protocol.set_by, map(str, key), strict=True)), part)
@@ -184,6 +187,24 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
         raise ValueError(f"the plates of set {name} share no feature: were they made by one pipeline?")
     dropped = len(features) - len(shared)
     return PlateSet(name, key, part.drop(columns=[f for f in features if not counts[f]]), shared), dropped
+
+
+def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> None:
+    """Raise ValueError where wells lack a value that says which set they belong to: grouping would drop them silently."""
+    missing = table[column].isna()
+    if not missing.any():
+        return
+    plates = sorted(set(table.loc[missing, schema.PLATE].dropna().astype(str)))
+    where = (
+        f"plate {plates[0]} and {len(plates) - 1} others" if len(plates) > 1 else f"plate {', '.join(plates) or '?'}"
+    )
+    remedy = "fill it in, or set it to '' for all wells where it means nothing"
+    if column in protocol.set_by:
+        remedy += f", or leave it out of set_by of protocol {protocol.name}"
+    raise ValueError(
+        f"{int(missing.sum())} of {len(table)} wells have no {column} ({where}), so it is unknown which set they belong to: "
+        f"{remedy}"
+    )
 
 
 def _column(table: pd.DataFrame, column: str, protocol: Protocol) -> pd.Series:

@@ -4,7 +4,6 @@ import hydra
 import numpy as np
 import pandas as pd
 
-import evaluate
 from morphoclip import configs_dir
 from morphoclip.data import ShardDataset, ShardWriter
 from morphoclip.models import create_encoder
@@ -21,9 +20,9 @@ def test_an_encoder_embeds_a_dataset(tmp_path):
     encoder = create_encoder("intensity_statistics")
     facts = training_data(ShardDataset(tmp_path / "dataset", low_percentile=1))
     folder = export_encoder(encoder, tmp_path / "encoder", trained_on=facts)
-    words = evaluate.as_keys([f"encoder={folder}", f"dataset={tmp_path / 'dataset'}"])
+    words = [f"encoder_folder={folder}", f"dataset={tmp_path / 'dataset'}"]
     with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        table = evaluate.read(hydra.compose("evaluate", words))
+        table = read_arm(hydra.compose("evaluate", words), Protocol()).table
     scaled = ShardDataset(tmp_path / "dataset", low_percentile=1)
     pd.testing.assert_frame_equal(table, embed(encoder, scaled, progress=False))
     assert table["Metadata_Well"].tolist() == ["A01", "A02", "A03", "A04"]

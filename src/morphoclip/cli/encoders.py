@@ -1,0 +1,144 @@
+"""`morphoclip export | embed | features | attention`: encoders as folders, and what they make of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morphoclip.cli.app import Out, Trust, app
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="run folder, checkpoint or encoder folder")],
+    to: Annotated[Path, typer.Option(help="encoder folder to make")],
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write an encoder folder: config.json, model.safetensors, a model card and, of image-text models, what reads words.
+
+    The folder needs nothing besides itself: load it, embed with it, query it.
+    """
+    from morphoclip.profiling import export_encoder
+
+    typer.echo(export_encoder(run, to, trust_remote_code=trust_remote_code))
+
+
+@app.command()
+def embed(
+    encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint, run folder or hub id")],
+    source: Annotated[str, typer.Argument(help="dataset folder or load_data.csv (path, quoted glob or URL)")],
+    out: Out,
+    level: Annotated[str, typer.Option(help="crop, site, well or perturbation")] = "well",
+    batch_size: int = 256,
+    device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
+    bin: Annotated[
+        int | None, typer.Option(help="load_data.csv: average bin x bin pixels; default: as trained")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="load_data.csv: µm before binning; default: as trained")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="load_data.csv: grid, nuclei or random; default: as trained")] = None,
+    metadata: Annotated[str | None, typer.Option(help="load_data.csv: folder of plate maps and annotations")] = None,
+    attention: Annotated[
+        bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
+    ] = False,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Profiles of everything in a dataset, with a JSON sidecar that says what made them.
+
+    Encoders of cached features read a folder that `morphoclip features` wrote.
+    """
+    import torch
+
+    from morphoclip import load_encoder
+    from morphoclip.export.crop_pool import check_attends, load_crop_pool
+    from morphoclip.export.provenance import encoder_provenance
+    from morphoclip.profiling import embed as embed_source
+    from morphoclip.profiling import write_profiles
+    from morphoclip.profiling.crop_attention import write_crop_attention
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
+    asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
+    options = {key: value for key, value in asked.items() if value is not None}
+    if options and Path(source).is_dir():
+        raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
+    if attention and not Path(source).is_dir():
+        raise typer.BadParameter("--attention needs a dataset folder: prepare one with data_prep.make_shards")
+    if attention:
+        check_attends(model, load_crop_pool(encoder))
+    table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
+    write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
+    typer.echo(f"{len(table)} rows: {out}")
+    if attention:
+        typer.echo(f"attention: {write_crop_attention(encoder, model, source, f'{out}.attention.parquet', device)}")
+
+
+@app.command()
+def attention(
+    encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint or run folder of a vision transformer")],
+    field: Annotated[str, typer.Argument(help="load_data.csv; its first field unless chosen below")],
+    out: Annotated[Path, typer.Option(help="PNG file to write")],
+    plate: Annotated[str | None, typer.Option(help="Metadata_Plate")] = None,
+    well: Annotated[str | None, typer.Option(help="Metadata_Well, e.g. B03")] = None,
+    site: Annotated[str | None, typer.Option(help="Metadata_Site")] = None,
+    block: Annotated[int, typer.Option(help="transformer block; -1 is the last")] = -1,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head.
+
+    Of frozen backbones on each channel alone (per_channel), a tile a channel.
+    """
+    from morphoclip.profiling.attention import draw_attention
+
+    trust = {"trust_remote_code": trust_remote_code}
+    typer.echo(draw_attention(encoder, field, out, plate=plate, well=well, site=site, block=block, **trust))
+
+
+@app.command()
+def features(
+    encoder: Annotated[str, typer.Argument(help="encoder folder, or timm:<name> | hf:<id or folder> for each channel")],
+    dataset: Annotated[Path, typer.Argument(help="dataset folder")],
+    out: Annotated[Path, typer.Option(help="folder of features to make")],
+    batch_size: int = 64,
+    device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
+    dtype: Annotated[str, typer.Option(help="float16 or float32 on disk")] = "float16",
+    trust_remote_code: Trust = False,
+    standardise_by_plate: Annotated[
+        bool,
+        typer.Option(
+            "--standardise-by-plate",
+            "--standardize-by-plate",
+            help="less the mean of the plate's negative controls, in units of their deviation",
+        ),
+    ] = False,
+    revision: Annotated[str | None, typer.Option(help="hf: branch, tag or commit; pins a model's code too")] = None,
+) -> None:
+    """Features of every crop, written once, to train on (data=features).
+
+    Features that an encoder of features shall embed later must be made as those it was trained on.
+    """
+    if revision is not None and not encoder.startswith("hf:"):
+        raise typer.BadParameter(f"--revision is of a Hugging Face model, hf:<id>; {encoder} has none")
+    import torch
+
+    from morphoclip import load_encoder
+    from morphoclip.data import ShardDataset
+    from morphoclip.models import create_encoder
+    from morphoclip.profiling.features import write_features, write_standardised_features
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    known = ShardDataset(dataset)
+    if encoder.startswith(("timm:", "hf:")):
+        backbone = encoder.removeprefix("timm:")
+        channels = list(known.channels)
+        of_hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model = create_encoder(
+            "per_channel", len(channels), channels=channels, backbone=backbone, pretrained=True, **of_hub
+        )
+    else:
+        model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
+    write = write_standardised_features if standardise_by_plate else write_features
+    typer.echo(write(model, known, out, batch_size=batch_size, device=device, dtype=dtype))

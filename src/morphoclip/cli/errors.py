@@ -1,0 +1,52 @@
+"""The one rule for errors of every command: what the user can put right is one line, a defect of ours its traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import NoReturn
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+# What libraries and we raise for a wrong value, a file, a table, a missing extra, a run that diverged.
+USERS = (ValueError, KeyError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
+WRONG_ARGUMENTS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
+LONGEST = 1500
+USAGE, FAILURE = 2, 1
+
+
+def wants_traceback() -> bool:
+    """Whether the user asked for tracebacks: HYDRA_FULL_ERROR=1."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def message_of(error: BaseException) -> str | None:
+    """The line that tells the user what to put right; None for a defect of ours."""
+    if isinstance(error, InstantiationException):  # Hydra's wrapping of what a class or function in a config raised
+        cause = error.__cause__
+        if isinstance(cause, TypeError) and WRONG_ARGUMENTS.search(str(cause)):
+            where = re.search(r"full_key: (\S+)", str(error))
+            return f"{cause}; check the keys of {where.group(1) if where else 'the config'}"
+        return None if cause is None else message_of(cause)
+    if _is_misconfiguration(error) or isinstance(error, USERS):
+        # str() of a KeyError would quote its message
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        line = " ".join(text.split()) or type(error).__name__
+        return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+    return None
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    """Lightning's word for arguments that do not fit; asked by name, because importing Lightning takes seconds."""
+    return any(base.__name__ == "MisconfigurationException" for base in type(error).__mro__)
+
+
+def fail(error: BaseException, status: int = FAILURE) -> NoReturn:
+    """Print the line of a user's error on stderr and exit with `status`; raise a defect of ours as it is."""
+    line = message_of(error)
+    if line is None or wants_traceback():
+        raise error
+    print(f"error: {line} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+    sys.exit(status)

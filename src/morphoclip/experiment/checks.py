@@ -1,0 +1,95 @@
+"""What can be known to fail before anything is simulated, prepared or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from morphoclip import schema
+
+VIEWS = ("augment", "global_view", "local_view")  # keys of a method that hold the transforms of its views
+
+
+def check_before_start(config: DictConfig) -> None:
+    """Refuse an encoder that cannot be built or does not fit the data; `config` is a run's, composed.
+
+    Raises:
+        ValueError: an unknown keyword of a backbone, other channels than the dataset's, or crops (or views of them) of
+            another size than the encoder takes.
+    """
+    from morphoclip.models.features import FEATURE_ENCODERS
+
+    encoder = OmegaConf.to_container(config.encoder, resolve=True)
+    name = encoder.get("name")
+    if name in FEATURE_ENCODERS or name == "per_channel" or encoder.get("pretrained") or encoder.get("weights"):
+        return  # read features, or load weights: their own errors name what is wrong
+    manifest = known_manifest(config.data)
+    check_channels(encoder, manifest)
+    crop = crop_size(config.data, manifest)
+    check_size(encoder, [] if crop is None else sorted(set(view_sizes(config.method, crop))))
+
+
+def known_manifest(data: DictConfig) -> dict[str, Any] | None:
+    """The manifest of the dataset where that exists on a local disk already."""
+    from morphoclip.data.shards.manifest import MANIFEST, read_manifest
+
+    root = OmegaConf.to_container(data, resolve=True).get("root") if "root" in data else None
+    exists = isinstance(root, str) and (Path(root) / MANIFEST).is_file()
+    return read_manifest(Path(root)) if exists else None
+
+
+def check_channels(encoder: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+    """Raise ValueError where the encoder's channels are not the dataset's, in its order."""
+    channels = list(encoder.get("channels") or schema.CHANNELS)
+    if manifest is not None and manifest["channels"] != channels:
+        raise ValueError(
+            f"encoder.channels is {channels}, the dataset holds {manifest['channels']} in this order: set "
+            f"encoder.channels=[{','.join(manifest['channels'])}] encoder.in_channels={len(manifest['channels'])}"
+        )
+
+
+def crop_size(data: DictConfig, manifest: dict[str, Any] | None) -> int | None:
+    """Pixels of a stored crop: of the dataset, or of the one to be prepared; None where neither is known."""
+    if manifest is not None:
+        return int(manifest["crop_size"])
+    return int(data.prepare.crop_size) if "prepare" in data else None
+
+
+def view_sizes(method: DictConfig, crop: int) -> Iterator[int]:
+    """Pixels of each view that a method makes of crops of `crop` pixels."""
+    known = OmegaConf.to_container(method, resolve=True)
+    views = [known[key] for key in VIEWS if isinstance(known.get(key), dict)]
+    if "global_view" not in known:
+        yield from {crop} if not views else ()
+    for view in views:
+        sizes = [transform["size"] for transform in view.get("transforms", []) if "size" in transform]
+        size = int(sizes[-1]) if sizes else crop
+        if size > crop and not any("Resized" in t.get("_target_", "") for t in view["transforms"]):
+            raise ValueError(f"views of {size} pixels cannot be cut from crops of {crop}: prepare larger crops")
+        yield size
+
+
+def check_size(encoder: dict[str, Any], sizes: list[int]) -> None:
+    """Build the encoder and show it a crop of each size.
+
+    Raises:
+        ValueError: it cannot be built, or takes crops of another size.
+    """
+    import torch
+
+    from morphoclip.models import create_encoder
+
+    built = create_encoder(**{**encoder, "mean": 0.0, "std": 1.0}).eval()
+    for size in sizes:
+        try:
+            with torch.inference_mode():
+                built(torch.zeros(2, len(built.channels), size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            takes = encoder.get("image_size")
+            raise ValueError(
+                f"encoder {encoder['name']} takes crops of {takes} pixels, but the data (or a view of the method) have "
+                f"{size}: set encoder.image_size={size}, or prepare crops of {takes} pixels ({error})"
+            ) from error
