@@ -70,16 +70,17 @@ COMMON = [
 LOSS = "method.loss._target_=morphoclip.losses."
 BAGS = ["data.loader.batch_size=64", "data.loader.sampler_options.bag_size=6", "optimizer.lr=1e-3"]
 OURS = ["experiment=morphoclip_debug", *BAGS, "trainer.max_steps=300"]
+WARMUP = ["optimizer.lr_schedule.warmup_steps=null", "+optimizer.lr_schedule.warmup_share=0.1"]
 PLAIN = ["~method.loss.center", "~method.loss.temperature"]  # what only CWCL takes
 RECIPES: dict[str, list[str]] = {
     "cellclip": [
         *["experiment=cellclip_debug", *BAGS, "encoder.depth=12", "trainer.max_steps=350"],
-        "optimizer.lr_schedule.warmup=0.1",
+        *WARMUP,
     ],
     "cloome": [
         *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=295"],
         *["data.loader.batch_size=32", "data.loader.sampler_options.bag_size=4"],  # a crop shows one cell, not a field
-        *["optimizer.lr=1e-3", "optimizer.lr_schedule.warmup=0.1"],
+        *["optimizer.lr=1e-3", *WARMUP],
     ],
     "molphenix": [
         *["experiment=molphenix_debug", *BAGS, "encoder.width=512", "encoder.blocks=6", "trainer.max_steps=630"],

@@ -1,3 +1,5 @@
+"""Where the profiles of an evaluation come from."""
+
 from __future__ import annotations
 
 import hydra
@@ -6,6 +8,8 @@ import pandas as pd
 
 from morphoclip import configs_dir
 from morphoclip.data import ShardDataset, ShardWriter
+from morphoclip.evaluation import Protocol
+from morphoclip.experiment.tables import read_arm
 from morphoclip.models import create_encoder
 from morphoclip.profiling import embed, export_encoder, training_data
 

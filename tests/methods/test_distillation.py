@@ -59,7 +59,7 @@ class LastLayer(pl.Callback):
 
 def test_dinos_last_layer_can_be_frozen_for_the_first_steps():
     method, watch = dino(), LastLayer()
-    method.recipe.frozen["head.prototypes"] = 2
+    method.recipe.frozen["head.prototypes"] = {"steps": 2}
     trainer(4, callbacks=[watch]).fit(method, loader(batch_of("dino")))
     assert watch.moved == [False, False, True, True]
 

@@ -80,7 +80,13 @@ def view(size: int) -> dict[str, Any]:
 CHANNEL_VIT = {"name": "channel_vit", "image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "heads": 2}
 TWO_SIZES = ENCODER | {"dynamic_img_size": True}
 MOMENTUM = {"_target_": "morphoclip.training.schedules.cosine", "_partial_": True, "start": 0.9, "end": 1.0}
-RAMP = {"_target_": "morphoclip.training.schedules.ramp", "_partial_": True, "warmup": 2, "start": 0.02, "end": 0.04}
+RAMP = {
+    "_target_": "morphoclip.training.schedules.ramp",
+    "_partial_": True,
+    "warmup_steps": 2,
+    "start": 0.02,
+    "end": 0.04,
+}
 
 
 def dino(**kw: Any) -> DINO:

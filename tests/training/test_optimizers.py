@@ -38,7 +38,7 @@ def test_a_step_scales_freezes_and_schedules_by_prefix():
         lr_schedule=linear,
         weight_decay_schedule=linear,
         lr_scale={"encoder": 0.1, "encoder.1": 0.5},
-        frozen={"head": 3, "encoder.1": 0.25},
+        frozen={"head": {"steps": 3}, "encoder.1": {"share": 0.25}},
     )
     optimizer = recipe.build(model)
 
@@ -58,3 +58,9 @@ def test_a_step_scales_freezes_and_schedules_by_prefix():
 def test_an_unknown_prefix_is_an_error():
     with pytest.raises(ValueError, match="'haed'"):
         parameter_groups(Model(), weight_decay=0.1, lr_scale={"haed": 0.1})
+
+
+def test_a_frozen_span_says_what_it_counts():
+    for wrong in (3, 0.25, {"step": 3}, {"steps": 3, "share": 0.1}):
+        with pytest.raises(ValueError, match="give {steps"):
+            AdamW(lr=1.0, frozen={"weight": wrong}).build(nn.Linear(2, 2))

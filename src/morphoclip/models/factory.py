@@ -79,21 +79,15 @@ def create_encoder(
     elif name in OWN_BACKBONES:
         if pretrained or weights:
             raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
-        known = _defaults(OWN_BACKBONES[name])
-        if unknown := sorted(set(backbone_kw) - set(known)):
-            raise ValueError(f"encoder {name} takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-        backbone_kw = known | backbone_kw
+        backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
-        backbone = OWN_BACKBONES[name](in_channels, image_size=image_size, **backbone_kw)
+        backbone = _built(name, OWN_BACKBONES[name], in_channels, image_size=image_size, **backbone_kw)
     elif timm.is_model(name):
         source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
         pretrained = pretrained or weights is not None
         options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **source, **backbone_kw}
-        try:
-            backbone = over_ranks(timm_model(name, image_size, **options))
-        except TypeError as error:
-            raise ValueError(f"timm's {name} cannot be built with {sorted(backbone_kw)}: {error}") from error
+        backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
     else:
         raise ValueError(
             f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} or a name of timm.list_models()"
@@ -110,6 +104,18 @@ def create_encoder(
         **backbone_kw,
     }
     return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)
+
+
+def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """`make(*arguments, **options)`; a keyword it does not take is a ValueError that names those of the backbone."""
+    try:
+        return make(*arguments, **options)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        known = f"; it takes {', '.join(_defaults(OWN_BACKBONES[name]))}" if name in OWN_BACKBONES else ""
+        wrong = str(error).rpartition("keyword argument ")[2].strip("'\"")
+        raise ValueError(f"encoder {name} takes no {wrong}{known} and what timm's model of its kind takes") from error
 
 
 def _defaults(backbone: Callable[..., nn.Module]) -> dict[str, Any]:

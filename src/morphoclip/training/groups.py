@@ -21,7 +21,7 @@ def parameter_groups(
     *,
     weight_decay: float,
     lr_scale: Mapping[str, float] | None = None,
-    frozen: Mapping[str, int | float] | None = None,
+    frozen: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen` beside torch's own keys.
 
@@ -29,16 +29,20 @@ def parameter_groups(
         module: its trainable parameters.
         weight_decay: of the parameters that decay.
         lr_scale: factor of the learning rate by prefix of the parameter's name; the longest prefix wins.
-        frozen: first steps with learning rate 0, by prefix likewise: a number if an int, a share of the run if a float.
+        frozen: prefix likewise -> {"steps": n} or {"share": s}, how many of the first steps, or which share of the run,
+            have learning rate 0.
 
     Raises:
-        ValueError: a prefix that no trainable parameter has.
+        ValueError: a prefix that no trainable parameter has, or a frozen span that is neither steps nor share.
     """
     lr_scale, frozen = dict(lr_scale or {}), dict(frozen or {})
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     for prefix in {**lr_scale, **frozen}:
         if not any(name.startswith(prefix) for name in trainable):
             raise ValueError(f"no trainable parameter starts with {prefix!r}; first names: {list(trainable)[:5]}")
+    for prefix, first in frozen.items():
+        if not isinstance(first, Mapping) or set(first) not in ({"steps"}, {"share"}):
+            raise ValueError(f"frozen.{prefix}={first!r}: give {{steps: a number}} or {{share: of the run}}")
 
     def setting(table: Mapping[str, Any], name: str, default: Any) -> Any:
         return table[max(matches, key=len)] if (matches := [p for p in table if name.startswith(p)]) else default
@@ -46,8 +50,9 @@ def parameter_groups(
     groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in trainable.items():
         decay = weight_decay if decays(name, parameter) else 0.0
-        key = (decay > 0, setting(lr_scale, name, 1.0), setting(frozen, name, 0))
-        new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen": key[2]}
+        first: Mapping[str, float] = setting(frozen, name, {})
+        key = (decay > 0, setting(lr_scale, name, 1.0), tuple(first.items()))
+        new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen": dict(first)}
         group = groups.setdefault(key, new)
         group["params"].append(parameter)
         group["names"].append(name)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from morphoclip.training.groups import parameter_groups
-from morphoclip.training.schedules import as_steps, constant
+from morphoclip.training.schedules import constant, span_in_steps
 
 Schedule = Callable[[int, int], float]
 
@@ -30,7 +30,7 @@ class AdamW:
     lr_schedule: Schedule = constant
     weight_decay_schedule: Schedule = constant
     lr_scale: Mapping[str, float] = field(default_factory=dict)
-    frozen: Mapping[str, int | float] = field(default_factory=dict)
+    frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimizer of a module's trainable parameters."""
@@ -42,7 +42,9 @@ class AdamW:
         lr = self.lr * self.lr_schedule(step, total)
         weight_decay = self.weight_decay * self.weight_decay_schedule(step, total)
         for group in optimizer.param_groups:
-            group["lr"] = 0.0 if step < as_steps(group["frozen"], total) else lr * group["lr_scale"]
+            frozen = group["frozen"]
+            thaws = span_in_steps("frozen", frozen.get("steps"), frozen.get("share"), total)
+            group["lr"] = 0.0 if step < thaws else lr * group["lr_scale"]
             if group["weight_decay"] > 0:
                 group["weight_decay"] = weight_decay
         return lr

@@ -1,6 +1,7 @@
 """Schedules: pure functions of (step, total steps), so that a resumed run needs no scheduler's state.
 
-Those of learning rate and weight decay give a factor of the peak value. `warmup` is a number of steps if an int, a share of the run if a float.
+Those of learning rate and weight decay give a factor of the peak value. A warm-up is `warmup_steps` steps long, or
+`warmup_share` of the run.
 """
 
 from __future__ import annotations
@@ -9,9 +10,30 @@ import math
 from collections.abc import Callable
 
 
-def as_steps(span: int | float, total: int) -> float:
-    """Steps of a span that is a number of them if an int, a share of the run if a float."""
-    return span if isinstance(span, int) else span * total
+def span_in_steps(name: str, steps: int | None, share: float | None, total: int) -> float:
+    """Steps of a span of the run that is given either way; 0 where neither is.
+
+    Args:
+        name: of the arguments, for errors: `<name>_steps` and `<name>_share`.
+        steps: a whole number of steps.
+        share: a share of the run, from 0 to 1.
+
+    Raises:
+        ValueError: both are given, or one is not what it should be.
+    """
+    if steps is not None and share is not None:
+        raise ValueError(f"{name}_steps={steps} and {name}_share={share}: give one of them and set the other to null")
+    if steps is not None:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(
+                f"{name}_steps={steps!r} must be a whole number from 0; for a share of the run use {name}_share"
+            )
+        return steps
+    if share is None:
+        return 0
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"{name}_share={share!r} must be a number from 0 to 1; for a number of steps use {name}_steps")
+    return share * total
 
 
 def constant(step: int, total: int, *, value: float = 1.0) -> float:
@@ -29,23 +51,50 @@ def cosine(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> fl
     return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
 
 
-def ramp(step: int, total: int, *, warmup: int | float, start: float, end: float) -> float:
+def ramp(
+    step: int,
+    total: int,
+    *,
+    start: float,
+    end: float,
+    warmup_steps: int | None = None,
+    warmup_share: float | None = None,
+) -> float:
     """Linear from `start` to `end` during the warm-up, then constant."""
-    rise = as_steps(warmup, total)
+    rise = span_in_steps("warmup", warmup_steps, warmup_share, total)
     return linear(step, rise, start=start, end=end) if step < rise else end
 
 
-def warmup_cosine(step: int, total: int, *, warmup: int | float, start: float = 0.0, end: float = 0.0) -> float:
+def warmup_cosine(
+    step: int,
+    total: int,
+    *,
+    warmup_steps: int | None = None,
+    warmup_share: float | None = None,
+    start: float = 0.0,
+    end: float = 0.0,
+) -> float:
     """Linear from `start` to 1 during the warm-up, then half a cosine to `end` at step `total`."""
-    rise = as_steps(warmup, total)
+    rise = span_in_steps("warmup", warmup_steps, warmup_share, total)
     if step < rise:
         return linear(step, rise, start=start, end=1.0)
     return cosine(step - rise, max(total - rise, 1), start=1.0, end=end)
 
 
-def one_cycle(step: int, total: int, *, warmup: int | float = 0.3, start: float = 0.04, end: float = 4e-6) -> float:
-    """Half a cosine up from `start` to 1, half a cosine down to `end` at the last step (Smith 2018, as torch's)."""
-    rise = as_steps(warmup, total) - 1
+def one_cycle(
+    step: int,
+    total: int,
+    *,
+    warmup_steps: int | None = None,
+    warmup_share: float | None = None,
+    start: float = 0.04,
+    end: float = 4e-6,
+) -> float:
+    """Half a cosine up from `start` to 1, half a cosine down to `end` at the last step (Smith 2018, as torch's); the warm-up is
+    .3 of the run unless given."""
+    if warmup_steps is None and warmup_share is None:
+        warmup_share = 0.3
+    rise = span_in_steps("warmup", warmup_steps, warmup_share, total) - 1
     if step < rise:
         return cosine(step, rise, start=start, end=1.0)
     return cosine(step - rise, max(total - 1 - rise, 1), start=1.0, end=end)
@@ -56,9 +105,17 @@ def stretched(step: int, total: int, *, schedule: Callable[[int, int], float], f
     return schedule(step, round(total * factor))
 
 
-def warmup_restarts(step: int, total: int, *, warmup: int | float, cycles: int = 4, end: float = 0.0) -> float:
+def warmup_restarts(
+    step: int,
+    total: int,
+    *,
+    warmup_steps: int | None = None,
+    warmup_share: float | None = None,
+    cycles: int = 4,
+    end: float = 0.0,
+) -> float:
     """Linear from 0 to 1 during the warm-up, then `cycles` equal half cosines from 1 to `end` (Loshchilov & Hutter 2017)."""
-    rise = as_steps(warmup, total)
+    rise = span_in_steps("warmup", warmup_steps, warmup_share, total)
     if step < rise:
         return linear(step, rise, start=0.0, end=1.0)
     length = max(total - rise, 1) / cycles
