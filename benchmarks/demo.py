@@ -51,7 +51,7 @@ SIMCLR = [
 ARMS: dict[str, list[str]] = {
     "labels-free (SimCLR)": SIMCLR,
     "CLIP only": [],
-    "CLIP + image term": ["method.image_loss_weight=0.5"],
+    "CLIP + image term": ["method.image_loss.weight=0.5"],
     "CLIP only, scrambled layout": ["data.screen.layout=scrambled"],
 }
 WHOLE = "CLIP only"  # the demo's recipe

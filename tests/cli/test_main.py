@@ -77,7 +77,7 @@ def test_attention_of_crops_is_refused_before_they_are_embedded(tmp_path, monkey
         raise AssertionError("everything was embedded")
 
     monkeypatch.setattr("morphoclip.profiling.embed", embedded)
-    mean = export_encoder(clip(pool="mean"), tmp_path / "mean")
+    mean = export_encoder(clip(image={"pool": "mean"}), tmp_path / "mean")
     result = CliRunner().invoke(app, ["embed", str(mean), str(tmp_path), "--out", "x.parquet", "--attention"])
     assert result.exit_code == 1
     assert "averages its crops" in result.stderr

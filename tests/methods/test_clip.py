@@ -34,7 +34,7 @@ def test_the_tokenizer_knows_training_prompts_only():
 
 def embed(method, batch):
     method.trainer = trainer(1)
-    return method.pool(method.embed_crops(batch, 0), batch.mask)
+    return method.pool(method.instances(batch, 0), batch.mask)
 
 
 def test_order_and_padding_of_a_bag_do_not_change_its_embedding():
@@ -51,7 +51,7 @@ def test_order_and_padding_of_a_bag_do_not_change_its_embedding():
 
 def test_joint_export_puts_crops_where_bags_are_and_backbone_export_before_it():
     x = torch.rand(3, 5, 16, 16)
-    joint, backbone = clip(export="joint"), clip(export="backbone")
+    joint, backbone = clip(image={"export": "joint"}), clip(image={"export": "backbone"})
     assert joint.export_encoder()(x).shape == (3, 8)
     assert backbone.export_encoder()(x).shape == (3, 16)
     assert backbone.export_encoder().config["name"] == "vit_demo"
@@ -97,7 +97,7 @@ def test_padding_has_no_say_in_batch_statistics():
     expected = embed(method, batch)
     batch.images[1, 3] = 999
     torch.testing.assert_close(embed(method, batch), expected)
-    crops = method.embed_crops(batch, 0)[batch.mask]
+    crops = method.instances(batch, 0)[batch.mask]
     torch.testing.assert_close(crops.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(crops.var(0, unbiased=False), torch.ones(8), atol=0.05, rtol=0)
 

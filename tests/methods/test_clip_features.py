@@ -54,7 +54,7 @@ def test_the_loss_is_told_pooled_channels_and_frozen_distances():
 
 def test_a_duplicate_prompt_is_never_its_twins_negative():
     """Bags 0 and 4 say the same, and 2 and 5: where each bag lies on its prompt only the spread over twins costs."""
-    method, batch = feature_clip(image_loss_weight=0.0), feature_bags()
+    method, batch = feature_clip(image_loss=None), feature_bags()
     seen = []
     method.loss.register_forward_pre_hook(lambda m, args, kw: seen.append((args[1], kw["context"])), with_kwargs=True)
     trainer(1).fit(method, loader(batch))

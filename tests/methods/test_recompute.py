@@ -38,9 +38,14 @@ def test_a_whole_step_does_not_change(kind):
     outcomes = []
     for chunk in (None, 4):
         method = (
-            feature_clip(recompute=chunk, text=TEXT, recompute_prompts=chunk)
+            feature_clip(image={"recompute": chunk}, text=TEXT, conditions={"recompute": chunk})
             if kind == "features"
-            else clip(encoder=encoders[kind], recompute=chunk, recompute_prompts=chunk, seed=1)
+            else clip(
+                encoder=encoders[kind],
+                image={"recompute": chunk, "pool_hidden": 4},
+                conditions={"recompute": chunk},
+                seed=1,
+            )
         ).double()
         method.trainer = trainer(1)
         method.log = method.log_dict = lambda *_, **__: None
@@ -56,6 +61,6 @@ def to_double(tensor):
 def test_a_tower_with_batch_norm_is_refused_while_it_trains():
     tower = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     x = torch.randn(6, 4)
-    with pytest.raises(ValueError, match=r"Sequential\.1 is a batch normalisation.*method\.recompute=null"):
+    with pytest.raises(ValueError, match=r"Sequential\.1 is a batch normalisation.*recompute=null"):
         recomputed(tower, lambda chunk: tower(x[chunk]), 6, 2)
     recomputed(tower.eval(), lambda chunk: tower(x[chunk]), 6, 2)

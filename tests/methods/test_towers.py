@@ -24,7 +24,7 @@ HEAD = {"_target_": "morphoclip.models.ResidualMLP", "width": 16, "blocks": 1}
 DOSED = {
     "text": {"towers": [tiny.TOWERS["towers"][0] | {"head": HEAD}, tiny.TOWERS["towers"][1]]},
     "doses": ["1", "10", "", "", ""],
-    "dose": {"_target_": "morphoclip.models.DoseEncoding", "kind": "log10"},
+    "conditions": {"dose": {"_target_": "morphoclip.models.DoseEncoding", "kind": "log10"}},
 }
 
 
@@ -41,7 +41,7 @@ def settings(name: str, folder: Path) -> dict:
     if name in ("morgan and small", "dosed"):
         return DOSED if name == "dosed" else {}
     bert = with_bert(tiny.save_bert(folder / "bert"), training=name, **({"lora_rank": 2} if name == "lora" else {}))
-    return bert | ({"cache": str(folder / "cache")} if name == "frozen" else {})
+    return bert | ({"conditions": {"cache": str(folder / "cache")}} if name == "frozen" else {})
 
 
 @pytest.mark.parametrize("towers", ["morgan and small", "dosed", "frozen", "lora", "full", "graph"])
@@ -119,7 +119,7 @@ def test_the_command_exports_what_answers(folder, tmp_path):
 
 
 def test_folders_without_words_say_what_to_do(tmp_path):
-    images = export_encoder(tiny.clip(export="backbone"), tmp_path / "backbone")
+    images = export_encoder(tiny.clip(image={"export": "backbone"}), tmp_path / "backbone")
     assert not (images / "towers").exists()
     with pytest.raises(FileNotFoundError, match=r"image side alone.*morphoclip export RUN"):
         load_clip(images)

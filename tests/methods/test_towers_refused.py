@@ -173,7 +173,9 @@ def test_an_older_checkpoint_runs_nothing_that_it_names(part, asked, folder, tmp
 
     def change(saved):
         del saved["towers"]
-        saved["hyper_parameters"][part] = own_code if part == "encoder" else {**harm, "data": "done"}
+        known = saved["hyper_parameters"]
+        known = known.__setitem__("conditions", {}) or known["conditions"] if part == "dose" else known
+        known[part] = own_code if part == "encoder" else {**harm, "data": "done"}
 
     tiny.changed(tmp_path / "run/checkpoints/last.ckpt", change)
     shutil.copytree(folder, tmp_path / "run/encoder")

@@ -55,10 +55,9 @@ def clip(**kw: Any) -> CLIP:
         "prompts": PROMPTS,
         "text": TEXT,
         "loss": {"_target_": "morphoclip.losses.InfoNCELoss"},
-        "image_loss": {"_target_": "morphoclip.losses.SupConLoss"},
-        "image_loss_weight": 0.5,
+        "image_loss": {"loss": {"_target_": "morphoclip.losses.SupConLoss"}, "weight": 0.5},
         "embed_dim": 8,
-        "pool_hidden": 4,
+        "image": {"pool_hidden": 4},
     }
     return CLIP(kw.pop("encoder", ENCODER), OPTIMIZER, AUGMENT, **(settings | kw))
 

@@ -13,6 +13,8 @@ from morphoclip import configs_dir
 from morphoclip.cli.main import app
 from morphoclip.data import ShardDataset
 from morphoclip.data.loading.features import FeatureDataset
+from morphoclip.evaluation import Protocol
+from morphoclip.experiment.tables import read_arm
 from morphoclip.export.provenance import encoder_hash
 from morphoclip.models import create_encoder
 from morphoclip.models.hugging_face import vision_model
@@ -209,7 +211,6 @@ def test_an_exported_encoder_runs_code_on_the_word_of_who_loads_it(encoder, fold
 
 
 def test_every_command_that_reads_an_encoder_takes_the_word(encoder, tmp_path):
-    import evaluate
 
     made = export_encoder(encoder, tmp_path / "encoder")
     screen = write_screen(tmp_path / "screen", screen_rows()[:2])
@@ -228,14 +229,12 @@ def test_every_command_that_reads_an_encoder_takes_the_word(encoder, tmp_path):
     assert "--trust-remote-code" in untold.stderr
     with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
         configs = [
-            hydra.compose(
-                "evaluate", evaluate.as_keys([f"encoder={made}", f"dataset={screen}", f"trust_remote_code={word}"])
-            )
+            hydra.compose("evaluate", [f"encoder_folder={made}", f"dataset={screen}", f"trust_remote_code={word}"])
             for word in ("true", "false")
         ]
-    assert len(evaluate.read(configs[0])) == 2
+    assert len(read_arm(configs[0], Protocol()).table) == 2
     with pytest.raises(ValueError, match="needs code of its own"):
-        evaluate.read(configs[1])
+        read_arm(configs[1], Protocol())
 
 
 @pytest.mark.parametrize("kind", ["AutoConfig", "AutoModel", "AutoImageProcessor"])

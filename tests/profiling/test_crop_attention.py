@@ -58,7 +58,7 @@ def test_the_pool_travels_with_the_encoder_folder(dataset, tmp_path):
 
 
 def test_where_crops_are_averaged_there_is_no_attention(dataset, tmp_path):
-    mean = clip(pool="mean")
+    mean = clip(image={"pool": "mean"})
     assert not attends(mean.encoder, mean.pool)
     with pytest.raises(ValueError, match="averages its crops"):
         crop_attention(mean.encoder, dataset, mean.pool)

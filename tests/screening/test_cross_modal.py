@@ -157,7 +157,7 @@ def test_a_level_or_a_dose_that_the_run_does_not_know_is_an_error_in_a_line(aske
     level = asked("--text", "loss of PLK1", "--level", "site")
     assert (level.exit_code, level.stderr.splitlines()[0]) == (
         1,
-        "error: level 'site' is neither well nor perturbation",
+        "error: level 'site' is neither well nor perturbation (HYDRA_FULL_ERROR=1 shows where)",
     )
     dose = asked("--text", "loss of PLK1", "--dose", "3")
     assert dose.exit_code == 1

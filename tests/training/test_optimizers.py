@@ -62,5 +62,5 @@ def test_an_unknown_prefix_is_an_error():
 
 def test_a_frozen_span_says_what_it_counts():
     for wrong in (3, 0.25, {"step": 3}, {"steps": 3, "share": 0.1}):
-        with pytest.raises(ValueError, match="give {steps"):
+        with pytest.raises(ValueError, match=r"give \{steps"):
             AdamW(lr=1.0, frozen={"weight": wrong}).build(nn.Linear(2, 2))

@@ -8,12 +8,12 @@ from torch import nn
 
 from morphoclip.export.weights import damaged, read_checkpoint, read_tensors, write_tensors
 from morphoclip.models import FeatureEncoder, GatedAttentionPool
-from morphoclip.models.pooling import MeanPool
+from morphoclip.models.pooling import Pool
 
 POOL = "crop_pool.safetensors"  # beside the weights of an encoder folder
 
 
-PREFIX = "crop_pool."  # of a checkpoint
+PREFIXES = ("image.pool.", "crop_pool.")  # of a checkpoint; the second as runs were saved before
 
 
 def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
@@ -29,7 +29,7 @@ def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
         checkpoint, weights = path / POOL, read_tensors(path / POOL)
     elif checkpoint.is_file():
         state = read_checkpoint(checkpoint)["state_dict"]
-        weights = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        weights = {n.removeprefix(p): value for p in PREFIXES for n, value in state.items() if n.startswith(p)}
     else:
         return None
     if not weights:
@@ -48,21 +48,20 @@ def save_crop_pool(pool: nn.Module, folder: str | Path) -> None:
     write_tensors(Path(folder) / POOL, pool.state_dict())
 
 
-def attends(encoder: nn.Module, pool: nn.Module | None = None) -> bool:
+def attends(encoder: nn.Module, pool: Pool | None = None) -> bool:
     """Whether crops weigh differently, by the pool of cached features in the encoder or else by `pool` over its crops.
 
-    A pool in another space than the encoder's (`method.export=backbone`) says nothing of what is exported.
+    A pool in another space than the encoder's (`method.image.export=backbone`) says nothing of what is exported.
     """
     if isinstance(encoder, FeatureEncoder):
-        return not isinstance(encoder.pool, MeanPool)
-    gated = isinstance(pool, GatedAttentionPool) and not isinstance(pool, MeanPool)
-    return gated and pool.value.in_features == encoder.embed_dim
+        return not encoder.pool.is_mean
+    return isinstance(pool, GatedAttentionPool) and pool.value.in_features == encoder.embed_dim
 
 
-def check_attends(encoder: nn.Module, pool: nn.Module | None = None) -> None:
+def check_attends(encoder: nn.Module, pool: Pool | None = None) -> None:
     """Raise ValueError where crops are averaged, so that all weigh the same."""
     if not attends(encoder, pool):
         raise ValueError(
             "this model averages its crops: all of a well weigh the same and there is no attention to show. Attention "
-            "needs a gated pool (method.pool or encoder.pool) and method.export=joint"
+            "needs a gated pool (method.image.pool or encoder.pool) and method.image.export=joint"
         )

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -17,7 +18,23 @@ from morphoclip.export.provenance import encoder_hash
 from morphoclip.export.towers import TOWERS, load_towers, save_towers
 from morphoclip.export.weights import read_checkpoint, write_tensors
 from morphoclip.files import write_atomically
+from morphoclip.models import Encoder, FeatureEncoder
+from morphoclip.models.pooling import Pool
 from morphoclip.version import __version__
+
+
+@runtime_checkable
+class TrainedMethod(Protocol):
+    """A method, as far as an encoder folder is concerned with it."""
+
+    trained_on: dict[str, Any]
+    crop_pool: Pool | None
+
+    def export_encoder(self) -> nn.Module: ...
+
+    def describe_towers(self) -> dict[str, Any] | None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 def export_encoder(
@@ -48,15 +65,18 @@ def export_encoder(
     to = Path(to)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"{to} exists and is not empty: choose another folder or remove it")
-    if isinstance(source, nn.Module):
-        method = type(source).__name__ if hasattr(source, "export_encoder") else None
-        encoder = source.export_encoder() if method else source
-        known = getattr(source, "trained_on", {})
-        if not hasattr(encoder, "config"):
-            raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
+    if isinstance(source, Encoder | FeatureEncoder):
+        encoder, pool = source, None
+        known, method = source.trained_on, None
+    elif isinstance(source, TrainedMethod):
+        encoder, pool = source.export_encoder(), source.crop_pool
+        known, method = source.trained_on, type(source).__name__
+    elif isinstance(source, nn.Module):
+        raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
     else:
         source = local_source(source)
         encoder = load_encoder(source, trust_remote_code=trust_remote_code)
+        pool = load_crop_pool(source)
         known, method = encoder.trained_on, encoder.trained_on.get("method")
     config = {
         "format_version": FORMAT_VERSION,
@@ -67,7 +87,6 @@ def export_encoder(
         "sha256": encoder_hash(encoder),
         "trained_on": {"method": method, **known, **(trained_on or {})},
     }
-    pool = getattr(source, "crop_pool", None) if isinstance(source, nn.Module) else load_crop_pool(source)
     with write_atomically(to) as partial:
         partial.mkdir()
         write_tensors(partial / WEIGHTS, encoder.state_dict())
@@ -79,14 +98,16 @@ def export_encoder(
     return to
 
 
-def _add_towers(source: nn.Module | str | Path, folder: Path, encoder_sha256: str) -> None:
-    """Write what reads the words of a method, checkpoint or run into `folder`, or copy that of an encoder folder."""
-    if isinstance(source, nn.Module):
-        towers = source.describe_towers() if hasattr(source, "describe_towers") else None
+def _add_towers(source: Encoder | FeatureEncoder | TrainedMethod | Path, folder: Path, encoder_sha256: str) -> None:
+    """Write the towers of a method, checkpoint or run into `folder`, or copy those of an encoder folder."""
+    if isinstance(source, Encoder | FeatureEncoder):
+        return
+    if isinstance(source, TrainedMethod):
+        towers = source.describe_towers()
         if towers:
             save_towers(folder, towers, source.state_dict(), encoder_sha256, type(source).__name__)
         return
-    path = Path(source)
+    path = source
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if (path / TOWERS).is_dir():
         load_towers(path)  # a mixed folder is not passed on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -14,6 +15,18 @@ CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "cr
 
 
 SCALING = ("scale_by", "low_percentile", "high_percentile")
+
+
+@runtime_checkable
+class RecordsTraining(Protocol):
+    """An encoder that records what it was trained on; one of your own need not."""
+
+    trained_on: dict[str, Any]
+
+
+def facts_of_training(encoder: nn.Module) -> dict[str, Any]:
+    """What an encoder's `trained_on` holds; empty where it has none."""
+    return dict(encoder.trained_on) if isinstance(encoder, RecordsTraining) else {}
 
 
 def training_data(dataset) -> dict[str, object]:
@@ -48,6 +61,6 @@ def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
     return {
         "encoder_sha256": encoder_hash(encoder),
         "encoder": encoder.config,
-        "trained_on": dict(getattr(encoder, "trained_on", {})),
+        "trained_on": facts_of_training(encoder),
         "morphoclip_version": __version__,
     }

@@ -2,6 +2,7 @@
 
 from morphoclip.losses.cloob import CLOOBLoss
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.cwcl import CWCLLoss
 from morphoclip.losses.dino import DINOLoss
 from morphoclip.losses.infonce import InfoNCELoss
@@ -16,6 +17,7 @@ from morphoclip.losses.supcon import SupConLoss
 __all__ = [
     "CLOOBLoss",
     "CWCLLoss",
+    "CrossModalLoss",
     "DINOLoss",
     "InfoNCELoss",
     "KoLeoLoss",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import gather_rows, world_size
 from morphoclip.losses.candidates import gather_candidates
 from morphoclip.losses.chunks import map_rows, sum_over_rows
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.precision import full_precision
 
 
-class CLOOBLoss(nn.Module):
+class CLOOBLoss(CrossModalLoss):
     """L(p_xx, p_xy) + L(p_yy, p_yx) of images x and others y (Fürst et al. 2022).
 
     p_xy = norm(Xᵀ softmax(β X y)) retrieves state y from the stored images X, and so on. InfoLOOB leaves the positive

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import world_size
 from morphoclip.losses.candidates import gather_candidates, other_to_image
 from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.precision import full_precision
 
 
-class CWCLLoss(nn.Module):
+class CWCLLoss(CrossModalLoss):
     """CellCLIP's loss: soft targets from the images' similarity one way, hard ones the other (Lu et al. 2025).
 
     Image→other: −(1/B) Σ_ij (w_ij / Σ_k w_ik) log softmax_j z_ij with w_ij = ½ + Σ_c cos(μ_ic, μ_jc)/(2C) on the pooled

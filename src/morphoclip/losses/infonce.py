@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import world_size
 from morphoclip.losses.candidates import gather_candidates, others_to_images
 from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.precision import full_precision
 
 
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(CrossModalLoss):
     """½ (image→other + other→image) cross-entropy over all ranks' distinct candidates (Radford et al. 2021).
 
     Image→other is the mean over images, other→image the mean over the candidates that have an image; there the target

@@ -6,16 +6,17 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import world_size
 from morphoclip.losses.candidates import gather_candidates
 from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.precision import full_precision
 
 
-class S2LLoss(nn.Module):
+class S2LLoss(CrossModalLoss):
     """−(1/B) Σ_ij [w_ij log σ(z_ij) + (γ − δ w_ij) log σ(−z_ij)] (Fradkin et al. 2024).
 
     w_ij = 1 − (4/π) arctan(d_ij²/c), 0 below the threshold, where d_ij is the Euclidean distance of images i and j in

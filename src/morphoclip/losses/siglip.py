@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import rank, ring_shift, world_size
 from morphoclip.losses.candidates import match_candidates
 from morphoclip.losses.chunks import sum_over_rows
 from morphoclip.losses.context import LossContext
+from morphoclip.losses.cross_modal import CrossModalLoss
 from morphoclip.losses.precision import full_precision
 
 
-class SigLIPLoss(nn.Module):
+class SigLIPLoss(CrossModalLoss):
     """−(1/B) Σ_ij log σ(y_ij (z_ij + b)), y = 1 where prompt j is image i's and −1 elsewhere (Zhai et al. 2023).
 
     A sum over pairs divided by the number of images: a mean over pairs would be B times too small. Start with a logit

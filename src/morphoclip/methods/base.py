@@ -15,6 +15,7 @@ from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
 from morphoclip.distributed import rank, world_size
 from morphoclip.models import Encoder, create_encoder
+from morphoclip.models.pooling import Pool
 from morphoclip.training.guards import NonFiniteGuard
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.seeding import fold, generator
@@ -50,6 +51,7 @@ class Method(pl.LightningModule):
 
     encoder: Encoder
     encoder_prefix = "encoder."
+    crop_pool: Pool | None = None  # of a method that pools crops with weights
 
     def __init__(
         self,
@@ -72,6 +74,10 @@ class Method(pl.LightningModule):
     def export_encoder(self) -> nn.Module:
         """The encoder that profiles are made with."""
         return self.encoder
+
+    def describe_towers(self) -> dict[str, Any] | None:
+        """What reads texts and structures, as plain data; None of a method that reads none."""
+        return None
 
     # Randomness
 
@@ -103,7 +109,7 @@ class Method(pl.LightningModule):
 
         m is alike for all views and ranks of a step, so that views can share a forward pass.
         """
-        if not getattr(getattr(self.encoder, "backbone", None), "channel_sampling", False):
+        if not self.encoder.samples_channels:
             return None
         channels = len(self.encoder.channels)
         draws = generator(self.seed, *self.step_key(batch_idx), "number of channels")

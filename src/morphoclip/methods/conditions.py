@@ -112,7 +112,7 @@ class Conditions(nn.Module):
         head = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
         self.towers.append(tower)
         self.heads.append(head)
-        self.projections.append(nn.Linear(getattr(head, "embed_dim", width), embed_dim))
+        self.projections.append(nn.Linear(head.embed_dim if spec.get("head") else width, embed_dim))
         self.register_buffer(f"frozen_{len(self.towers) - 1}", None, persistent=False)
 
     def texts(self, number: int) -> list[str]:
@@ -150,7 +150,7 @@ class Conditions(nn.Module):
     def freeze(self) -> None:
         """Compute what frozen towers say of their prompts, once; with `cache`, once for all runs of that tower."""
         for number, tower in enumerate(self.towers):
-            if getattr(tower, "is_frozen", False):
+            if tower.is_frozen:
                 frozen = frozen_embeddings(tower, self.texts(number), self.cache, self.device)
                 setattr(self, f"frozen_{number}", frozen)
 

@@ -73,6 +73,7 @@ def _from_checkpoint(saved: Mapping[str, Any], path: Path, allow: Collection[str
             return rebuild(towers["conditions"], state, files, path)
     # Saved before checkpoints described their towers, or with towers that a description cannot name.
     known = saved.get("hyper_parameters", {})
+    known = known | (known.get("conditions") or {})
     arguments = {key: known[key] for key in inspect.signature(Conditions).parameters if key in known}
     return rebuild(arguments | {"recompute": None, "cache": None}, state, None, path, allow)
 
@@ -84,7 +85,7 @@ def _without_towers(folder: Path) -> str:
         return f"{folder} is of {method}, which knows no words: train with method=clip"
     return (
         f"{folder} holds the image side alone: it has no {TOWERS}/ to read words or structures with. Export the run again, "
-        "`morphoclip export RUN --to FOLDER`, or ask the run itself. Runs with method.export=backbone, with towers of "
+        "`morphoclip export RUN --to FOLDER`, or ask the run itself. Runs with method.image.export=backbone, with towers of "
         "your own code, or trained before folders held towers answer from the run only (of your own code: `load_clip` in Python)"
     )
 

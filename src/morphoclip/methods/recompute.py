@@ -35,5 +35,5 @@ def refuse_batch_norm(tower: nn.Module) -> None:
         if isinstance(part, _BatchNorm) and part.training:
             raise ValueError(
                 f"{type(tower).__name__}.{name} is a batch normalisation in training: in chunks it would normalise over a "
-                "chunk and not over the batch. Set method.recompute=null or take a tower without one"
+                "chunk and not over the batch. Set recompute=null (method.image or method.conditions) or take a tower without one"
             )

@@ -39,7 +39,7 @@ def describe(conditions: Conditions) -> dict[str, Any] | None:
         return None
     specs = text.get("towers") or [{"tower": text}]
     towers = [
-        {**spec, "tower": {**spec["tower"], **getattr(tower, "rebuild", {})}}
+        {**spec, "tower": {**spec["tower"], **tower.rebuild}}
         for spec, tower in zip(specs, conditions.towers, strict=True)
     ]
     by_modality = bool(conditions.reads[0])
@@ -125,7 +125,6 @@ def _files(conditions: Conditions) -> dict[str, bytes]:
     """`<number of the tower>/<file>` -> content."""
     with TemporaryDirectory() as made:
         for number, tower in enumerate(conditions.towers):
-            if hasattr(tower, "save_architecture"):
-                tower.save_architecture(Path(made) / str(number))
+            tower.save_architecture(Path(made) / str(number))
         paths = sorted(path for path in Path(made).rglob("*") if path.is_file())
         return {path.relative_to(made).as_posix(): path.read_bytes() for path in paths}

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from morphoclip.models.covariance_vit import CovarianceViT
 from morphoclip.models.features import FeatureEncoder
+from morphoclip.models.per_channel import PerChannel
 
 
 @torch.no_grad()
@@ -28,8 +30,8 @@ def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
     """
     check_attention(encoder, block)
     backbone, vit = encoder.backbone, _transformer(encoder)
-    alone = hasattr(backbone, "is_hugging_face")  # per_channel: its transformer sees B·C square images
-    if alone and backbone.is_hugging_face:
+    alone = isinstance(backbone, PerChannel)  # its transformer sees B·C square images
+    if isinstance(backbone, PerChannel) and backbone.is_hugging_face:
         matrix, patch_size = _of_hugging_face(vit, block, lambda: encoder(x)), vit.config.patch_size
     else:
         matrix, patch_size = _of_timm(vit.blocks[block].attn, lambda: encoder(x)), vit.patch_embed.patch_size
@@ -56,7 +58,7 @@ def check_attention(encoder: nn.Module, block: int = -1) -> None:
             "(per_channel, …). How much each crop weighs is told by `morphoclip embed … --attention`"
         )
     vit = _transformer(encoder)
-    if getattr(encoder.backbone, "is_hugging_face", False):
+    if isinstance(encoder.backbone, PerChannel) and encoder.backbone.is_hugging_face:
         count = getattr(vit.config, "num_hidden_layers", 0)
     else:
         blocks = getattr(vit, "blocks", ())
@@ -69,8 +71,10 @@ def check_attention(encoder: nn.Module, block: int = -1) -> None:
 
 def _transformer(encoder: nn.Module) -> nn.Module:
     """The network itself: `covariance_vit` has it in `vit`, `per_channel` in `model`."""
-    backbone = getattr(encoder, "backbone", encoder)
-    return getattr(backbone, "vit", getattr(backbone, "model", backbone))
+    backbone = encoder.backbone
+    if isinstance(backbone, CovarianceViT):
+        return backbone.vit
+    return backbone.model if isinstance(backbone, PerChannel) else backbone
 
 
 def _unsuited(vit: nn.Module) -> ValueError:

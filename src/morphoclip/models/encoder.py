@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from morphoclip.models.channel_vit import ChannelViT
 from morphoclip.models.heads import JointProjection
+from morphoclip.models.per_channel import PerChannel
 
 
 class Encoder(nn.Module):
@@ -19,6 +20,9 @@ class Encoder(nn.Module):
         embed_dim: D, the size of an embedding.
         channels: names of the C channels in the order of `images`.
         config: plain dict such that `create_encoder(**config)` rebuilds this encoder but for its weights.
+        trained_on: what is known of the training data, see `export.training_data`; empty where nothing is.
+        feature_shape: (C, D) of what `features` are cached of a crop; (1, embed_dim) of an encoder of whole crops.
+        samples_channels: whether training shows random subsets of the channels.
         num_prefix_tokens: tokens of `forward_tokens` before the first patch (class and register tokens).
     """
 
@@ -38,10 +42,19 @@ class Encoder(nn.Module):
         self.embed_dim: int = projection or backbone.num_features
         self.channels = tuple(channels)
         self.config = config
+        self.trained_on: dict[str, Any] = {}
         self.num_prefix_tokens: int = getattr(backbone, "num_prefix_tokens", 0)
         # The config holds them; a second copy in the weights could only disagree.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        return self.backbone.feature_shape if isinstance(self.backbone, PerChannel) else (1, self.embed_dim)
+
+    @property
+    def samples_channels(self) -> bool:
+        return isinstance(self.backbone, ChannelViT) and self.backbone.channel_sampling
 
     def scale(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped."""

@@ -34,7 +34,10 @@ class FeatureEncoder(nn.Module):
     Attributes:
         config: plain dict such that `create_encoder(**config)` rebuilds this encoder but for its weights.
         feature_shape: (C, D).
+        trained_on: what is known of the training data, see `export.training_data`; empty where nothing is.
     """
+
+    samples_channels = False  # as `Encoder`
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class FeatureEncoder(nn.Module):
         self.channels = tuple(channels)
         self.feature_shape = (len(self.channels), feature_dim)
         self.embed_dim = embed_dim
+        self.trained_on: dict[str, Any] = {}
         self.clip = clip
         for what, values in {"mean": mean, "std": std}.items():
             values = torch.as_tensor(values, dtype=torch.float32)

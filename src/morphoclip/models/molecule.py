@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from morphoclip.chemistry import fingerprint, read_molecule
 from morphoclip.models.norm import BatchNorm
+from morphoclip.models.tower import Tower
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 
-class MorganEncoder(nn.Module):
+class MorganEncoder(Tower):
     """Morgan fingerprint ▶ hidden layers with batch norm over ranks and ReLU (Sanchez-Fernandez et al. 2023).
 
     Args:

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.models.molecule import read_smiles
+from morphoclip.models.tower import Tower
 
 
-class GraphEncoder(nn.Module):
+class GraphEncoder(Tower):
     """chemprop's directed message passing (Yang et al. 2019), atoms averaged into one vector a molecule.
 
     Args:

@@ -1,4 +1,4 @@
-"""Bags of instances ▶ one embedding, by gated attention."""
+"""Bags of instances ▶ one embedding: gated attention, or the plain mean."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
-class GatedAttentionPool(nn.Module):
-    """Attention pooling with a gate: softmax over instances of w·(tanh(Vx) ⊙ σ(Ux)) (Ilse et al. 2018, eq. 9).
+class Pool(nn.Module):
+    """Base of the pools: a softmax of scores over the instances of a bag.
 
-    Per-channel features share one attention over channels' own instances: each channel has its own weights.
-
-    Args:
-        dim: D, size of an instance.
-        hidden: size of the attention space.
+    Attributes:
+        is_mean: all instances of a bag weigh the same, whatever they are.
     """
 
-    def __init__(self, dim: int, hidden: int = 128) -> None:
-        super().__init__()
-        self.value = nn.Linear(dim, hidden, bias=False)  # V
-        self.gate = nn.Linear(dim, hidden, bias=False)  # U
-        self.score = nn.Linear(hidden, 1, bias=False)  # w
+    is_mean = False
 
     def scores(self, x: Tensor) -> Tensor:
         """Attention before the softmax: (..., D) to (...)."""
-        return self.score(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))).squeeze(-1)
+        raise NotImplementedError
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, return_weights: bool = False
@@ -62,7 +55,7 @@ class GatedAttentionPool(nn.Module):
             mask: bool (B, M), False on padding.
 
         Returns:
-            Pooled groups (B, M, D) or (B, M, C, D), where place m holds the group of instance m, and a bool (B, M) that is True at the
+            Pooled groups (B, M, D) or (B, M, C, D), where index m holds the group of instance m, and a bool (B, M) that is True at the
             first instance of each group: shapes stay the same whatever the groups, so that nothing waits.
         """
         if x.ndim == 4:
@@ -84,14 +77,37 @@ class GatedAttentionPool(nn.Module):
         return weights @ x, present & ~earlier
 
 
-class MeanPool(GatedAttentionPool):
-    """The plain mean, with the interface of the attention pool; arguments are taken and play no part."""
+class GatedAttentionPool(Pool):
+    """Attention pooling with a gate: softmax over instances of w·(tanh(Vx) ⊙ σ(Ux)) (Ilse et al. 2018, eq. 9).
+
+    Per-channel features share one attention over channels' own instances: each channel has its own weights.
+
+    Args:
+        dim: D, size of an instance.
+        hidden: size of the attention space.
+    """
+
+    def __init__(self, dim: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.value = nn.Linear(dim, hidden, bias=False)  # V
+        self.gate = nn.Linear(dim, hidden, bias=False)  # U
+        self.score = nn.Linear(hidden, 1, bias=False)  # w
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Attention before the softmax: (..., D) to (...)."""
+        return self.score(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x))).squeeze(-1)
+
+
+class MeanPool(Pool):
+    """The plain mean, with the interface of the attention pool; its arguments play no part."""
+
+    is_mean = True
 
     def __init__(self, dim: int = 0, hidden: int = 0) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
 
     def scores(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[:-1])
 
 
-POOLS = {"gated": GatedAttentionPool, "mean": MeanPool}
+POOLS: dict[str, type[GatedAttentionPool] | type[MeanPool]] = {"gated": GatedAttentionPool, "mean": MeanPool}

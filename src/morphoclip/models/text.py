@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from morphoclip.models.tower import Tower
+
 
 def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
     """Mean of token states (U, L, D) over the tokens that `mask` (U, L) keeps."""
@@ -30,7 +32,7 @@ def take_tokens(tokens: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Te
     return trim(*(values[rows] for values in tokens))
 
 
-class SmallTextEncoder(nn.Module):
+class SmallTextEncoder(Tower):
     """A transformer from scratch over byte-pair tokens learned from the prompts it is given.
 
     Any string can be encoded later, in pieces as small as bytes. The tokenizer travels in the state dict.
@@ -116,7 +118,7 @@ def train_tokenizer(prompts: Sequence[str], vocabulary_size: int):
     return tokenizer
 
 
-class HuggingFaceTextEncoder(nn.Module):
+class HuggingFaceTextEncoder(Tower):
     """Any Hugging Face encoder of text, e.g. BiomedBERT or bert-base-cased, or of SMILES, e.g. ChemBERTa.
 
     Args:

@@ -12,6 +12,7 @@ from torch import nn
 from morphoclip import schema
 from morphoclip.data.shards.intensities import describe_field, percentile_column
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+from morphoclip.export.provenance import facts_of_training
 from morphoclip.models.attention import attention_maps, check_attention
 from morphoclip.preparation.fields import bin_field, read_field
 from morphoclip.preparation.sources import path_columns, read_load_data
@@ -46,7 +47,7 @@ def _starts(length: int, size: int) -> list[int]:
 
 def field_limits(encoder: nn.Module, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The field's own intensities, (C,) float32 each, at the percentiles the encoder was trained with."""
-    known, description = getattr(encoder, "trained_on", {}), describe_field(field, encoder.channels)
+    known, description = facts_of_training(encoder), describe_field(field, encoder.channels)
     percentiles = (known.get("low_percentile", LOW_PERCENTILE), known.get("high_percentile", HIGH_PERCENTILE))
     low, high = (
         np.array([description[percentile_column(percentile, channel)] for channel in encoder.channels], np.float32)
@@ -70,7 +71,7 @@ def find_field(load_data: str, encoder: nn.Module, where: Mapping[str, str]) -> 
             raise ValueError(f"no field of {load_data} has {dict(where)}; {column} is one of {known} …")
     row = chosen.iloc[0]
     paths = dict(zip(encoder.channels, row[path_columns(encoder.channels)], strict=True))
-    return bin_field(read_field(paths), getattr(encoder, "trained_on", {}).get("cropping", {}).get("bin", 1))
+    return bin_field(read_field(paths), facts_of_training(encoder).get("cropping", {}).get("bin", 1))
 
 
 def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384):

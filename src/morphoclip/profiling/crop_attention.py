@@ -31,7 +31,7 @@ def crop_attention(
     """The weight of every crop in the bag of its well.
 
     Args:
-        encoder: of crops in the joint space (`method.export=joint`), or a `FeatureEncoder` with the `FeatureDataset` it
+        encoder: of crops in the joint space (`method.image.export=joint`), or a `FeatureEncoder` with the `FeatureDataset` it
             reads.
         pool: of an encoder of crops: `load_crop_pool(...)` or a method's `pool`.
         wells: (plate, well) pairs; None takes all.

@@ -13,7 +13,7 @@ from torch import nn
 from morphoclip import schema
 from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.shards.dataset import ShardDataset
-from morphoclip.export.provenance import SCALING
+from morphoclip.export.provenance import SCALING, facts_of_training
 from morphoclip.models import FeatureEncoder
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
 from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
@@ -111,7 +111,7 @@ def check_match(encoder: nn.Module, crops: CropSource) -> None:
             f"the encoder takes channels {list(encoder.channels)} and the data hold {list(crops.channels)}: "
             "order and names must be the same; prepare the data again with channels in the encoder's order"
         )
-    known = getattr(encoder, "trained_on", {})
+    known = facts_of_training(encoder)
     size = known.get("pixel_size_um")
     if size and crops.pixel_size_um and not np.isclose(size, crops.pixel_size_um, rtol=0.02):
         raise ValueError(
@@ -130,7 +130,7 @@ def open_dataset(encoder: nn.Module, folder: str | Path) -> ShardDataset:
     """A dataset folder with the encoder's intensity scaling; for an encoder of cached features, a folder of these."""
     if isinstance(encoder, FeatureEncoder):
         return FeatureDataset(folder)
-    known = getattr(encoder, "trained_on", {})
+    known = facts_of_training(encoder)
     return ShardDataset(folder, **{key: known[key] for key in SCALING if key in known})
 
 
@@ -144,7 +144,7 @@ def _embed_features(encoder: FeatureEncoder, source: ShardDataset | str | Path, 
 def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int, options: dict) -> CropSource:
     if isinstance(source, ShardDataset):
         return DatasetCrops(source, batch_size, **options)
-    known = getattr(encoder, "trained_on", {})
+    known = facts_of_training(encoder)
     if Path(source).is_dir():
         return DatasetCrops(open_dataset(encoder, source), batch_size, **options)
     scaling = {key: known[key] for key in SCALING if key in known}

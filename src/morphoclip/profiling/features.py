@@ -15,7 +15,7 @@ from torch import nn
 from morphoclip import schema
 from morphoclip.data.loading.features import FeatureDataset, FeatureWriter, TableDataset
 from morphoclip.data.shards.dataset import ShardDataset
-from morphoclip.export.provenance import weights_hash
+from morphoclip.export.provenance import facts_of_training, weights_hash
 from morphoclip.profiling.crops import well_codes
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
@@ -49,11 +49,10 @@ def write_features(
     """
     from tqdm import tqdm
 
-    shape = getattr(encoder.backbone, "feature_shape", None) if hasattr(encoder, "backbone") else None
-    shape = tuple(shape or (1, encoder.embed_dim))
+    shape = encoder.feature_shape
     encoder.to(device).eval()
     print(f"writes {len(dataset)} x {shape[0]} x {shape[1]} features to {folder}")
-    config, weights = getattr(encoder, "config", {}), weights_hash(encoder)
+    config, weights = encoder.config, weights_hash(encoder)
     made_by = {"encoder": config, "weights_sha256": weights, "scaling": list(dataset.scaling)}
     with (
         FeatureWriter(folder, dataset, shape, made_by, dtype) as writer,
@@ -203,7 +202,7 @@ def features_of_training(folders: Sequence[str | Path]) -> dict[str, object]:
 
 def check_same_features(encoder: nn.Module, dataset: ShardDataset | TableDataset) -> None:
     """Raise ValueError where features were made otherwise than those an encoder was trained on; unknowns are not compared."""
-    known, given = getattr(encoder, "trained_on", {}).get("features"), features_made_by(dataset)
+    known, given = facts_of_training(encoder).get("features"), features_made_by(dataset)
     if known is None or given is None:
         return
     for what in _differences(known, given):

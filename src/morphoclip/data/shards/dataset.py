@@ -275,6 +275,7 @@ class _Handle:
     """An open file that closes when the last of its readers lets go."""
 
     def __init__(self, path: Path) -> None:
+        self.number = -1
         try:
             self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -284,7 +285,7 @@ class _Handle:
             ) from error
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
+        if self.number >= 0:
             os.close(self.number)
 
 

@@ -1,0 +1,22 @@
+"""What cross-modal losses have in common: which learned scalars and image spaces they use."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class CrossModalLoss(nn.Module):
+    """Base of the losses between images and what was done to them.
+
+    Called as `loss(image (B, D), other (U, D), logit_scale, logit_bias=None, *, context=None)`.
+
+    Attributes:
+        uses_logit_scale: False for a loss with a temperature of its own.
+        uses_logit_bias: True for a loss that takes a learned bias.
+        uses_frozen_images: True for a loss that compares images in a space that nothing trains
+            (`LossContext.image_frozen`).
+    """
+
+    uses_logit_scale = True
+    uses_logit_bias = False
+    uses_frozen_images = False

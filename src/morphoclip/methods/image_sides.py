@@ -1,0 +1,125 @@
+"""The image side of a cross-modal method: bags of crops, or bags of cached features ▶ joint space.
+
+Both give `instances` (what a bag is pooled from), pool them, and embed what was pooled; the method need not know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from morphoclip.batch import Batch
+from morphoclip.methods.recompute import recomputed
+from morphoclip.models import Encoder, FeatureEncoder, JointProjection
+from morphoclip.models.pooling import POOLS, Pool
+
+Views = Callable[[], tuple[Tensor, Tensor | None]]
+
+
+class CropBags(nn.Module):
+    """Crops ▶ encoder ▶ projection ▶ pool: a bag's embedding is a mean of its crops in the joint space.
+
+    Args:
+        width: size of the encoder's output.
+        embed_dim: size of the joint space.
+        pool: `gated` or `mean`. pool_hidden: attention space of the gated pool.
+        export: `joint` where the encoder itself ends with the projection, `backbone` where it lies here.
+        recompute: crops per chunk that is computed again in the backward pass; None keeps all activations.
+    """
+
+    trains_on_crops = True
+
+    def __init__(
+        self,
+        width: int,
+        embed_dim: int,
+        *,
+        pool: Literal["gated", "mean"] = "gated",
+        pool_hidden: int = 128,
+        export: Literal["joint", "backbone"] = "joint",
+        recompute: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.is_joint = export == "joint"
+        self.recompute = recompute
+        self.projection: nn.Module = nn.Identity() if self.is_joint else JointProjection(width, embed_dim)
+        self.pool: Pool = POOLS[pool](embed_dim, pool_hidden)
+
+    def pool_of(self, encoder: Encoder) -> Pool:
+        """The pool of its bags."""
+        return self.pool
+
+    def instances(self, encoder: Encoder, batch: Batch, views: Views) -> Tensor:
+        """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 on padding; a batch without bags has bags of one."""
+        view, shown = views()
+        if batch.mask is None or batch.mask.all():
+            return self.project(encoder, view, shown).unflatten(0, (len(batch), -1))
+        # Padding costs nothing and does not enter batch statistics.
+        present = batch.mask.flatten()
+        crops = self.project(encoder, view[present], None if shown is None else shown[present])
+        padded = crops.new_zeros(len(view), crops.shape[1]).masked_scatter(present[:, None], crops)
+        return padded.unflatten(0, (len(batch), -1))
+
+    def project(self, encoder: Encoder, view: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Joint embeddings (n, embed_dim) of preprocessed crops (n, C, H, W); `shown` as in `Encoder.forward_tokens`."""
+        if self.recompute is None:
+            return self.projection(encoder(view, shown=shown))
+        # The projection normalises over the batch, so only what lies before it runs in chunks.
+        backbone = encoder.backbone
+        inputs = (view,) if shown is None else (view, shown)
+        features = recomputed(backbone, lambda rows: backbone(*(x[rows] for x in inputs)), len(view), self.recompute)
+        return self.projection(encoder.projection(features))
+
+    def embed(self, encoder: Encoder, pooled: Tensor) -> Tensor:
+        """Joint embeddings (B, embed_dim) of pooled instances (B, embed_dim): themselves."""
+        return pooled
+
+    def profiles(self, pooled: Tensor) -> Tensor:
+        """(B, 1, embed_dim): what losses compare images by, besides their embeddings."""
+        return pooled[:, None]
+
+    def frozen(self, instances: Tensor, mask: Tensor | None) -> Tensor | None:
+        """None: nothing of an image is frozen where its crops are trained on."""
+        return None
+
+
+class FeatureBags(nn.Module):
+    """Cached features ▶ pool, each channel with its own weights ▶ the encoder's network.
+
+    Args:
+        recompute: bags per chunk that is computed again in the backward pass; None keeps all activations.
+    """
+
+    trains_on_crops = False
+    is_joint = True
+
+    def __init__(self, recompute: int | None = None) -> None:
+        super().__init__()
+        self.recompute = recompute
+
+    def pool_of(self, encoder: FeatureEncoder) -> Pool:
+        """The pool of its bags: the encoder's own."""
+        return encoder.pool
+
+    def instances(self, encoder: FeatureEncoder, batch: Batch, views: Views) -> Tensor:
+        """Standardised features (B, N, C, D)."""
+        return encoder.preprocess(batch.features)
+
+    def embed(self, encoder: FeatureEncoder, pooled: Tensor) -> Tensor:
+        """Joint embeddings (B, embed_dim) of pooled instances (B, C, D)."""
+        body = encoder.body
+        return encoder.norm(recomputed(body, lambda chunk: body(pooled[chunk]), len(pooled), self.recompute))
+
+    def profiles(self, pooled: Tensor) -> Tensor:
+        """(B, C, D): the pooled features of each channel."""
+        return pooled
+
+    def frozen(self, instances: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Unit vectors (B, C·D): the mean of each bag's features, which no training changes."""
+        if mask is None:
+            return F.normalize(instances.mean(dim=1).flatten(1), dim=1)
+        kept = mask[..., None, None].to(instances.dtype)
+        return F.normalize(((instances * kept).sum(dim=1) / kept.sum(dim=1)).flatten(1), dim=1)
