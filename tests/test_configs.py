@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
-from hydra.utils import get_class, get_method
+from hydra.utils import get_class, get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from morphoclip import configs_dir
 from morphoclip.cli.hydra_app import PATHS, _as_meant
+from morphoclip.models import create_encoder
+from morphoclip.models.per_channel import PerChannel
+from morphoclip.profiling import Normalizer
 
 CONFIGS = configs_dir()
 GROUPS = sorted(p for p in CONFIGS.iterdir() if p.is_dir() and p.name not in {"experiment"})
@@ -26,31 +30,89 @@ def load(name: str, *overrides: str) -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
-def targets(node) -> list[str]:
-    """Every `_target_` below a node."""
-    if isinstance(node, DictConfig):
-        children = [node._get_node(key) for key in node]
-        own = [node["_target_"]] if "_target_" in node else []
-        return own + [t for child in children for t in targets(child)]
-    if isinstance(node, ListConfig):
-        return [t for i in range(len(node)) for t in targets(node._get_node(i))]
+# What code adds to a config's keywords when it builds the object.
+GIVEN_BY_CODE = {
+    "morphoclip.data.loading.features.TableDataModule": {"table"},
+    "morphoclip.methods.clip.CLIP": {"prompts", "modalities", "doses"},
+    "morphoclip.losses.CWCLLoss": set(),
+}
+
+
+def nodes(node, at: str = "") -> list[tuple[str, DictConfig]]:
+    """(where, node) of every node with a `_target_`, below and including a node."""
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        own = [(at, node)] if "_target_" in node else []
+        children = [(key, node._get_node(key)) for key in node]
+        return own + [found for key, child in children for found in nodes(child, f"{at}.{key}".strip("."))]
+    if isinstance(node, ListConfig) and not node._is_none() and not node._is_missing():
+        return [found for i in range(len(node)) for found in nodes(node._get_node(i), f"{at}[{i}]")]
     return []
 
 
+def check_keywords(where: str, node: DictConfig) -> None:
+    """Assert that what a node names exists and takes the node's keywords, all of those it needs where none is missing."""
+    target = node["_target_"]
+    found = get_class(target) if target.rsplit(".", 1)[-1][0].isupper() else get_method(target)
+    keywords = {key for key in node if not key.startswith("_")} | GIVEN_BY_CODE.get(target, set())
+    signature = inspect.signature(found)
+    try:
+        signature.bind_partial(**dict.fromkeys(keywords))
+    except TypeError as error:
+        raise AssertionError(f"{where}: {target}: {error}") from error
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_recipes_compose_and_name_what_exists(experiment):
+def test_recipes_compose_and_give_what_is_taken(experiment):
     config = load("train", f"experiment={experiment}", "folder=run")
-    for target in targets(config):
-        found = get_class(target) if target.rsplit(".", 1)[-1][0].isupper() else get_method(target)
-        assert callable(found)
+    for where, node in nodes(config):
+        check_keywords(where, node)
+        if not node.get("_partial_") and where in ("method", "trainer", "protocol", "normalize"):
+            signature = inspect.signature(get_class(node["_target_"]))
+            given = {key for key in node if not key.startswith("_")} | GIVEN_BY_CODE.get(node["_target_"], set())
+            signature.bind(**dict.fromkeys(given))  # nothing that is needed is left out
     assert config.name == experiment
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_file_names_what_exists(group, choice):
-    config = OmegaConf.load(CONFIGS / group / f"{choice}.yaml")
-    for target in targets(config):
-        assert callable(get_class(target) if target.rsplit(".", 1)[-1][0].isupper() else get_method(target))
+def test_every_file_gives_what_is_taken(group, choice):
+    for where, node in nodes(OmegaConf.load(CONFIGS / group / f"{choice}.yaml")):
+        check_keywords(f"{group}/{choice}.yaml {where}", node)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "encoder").glob("*.yaml")))
+def test_every_encoder_takes_its_keywords(name):
+    """Encoders are built by name; large ones and those around a hub's weights are bound instead."""
+    settings = OmegaConf.to_container(OmegaConf.load(CONFIGS / "encoder" / f"{name}.yaml"))
+    if settings["name"] == "per_channel":
+        options = {
+            "channels",
+            "pretrained",
+            "weights",
+            "image_size",
+            "name",
+            "in_channels",
+            "mean",
+            "std",
+            "projection",
+        }
+        inspect.signature(PerChannel).bind_partial(**dict.fromkeys(set(settings) - options))
+        return
+    if settings.get("feature_dim", 0) is None:
+        settings["feature_dim"] = 8
+    assert create_encoder(**settings).embed_dim > 0
+
+
+@pytest.mark.parametrize("name", ["generic", "cpjump1"])
+def test_every_protocol_and_normalisation_can_be_built(name):
+    assert instantiate(OmegaConf.load(CONFIGS / "protocol" / f"{name}.yaml")).name == name
+    for path in (CONFIGS / "normalize").glob("*.yaml"):
+        assert isinstance(instantiate(OmegaConf.load(path)), Normalizer)
+
+
+def test_a_keyword_that_nothing_takes_is_found():
+    node = OmegaConf.create({"_target_": "morphoclip.losses.NTXentLoss", "temprature": 0.1})
+    with pytest.raises(AssertionError, match="temprature"):
+        check_keywords("loss", node)
 
 
 def documented_commands() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from omegaconf import DictConfig
 
 from morphoclip import schema
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from morphoclip.models import Encoder, FeatureEncoder
 
 TRAINED, UNTRAINED, CEILING = "trained", "untrained encoder", "true phenotype (ceiling)"
+
+
+def runs_own_code(encoder: DictConfig) -> bool:
+    """Whether a run's encoder brings code that its user chose to run: a backbone of their own, or `trust_remote_code`."""
+    from morphoclip.models.factory import is_foreign
+
+    return bool(encoder.get("trust_remote_code", False)) or is_foreign(str(encoder.name))
 
 
 def image_dataset(dataset: ShardDataset) -> ShardDataset | None:
@@ -59,7 +67,9 @@ def untrained_encoder(
     from morphoclip.models import FeatureEncoder, create_encoder
 
     torch.manual_seed(seed)
-    fresh = create_encoder(**encoder.config, **({"trust_remote_code": True} if trust else {})).train()
+    fresh = create_encoder(
+        **encoder.config, **({"trust_remote_code": True} if trust and "backbone" in encoder.config else {})
+    ).train()
     for module in fresh.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # a plain average over the batches

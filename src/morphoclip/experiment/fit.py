@@ -31,9 +31,10 @@ def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
     print(described(parameter_counts(method)))
+    callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
     trainer = hydra.utils.instantiate(
         config.trainer,
-        callbacks=list(hydra.utils.instantiate(config.callbacks).values()),
+        callbacks=callbacks,
         logger=list(hydra.utils.instantiate(config.logger).values()),
         default_root_dir=config.folder,
     )

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from morphoclip import schema
 from morphoclip.evaluation import Protocol, ScoreCard
 from morphoclip.evaluation.report.nearest import Gallery, galleries, nearest_wells
-from morphoclip.experiment.arms import feature_dataset, image_dataset
+from morphoclip.experiment.arms import feature_dataset, image_dataset, runs_own_code
 from morphoclip.experiment.report import Pictures
 from morphoclip.experiment.score import Scored
 
@@ -39,7 +39,7 @@ def run_pictures(folder: Path, config: DictConfig, main: Scored, protocol: Proto
         return Pictures()
     loader = instantiate(config.data.loader)
     images = image_dataset(open_dataset(config, loader))
-    encoder = load_encoder(folder / "encoder", trust_remote_code=bool(config.encoder.get("trust_remote_code", False)))
+    encoder = load_encoder(folder / "encoder", trust_remote_code=runs_own_code(config.encoder))
     pool, attention = load_crop_pool(folder / "encoder"), None
     if attends(encoder, pool):
         attention = partial(crop_attention, encoder, feature_dataset(loader) or images, pool)

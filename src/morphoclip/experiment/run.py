@@ -24,6 +24,7 @@ from morphoclip.experiment.arms import (
     UNTRAINED,
     feature_dataset,
     image_dataset,
+    runs_own_code,
     table_path,
     true_profiles,
     untrained_encoder,
@@ -86,7 +87,7 @@ def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
     if not config.score.tasks:
         print(f"encoder: {folder / 'encoder'}")
         return
-    trust = bool(config.encoder.get("trust_remote_code", False))
+    trust = runs_own_code(config.encoder)
     images, features = image_dataset(open_dataset(config, loader)), feature_dataset(loader)
     fixed = {} if images is None else dict(config.score.encoders or {})
     encoders = {

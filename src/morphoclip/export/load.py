@@ -15,6 +15,7 @@ from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS
 from morphoclip.export.towers import TOWERS, mixed
 from morphoclip.export.weights import damaged, read_checkpoint, read_settings, read_tensors, tensors_hash
 from morphoclip.models import create_encoder
+from morphoclip.models.factory import is_foreign
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -111,6 +112,12 @@ def _rebuild(
     config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
 ) -> nn.Module:
     config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
+    name = str(config.get("name"))
+    if is_foreign(name) and not trust_remote_code:
+        raise ValueError(
+            f"{source} holds an encoder of another package, {name}, whose code loading it would run: read it, then say "
+            "trust_remote_code=True (--trust-remote-code)"
+        )
     if trust_remote_code and config.get("name") == "per_channel":
         config["trust_remote_code"] = True
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def create_encoder(
     """Build an encoder by name.
 
     Args:
-        name: one of `OWN_BACKBONES`, `per_channel`, a `FIXED` extractor, one of `FEATURE_ENCODERS` on cached features, or any timm model (ViT, ResNet, ConvNeXt, …; METHODS §6).
+        name: one of `OWN_BACKBONES`, `per_channel`, a `FIXED` extractor, one of `FEATURE_ENCODERS` on cached features, any timm model (ViT, ResNet, ConvNeXt, …),
+            or `package.module:Name` of a backbone of your own: a module with `num_features`, built with `in_channels`.
         in_channels: C.
         channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
         image_size: side of a crop in pixels, for backbones with position embeddings.
@@ -83,6 +85,8 @@ def create_encoder(
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
         backbone = _built(name, OWN_BACKBONES[name], in_channels, image_size=image_size, **backbone_kw)
+    elif is_foreign(name):
+        backbone = _built(name, imported(name), in_channels, **backbone_kw)
     elif timm.is_model(name):
         source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
         pretrained = pretrained or weights is not None
@@ -90,7 +94,8 @@ def create_encoder(
         backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
     else:
         raise ValueError(
-            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} or a name of timm.list_models()"
+            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} a name of timm.list_models(), "
+            "or package.module:Name of a backbone of your own"
         )
     # Weights come from the checkpoint when the encoder is rebuilt, so the config never asks for pretrained ones.
     config = {
@@ -104,6 +109,25 @@ def create_encoder(
         **backbone_kw,
     }
     return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether `name` is `package.module:Name`, a backbone from another package than this one."""
+    return ":" in name
+
+
+def imported(name: str) -> Callable[..., nn.Module]:
+    """The class or function that `package.module:Name` names; it is called with `in_channels` and keywords.
+
+    Raises:
+        ValueError: there is none. Importing runs the module's code: who reads a config of unknown origin asks first
+            (`export.load`).
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"encoder {name!r} cannot be imported: put its package on PYTHONPATH ({error})") from error
 
 
 def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options: Any) -> nn.Module:
