@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "morphoclip"
 
 # The ground: what any room may import. Nothing of ours stands below it.
-GROUND = {"batch", "chemistry", "distributed", "files", "filters", "schema", "version"}
+GROUND = {"batch", "chemistry", "distributed", "files", "filters", "progress", "schema", "version"}
 # Room -> rooms (or parts of rooms) it may import besides the ground and its own files.
 MAY_IMPORT: dict[str, set[str]] = {
     "losses": set(),
@@ -59,6 +59,7 @@ LIBRARIES: dict[str, set[str]] = {
     "chemistry": {"rdkit", "numpy", "pandas"},
     "files": set(),
     "filters": {"torch"},
+    "progress": {"tqdm"},
     "version": set(),
     "schema": {"numpy", "pandas"},
     "losses": {"torch"},

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from morphoclip.cli.app import PASS_ON
+from morphoclip.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -79,14 +80,12 @@ def info(
 @app.command()
 def verify(dataset: Dataset, workers: Workers = None) -> None:
     """Read, check and decode every sample; exit 1 and say which are damaged if any is."""
-    from tqdm import tqdm
-
     from morphoclip.data.shards.inspection import check_files
     from morphoclip.data.shards.inspection import verify as verify_samples
 
     data = _open(dataset)
     problems = check_files(data)
-    with tqdm(total=len(data), unit="crop", desc="verify") as bar:
+    with progress_bar(total=len(data), unit="crop", desc="verify") as bar:
         for count, wrong in verify_samples(data, workers):
             bar.update(count)
             problems += [what for _, what in wrong]
@@ -104,12 +103,10 @@ def stats(
     workers: Workers = None,
 ) -> None:
     """Mean and standard deviation a channel, raw and scaled, of all pixels, as JSON."""
-    from tqdm import tqdm
-
     from morphoclip.data.shards.inspection import channel_statistics
 
     data, seen, statistics = _open(dataset, split, scale_by), 0, {}
-    with tqdm(total=len(data), unit="crop", desc="stats") as bar:
+    with progress_bar(total=len(data), unit="crop", desc="stats") as bar:
         for crops, statistics in channel_statistics(data, workers):  # noqa: B007
             bar.update(crops - seen)
             seen = crops

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from morphoclip import configs_dir
 from morphoclip.cli.errors import USAGE, fail, wants_traceback
+from morphoclip.cli.quiet import quiet_libraries
 
 # Name of the main config -> module whose `run(config)` does the work. Imported late: --help needs no torch.
 RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment.evaluate"}
@@ -32,6 +33,7 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
 
+    quiet_libraries()
     given = list(sys.argv[1:] if arguments is None else arguments)
     typed, full_error = list(sys.argv), wants_traceback()
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from morphoclip import schema
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.report.sweep import count_pipelines, sweep, write_sweep_report
 from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.profiling import Normalizer, aggregate, negcon_folds
+from morphoclip.progress import progress_bar
 
 
 def sweep_pipelines(table: pd.DataFrame, settings: DictConfig, protocol: Protocol, output: Path, seed: int) -> Path:
@@ -29,7 +29,7 @@ def sweep_pipelines(table: pd.DataFrame, settings: DictConfig, protocol: Protoco
     steps = OmegaConf.to_object(settings.steps)
     print(f"writes sweep.csv and sweep.html to {output}")
     output.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=count_pipelines(len(steps), settings.depth) * len(tables), unit="pipeline") as bar:
+    with progress_bar(total=count_pipelines(len(steps), settings.depth) * len(tables), unit="pipeline") as bar:
         result = sweep(
             tables,
             steps,

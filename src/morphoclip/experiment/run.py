@@ -62,7 +62,10 @@ def run(config: DictConfig) -> Path:
     folder = run_folder(config.output_dir, config.name, config.run_id)
     config.folder = str(folder)
     if launch.rank == 0:
-        print(f"run folder {folder}")
+        print(
+            f"{config.name}: {config.method._target_.rsplit('.', 1)[-1]} with encoder {config.encoder.name}, "
+            f"seed {config.seed}, on {config.data.root}\nrun folder {folder}"
+        )
         prepare_data(config.data)
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     barrier()

@@ -24,6 +24,7 @@ from morphoclip.data.shards.writer import ShardWriter
 from morphoclip.preparation import fields
 from morphoclip.preparation.crops import MODES, CropSettings, PreparedField, prepare_field
 from morphoclip.preparation.sources import PATH
+from morphoclip.progress import progress_bar
 
 
 def prepare_dataset(
@@ -109,9 +110,7 @@ def prepare_dataset(
     ) as writer:
         prepared = _map_ordered(sources, settings, workers)
         if progress:
-            from tqdm import tqdm
-
-            prepared = tqdm(prepared, total=len(sources), unit="field", desc="fields")
+            prepared = progress_bar(prepared, total=len(sources), unit="field", desc="fields")
         quarantine = _write(writer, prepared)
         _check_any(sources, quarantine)
         refuse_constant(

@@ -19,6 +19,7 @@ from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
 from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
 from morphoclip.profiling.field_crops import FieldCrops
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+from morphoclip.progress import progress_bar
 
 LEVELS = ("crop", "site", "well", "perturbation")
 CropSource = DatasetCrops | FieldCrops
@@ -161,12 +162,10 @@ def _encode(
     encoder: nn.Module, crops: CropSource, batch_size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Crops, np.ndarray]]:
     """Crops and their features (n, D) float32, in order."""
-    from tqdm import tqdm
-
     training = encoder.training
     encoder.to(device).eval()
     try:
-        with tqdm(total=crops.total, unit="crop", desc="embed", disable=not progress) as bar:
+        with progress_bar(total=crops.total, unit="crop", desc="embed", show=progress) as bar:
             for read in crops:
                 for part in read.split(batch_size):
                     images, low, high = (t.to(device, non_blocking=True) for t in (part.images, part.low, part.high))

@@ -18,6 +18,7 @@ from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.provenance import facts_of_training, weights_hash
 from morphoclip.profiling.crops import well_codes
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+from morphoclip.progress import progress_bar
 
 STANDARDISED = "standardised_by_plate"
 ROWS = 4096
@@ -47,8 +48,6 @@ def write_features(
         FileExistsError: the folder is there.
         ValueError: a feature is not finite, in float16 too.
     """
-    from tqdm import tqdm
-
     shape = encoder.feature_shape
     encoder.to(device).eval()
     print(f"writes {len(dataset)} x {shape[0]} x {shape[1]} features to {folder}")
@@ -56,7 +55,7 @@ def write_features(
     made_by = {"encoder": config, "weights_sha256": weights, "scaling": list(dataset.scaling)}
     with (
         FeatureWriter(folder, dataset, shape, made_by, dtype) as writer,
-        tqdm(total=len(dataset), unit="crop", desc="features", disable=not progress) as bar,
+        progress_bar(total=len(dataset), unit="crop", desc="features", show=progress) as bar,
     ):
         for start in range(0, len(dataset), batch_size):
             rows = np.arange(start, min(start + batch_size, len(dataset)))
@@ -97,8 +96,6 @@ def standardise_by_plate(
         FileExistsError: the folder is there.
         ValueError: a plate has fewer than two crops of negative controls, or the features are standardised already.
     """
-    from tqdm import tqdm
-
     raw = raw if isinstance(raw, FeatureDataset) else FeatureDataset(raw)
     if STANDARDISED in raw.manifest["features"]:
         raise ValueError(f"{raw.folder} is standardised by plate already: give the features as they were written")
@@ -111,7 +108,7 @@ def standardise_by_plate(
     }
     with (
         FeatureWriter(folder, raw, raw.shape, made_by, dtype) as writer,
-        tqdm(codes, unit="plate", desc="standardise", disable=not progress) as bar,
+        progress_bar(codes, unit="plate", desc="standardise", show=progress) as bar,
     ):
         for code in bar:
             own = plate == code

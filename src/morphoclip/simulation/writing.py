@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from morphoclip.progress import progress_bar
 from morphoclip.schema import CHANNELS
 from morphoclip.simulation.field import render_field
 from morphoclip.simulation.layout import Plate, plan
@@ -75,8 +76,6 @@ def _check_same(out: Path, config: ScreenConfig) -> None:
 
 def _render(root: Path, config: ScreenConfig, plates: list[Plate], workers: int | None, progress: bool) -> pd.DataFrame:
     """Draw and write every field; one truth row a well, in the order of the plan."""
-    from tqdm import tqdm
-
     tasks = [
         (root, config, plate, wells)
         for plate in plates
@@ -84,7 +83,7 @@ def _render(root: Path, config: ScreenConfig, plates: list[Plate], workers: int 
     ]
     total = sum(len(plate.wells) for plate in plates) * config.sites
     rows: list[dict] = []
-    with tqdm(total=total, unit="field", desc=f"simulating {root.stem}", disable=not progress) as bar:
+    with progress_bar(total=total, unit="field", desc=f"simulating {root.stem}", show=progress) as bar:
         for part in _map(_render_wells, tasks, workers):
             rows += part
             bar.update(len(part) * config.sites)

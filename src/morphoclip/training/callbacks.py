@@ -5,8 +5,38 @@ from __future__ import annotations
 import time
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
 
 from morphoclip.distributed import world_size
+from morphoclip.progress import SECONDS_PER_LINE, is_terminal
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar on a terminal; in a log file a line every `seconds`: step, loss, speed."""
+
+    def __init__(self, refresh_rate: int = 5, seconds: float = SECONDS_PER_LINE) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.seconds = seconds
+        self._last_line = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not is_terminal():
+            self.disable()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._last_line = time.monotonic()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        done = trainer.global_step == trainer.estimated_stepping_batches
+        late = time.monotonic() - self._last_line >= self.seconds
+        if not is_terminal() and trainer.is_global_zero and (late or done):
+            self._last_line = time.monotonic()
+            shown = [f"{name.split('/')[-1]} {value:.4g}" for name, value in trainer.progress_bar_metrics.items()]
+            of = f"/{trainer.estimated_stepping_batches:.0f}"
+            print(", ".join([f"step {trainer.global_step}{of}", f"epoch {trainer.current_epoch}", *shown]), flush=True)
 
 
 class Speed(pl.Callback):

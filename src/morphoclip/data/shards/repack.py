@@ -12,6 +12,7 @@ from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.data.shards.parallel import map_ahead
 from morphoclip.data.shards.split_files import read_split, write_split
 from morphoclip.data.shards.writer import EncodedCrop, ShardWriter, encode_crop
+from morphoclip.progress import progress_bar
 
 
 def choose_rows(dataset: ShardDataset, where: str | None = None, crops_per_field: int | None = None, seed: int = 0):
@@ -77,9 +78,7 @@ def repack(
 
     encoded = map_ahead(encode, items.tolist(), workers)
     if progress:
-        from tqdm import tqdm
-
-        encoded = tqdm(encoded, total=len(items), unit="crop", desc=f"{codec} -> {out}")
+        encoded = progress_bar(encoded, total=len(items), unit="crop", desc=f"{codec} -> {out}")
     with ShardWriter(
         out,
         dataset.channels,
