@@ -1,4 +1,4 @@
-"""Two gloo ranks equal one process on the joined batch, after DDP's averaging, to 1e-6 in float64 (METHODS §0)."""
+"""Two gloo ranks equal one process on the joined batch, after DDP's averaging, to 1e-6 in float64."""
 
 import pytest
 import torch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,39 @@ def test_relative_links_resolve(page: Path):
         assert target.exists(), f"{page.relative_to(ROOT)} links to {link}, which is not there"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{page.relative_to(ROOT)} links to {link}: no such heading"
+
+
+# Names of documents that are not in the repository. As a name in code (METHODS = …) the word is no citation.
+ELSEWHERE = re.compile(r"\b(METHODS|DESIGN|EVALUATION|STYLE|TRAPS)\b(\.md)?|§|\.\./shared/[A-Z]\w*\.md")
+TEXTS = [
+    path
+    for folder in ("src", "configs", "docs", "benchmarks", "data_prep", "slurm", "tests")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in {".py", ".yaml", ".md", ".j2", ".sbatch"} and path.name != "test_links.py"
+] + [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "train.py", "evaluate.py")]
+
+
+def prose(path: Path) -> str:
+    """The comments and strings of a Python file, braces of format strings left out; any other file whole."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return text
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    kept = [token.string for token in tokens if token.type in (tokenize.COMMENT, tokenize.STRING)]
+    return re.sub(r"\{[^{}]*\}", "", "\n".join(kept))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_cites_a_document_that_is_not_here(path: Path):
+    found = ELSEWHERE.search(prose(path))
+    assert found is None, f"{path.relative_to(ROOT)} cites {found.group()}: name the paper, or a page of docs/"
+
+
+def test_a_citation_is_told_from_a_name(tmp_path):
+    code = tmp_path / "x.py"
+    code.write_text('METHODS = ("a",)\nraise ValueError(f"none of {METHODS}")\n')
+    assert ELSEWHERE.search(prose(code)) is None
+    code.write_text('"""As METHODS says."""\n')
+    assert ELSEWHERE.search(prose(code))
+    code.write_text("x = 1  # see §3\n")
+    assert ELSEWHERE.search(prose(code))

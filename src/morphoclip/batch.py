@@ -1,4 +1,4 @@
-"""What travels from data to methods: one dataclass of tensors (DESIGN §3.3)."""
+"""What travels from data to methods: one dataclass of tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact collectives: with DDP's averaging, gradients equal those of one process on the joined batch (METHODS §0).
+"""Exact collectives: with DDP's averaging, gradients equal those of one process on the joined batch.
 
 Two facts make that so. A gather whose backward sums the gradient over ranks and takes this rank's slice, followed by
 DDP's mean, is exact. So is a mean over ranks whose backward is the identity, where every rank adds the same function

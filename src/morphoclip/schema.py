@@ -1,4 +1,4 @@
-"""Names of the metadata columns, once (DESIGN §3.1), and the table that maps other spellings onto them."""
+"""Names of the metadata columns, once, the table that maps other spellings onto them, and what a row holds."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_parts_add_up():
 def test_the_printed_table_counts_what_a_recipe_builds():
     """Morphoclip on channel features of 768 numbers (ViT-B), against a text encoder of BERT's size with LoRA."""
     counts = parameter_counts(build(recipe("cellclip", [], 1536)))
-    former = 340.8e6  # METHODS §9; the pool of the bag comes to it
+    former = 340.8e6  # a width of 1536 and 12 blocks; the pool of the bag comes to it
     assert former < counts["encoder"][1] < former * 1.002
     assert counts["whole"][0] == counts["whole"][1]
     ours = parameter_counts(build(recipe("morphoclip", [], 768)))

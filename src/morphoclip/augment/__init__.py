@@ -1,4 +1,4 @@
-"""Batched, functional transforms on the device: parameters are drawn apart from being applied (METHODS §1)."""
+"""Batched, functional transforms on the device: drawing parameters and applying them are two calls."""
 
 from morphoclip.augment.affine import Affine
 from morphoclip.augment.blur import Blur

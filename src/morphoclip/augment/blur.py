@@ -1,4 +1,4 @@
-"""Gaussian blur, each image its own (METHODS §1, off by default)."""
+"""Gaussian blur, each image its own (no recipe uses it by default)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views smaller than the crop they are cut from, at native resolution (METHODS §1: no resize)."""
+"""Views smaller than the crop they are cut from, at native resolution (no resize, as Kim et al. 2025)."""
 
 from __future__ import annotations
 

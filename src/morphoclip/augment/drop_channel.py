@@ -1,4 +1,4 @@
-"""Missing stains (METHODS §1, off by default)."""
+"""Missing stains (no recipe uses it by default)."""
 
 from __future__ import annotations
 

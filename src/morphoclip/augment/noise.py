@@ -1,4 +1,4 @@
-"""Gaussian noise that is the same on every device (METHODS §1, off by default)."""
+"""Gaussian noise that is the same on every device (no recipe uses it by default)."""
 
 from __future__ import annotations
 

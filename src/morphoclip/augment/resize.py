@@ -1,4 +1,4 @@
-"""Views of another scale: a part of the image brought to a fixed size (METHODS §1, off by default)."""
+"""Views of another scale: a part of the image brought to a fixed size (no recipe uses it by default)."""
 
 from __future__ import annotations
 

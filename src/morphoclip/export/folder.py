@@ -1,4 +1,4 @@
-"""Trained encoders as folders: written from a run, read back as a module (DESIGN §3.6)."""
+"""Trained encoders as folders: written from a run, a checkpoint or a method."""
 
 from __future__ import annotations
 

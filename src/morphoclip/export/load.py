@@ -33,7 +33,7 @@ def load_encoder(
             by the name in the config, and run it. Nothing in a folder can ask for it.
 
     Returns:
-        nn.Module as DESIGN §3.4, with `trained_on` (dict): what is known of the training data, see `training_data`.
+        An `Encoder` or `FeatureEncoder`; its `trained_on` holds what is known of the training data, see `training_data`.
 
     Raises:
         FileNotFoundError: nothing there.

@@ -1,4 +1,4 @@
-"""Embeddings ▶ scalar: pure torch, no Lightning, no config (METHODS §0 has the rules all of them keep)."""
+"""Embeddings ▶ scalar: pure torch, no Lightning, no config. Computed outside autocast, gathered over ranks, exact under DDP."""
 
 from morphoclip.losses.cloob import CLOOBLoss
 from morphoclip.losses.context import LossContext

@@ -1,4 +1,4 @@
-"""InfoLOOB on Hopfield-retrieved embeddings, the loss of CLOOB and CLOOME (METHODS §7)."""
+"""InfoLOOB on Hopfield-retrieved embeddings, the loss of CLOOB (Fürst et al. 2022) and CLOOME."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continuously weighted contrastive loss between images and prompts (METHODS §7)."""
+"""Continuously weighted contrastive loss between images and prompts (Srinivasa et al. 2023)."""
 
 from __future__ import annotations
 

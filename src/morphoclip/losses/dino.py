@@ -1,4 +1,4 @@
-"""DINO's self-distillation loss (METHODS §3)."""
+"""DINO's self-distillation loss (Caron et al. 2021)."""
 
 from __future__ import annotations
 

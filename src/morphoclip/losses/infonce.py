@@ -1,4 +1,4 @@
-"""InfoNCE between images and prompts, as in CLIP, exact where prompts repeat (METHODS §7)."""
+"""InfoNCE between images and prompts, as in CLIP, exact where prompts repeat (Radford et al. 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spreads embeddings evenly over the sphere, as DINOv2 does (METHODS §3, option)."""
+"""Spreads embeddings evenly over the sphere, as DINOv2 does (Oquab et al. 2023)."""
 
 from __future__ import annotations
 

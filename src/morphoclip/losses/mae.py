@@ -1,4 +1,4 @@
-"""Reconstruction of masked patches (METHODS §4)."""
+"""Reconstruction of masked patches (He et al. 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of Masked Siamese Networks, also of CWA-MSN (METHODS §5)."""
+"""The loss of Masked Siamese Networks, also of CWA-MSN (Assran et al. 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NT-Xent, the loss of SimCLR (METHODS §2)."""
+"""NT-Xent, the loss of SimCLR (Chen et al. 2020)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The soft-weighted sigmoid locked loss of MolPhenix (METHODS §7)."""
+"""The soft-weighted sigmoid locked loss of MolPhenix (Fradkin et al. 2024)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairwise sigmoid loss of SigLIP (METHODS §7)."""
+"""The pairwise sigmoid loss of SigLIP (Zhai et al. 2023)."""
 
 from __future__ import annotations
 

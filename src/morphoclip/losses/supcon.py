@@ -1,4 +1,4 @@
-"""Supervised contrastive loss between images of the same perturbation on different plates (METHODS §7)."""
+"""Supervised contrastive loss between images of the same perturbation on different plates (Khosla et al. 2020)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CWA-MSN: masked views of a crop agree with a teacher's whole view of another well's crop (METHODS §5)."""
+"""CWA-MSN: masked views of a crop agree with a teacher's whole view of another well's crop (Assran et al. 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DINO: a student's views, large and small, agree with a teacher's large ones (METHODS §3)."""
+"""DINO: a student's views, large and small, agree with a teacher's large ones (Caron et al. 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masked autoencoding: pixels of hidden patches from the visible ones (METHODS §4)."""
+"""Masked autoencoding: pixels of hidden patches from the visible ones (He et al. 2022)."""
 
 from __future__ import annotations
 

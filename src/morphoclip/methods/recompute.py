@@ -1,4 +1,4 @@
-"""A tower run a chunk at a time, each chunk computed again in the backward pass, so that any batch fits (METHODS §7)."""
+"""A tower run chunk by chunk, each chunk computed again in the backward pass, so that any batch fits (Gao et al. 2021)."""
 
 from __future__ import annotations
 

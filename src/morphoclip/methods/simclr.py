@@ -1,4 +1,4 @@
-"""SimCLR: two augmented views of a crop attract, all other crops repel (METHODS §2)."""
+"""SimCLR: two augmented views of a crop attract, all other crops repel (Chen et al. 2020)."""
 
 from __future__ import annotations
 

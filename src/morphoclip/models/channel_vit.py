@@ -1,4 +1,4 @@
-"""A vision transformer with a token for each (channel, patch), trained on random subsets of channels (METHODS §6)."""
+"""A vision transformer with a token for each (channel, patch), trained on random subsets of channels (Bao et al. 2024)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dose as a vector beside its molecule's embedding (METHODS §8)."""
+"""A dose as a vector beside its molecule's embedding (Fradkin et al. 2024)."""
 
 from __future__ import annotations
 

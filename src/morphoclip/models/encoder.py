@@ -1,4 +1,4 @@
-"""The image encoder: any backbone, with the pixels' way into it attached (DESIGN §3.4)."""
+"""The image encoder: any backbone, with its preprocessing attached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cached features ▶ embedding: bags of per-channel features or profile vectors, pooled, then one network (METHODS §6)."""
+"""Cached features ▶ embedding: bags of per-channel features or profile vectors, pooled, then one network."""
 
 from __future__ import annotations
 

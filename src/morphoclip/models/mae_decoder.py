@@ -1,4 +1,4 @@
-"""The decoder of a masked autoencoder, and its fixed positions (METHODS §4)."""
+"""The decoder of a masked autoencoder, and its fixed positions (He et al. 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SMILES ▶ embeddings: Morgan fingerprints through a perceptron, as in CLOOME (METHODS §8).
+"""SMILES ▶ embeddings: Morgan fingerprints through a perceptron, as in CLOOME (Sanchez-Fernandez et al. 2023).
 
 Towers share one interface: `tokenize(texts)` once, `take(tokens, rows)` for the rows a step needs, `forward(*taken)`.
 """

@@ -1,4 +1,4 @@
-"""SMILES ▶ embeddings by message passing over bonds, with chemprop (METHODS §8). Needs the `chemprop` extra."""
+"""SMILES ▶ embeddings by message passing over bonds, with chemprop. Needs the `chemprop` extra."""
 
 from __future__ import annotations
 

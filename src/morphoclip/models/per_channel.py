@@ -1,4 +1,4 @@
-"""A frozen backbone that describes each channel: the transfer-learning baseline (METHODS §6)."""
+"""A frozen backbone that describes each channel: the transfer-learning baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops to sites to wells to perturbations: pure functions of tables and streams (EVALUATION §6)."""
+"""Crops to sites to wells to perturbations: pure functions of tables and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-fitting: negative controls never serve both to fit the normalisation and to be scored against (EVALUATION §5)."""
+"""Cross-fitting: negative controls never serve both to fit the normalisation and to be scored against (docs/evaluation.md)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def embed(
     table and not with the number of crops.
 
     Args:
-        encoder: as DESIGN §3.4; it is moved to `device` and put back in the mode it was in.
+        encoder: an `Encoder`, or a module with `channels`, `embed_dim`, `preprocess` and `forward` as it has them; it is
+            moved to `device` and put back in the mode it was in.
         source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
             are cut on the fly. For an encoder of cached features a `FeatureDataset` or its folder, of which it makes
             profiles of wells or perturbations (its own pool averages; the options of crops play no part).

@@ -39,7 +39,7 @@ def write_features(
     """Write the features of every crop of a dataset once, as a folder that `FeatureDataset` reads.
 
     Args:
-        encoder: as DESIGN §3.4. A `per_channel` encoder gives (C, D) a crop; any other one vector, (1, D).
+        encoder: of `create_encoder`. A `per_channel` encoder gives (C, D) per crop, any other one vector, (1, D).
         dataset: without a split.
         folder: to make.
         dtype: stored; float16 halves the disk.

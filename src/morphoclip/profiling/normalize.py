@@ -1,4 +1,4 @@
-"""Normalise profile tables: statistics fitted once, saved, applied to new plates (EVALUATION §5)."""
+"""Normalise profile tables: statistics fitted once, saved, applied to new plates (docs/profiling.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profile tables on disk: Parquet with a JSON sidecar, csv(.gz) and AnnData (DESIGN §3.7)."""
+"""Profile tables on disk: Parquet with a JSON sidecar, csv(.gz) and AnnData."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, and how fast each part learns (METHODS §0)."""
+"""Parameter groups: what decays, and how fast each part learns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well wells find their replicates on other plates, while training goes on: `val/knn` (METHODS §0)."""
+"""How well wells find their replicates on other plates, while training goes on: `val/knn`."""
 
 from __future__ import annotations
 

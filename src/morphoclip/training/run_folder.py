@@ -1,4 +1,4 @@
-"""The folder of one run: named once for all ranks, found again after a preemption (DESIGN §3.8)."""
+"""The folder of one run: named once for all ranks, found again after a preemption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches for a Lightning run: datasets, sampler and loader, resumable in the middle of an epoch (DESIGN §3.5)."""
+"""Batches for a Lightning run: datasets, sampler and loader, resumable in the middle of an epoch."""
 
 from __future__ import annotations
 

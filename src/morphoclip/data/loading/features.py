@@ -1,4 +1,4 @@
-"""Cached features and profile tables as data to train on, with the samplers and the resume of pixels (DESIGN §3.2)."""
+"""Cached features and profile tables as data to train on, with the samplers and the resume of pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches read ahead by threads into reused buffers, resumable in the middle of an epoch (DESIGN §3.5).
+"""Batches read ahead by threads into reused buffers, resumable in the middle of an epoch.
 
 Threads and not processes: reading, checksums and decoding release the interpreter's lock, so threads use all cores, and
 their crops lie where the batch needs them. A process would have to copy every batch through shared memory.

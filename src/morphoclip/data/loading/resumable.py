@@ -13,7 +13,7 @@ from morphoclip.data.sampling.mixture import Mixture
 
 
 class ResumableDataModule(pl.LightningDataModule):
-    """Training and validation batches, resumable in the middle of an epoch (DESIGN §3.5).
+    """Training and validation batches, resumable in the middle of an epoch.
 
     Args:
         split: the split to train on; None for all crops.

@@ -1,4 +1,4 @@
-"""Crops streamed from the shards of a dataset, whole shards at a time: for object stores (DESIGN §3.2).
+"""Crops streamed from the shards of a dataset, whole shards at a time: for object stores.
 
 Same samples as the indexed way, less freedom: batches of crops only, shuffled within a buffer, and every rank reads its
 own shards. `webdataset` takes the tars apart and shuffles; what is here decides who reads what, so that every rank has

@@ -1,4 +1,4 @@
-"""More to say in prompts: annotation tables joined onto conditions, and what a prompt gives away (METHODS §8)."""
+"""Further columns for prompts, joined from annotation tables, and what a prompt gives away."""
 
 from __future__ import annotations
 

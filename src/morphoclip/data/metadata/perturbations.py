@@ -1,4 +1,4 @@
-"""What was done to the cells, one row a condition, and the words that say so (METHODS §8)."""
+"""What was done to the cells, one row per condition, and its prompts."""
 
 from __future__ import annotations
 

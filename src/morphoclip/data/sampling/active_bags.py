@@ -1,4 +1,4 @@
-"""Bags in which inactive perturbations come up less often, as MolPhenix trains (METHODS §9)."""
+"""Bags in which inactive perturbations come up less often, as MolPhenix trains (Fradkin et al. 2024)."""
 
 from __future__ import annotations
 

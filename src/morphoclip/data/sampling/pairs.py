@@ -1,4 +1,4 @@
-"""Pairs of wells of one perturbation: what CWA-MSN trains on (METHODS §5)."""
+"""Pairs of wells of one perturbation: what CWA-MSN trains on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a dataset folder by row: one pread a crop, the index memory-mapped (DESIGN §3.2)."""
+"""Reading a dataset folder by row: one pread per crop, the index memory-mapped."""
 
 from __future__ import annotations
 

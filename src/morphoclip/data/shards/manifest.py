@@ -1,4 +1,4 @@
-"""The manifest of a dataset folder: what makes it one, and which formats this code reads (DESIGN §3.2)."""
+"""The manifest of a dataset folder: what makes it one, and which formats this code reads."""
 
 from __future__ import annotations
 

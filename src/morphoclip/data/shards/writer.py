@@ -1,4 +1,4 @@
-"""Writing a dataset folder: plain WebDataset tars, their index, the fields and the manifest (DESIGN §3.2)."""
+"""Writing a dataset folder: plain WebDataset tars, their index, the fields and the manifest."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def score(
     bootstrap: int = 2000,
     shuffles: int = 10,
 ) -> ScoreCard:
-    """Score a table of annotated well profiles, or the tables of a cross-fit (EVALUATION §3, §5).
+    """Score a table of annotated well profiles, or the tables of a cross-fit; docs/evaluation.md has the rules.
 
     Args:
         table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the

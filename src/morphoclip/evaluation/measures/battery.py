@@ -1,4 +1,4 @@
-"""The scores of EVALUATION §4 that a set of plates, or a pair of sets, allows; each a row of metrics.csv."""
+"""The scores besides average precision that a set of plates, or a pair of sets, allows; each is a row of metrics.csv."""
 
 from __future__ import annotations
 

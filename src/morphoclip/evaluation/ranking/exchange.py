@@ -1,4 +1,4 @@
-"""p-values that hold under noise: pseudo-groups drawn by exchange, similarities computed once (EVALUATION §2).
+"""p-values that hold under noise: pseudo-groups drawn by exchange, similarities computed once.
 
 Members of a group share pair scores, so their average precisions are dependent and no null of independent rankings is
 valid. Here the null repeats the whole computation on rows that, without signal, could as well have been the group.

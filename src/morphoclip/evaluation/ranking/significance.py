@@ -24,7 +24,7 @@ def mean_average_precision(
 ) -> pd.DataFrame:
     """Mean AP of each group of rows equal in `sameby`, its p against random rankings and Benjamini-Hochberg's q.
 
-    Conventions (EVALUATION §2); neither is valid under noise, since a group's members share pair scores:
+    Conventions (docs/evaluation.md); neither is valid under noise, since the members of a group share pair scores:
         'published': as the CPJUMP1 paper, a group's p is the geometric mean of its rows' p.
         'copairs': as copairs 0.5.5, the group's mean AP against the mean of its rows' nulls, where rows of one
             (n_pos, n_total) share one null vector.

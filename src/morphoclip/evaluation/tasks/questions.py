@@ -1,4 +1,4 @@
-"""The retrieval tasks of EVALUATION §3: which profiles ask, which should be found, and among which others."""
+"""The retrieval tasks of CPJUMP1 (Chandrasekaran et al. 2024): which profiles query, what they should find, and among what."""
 
 from __future__ import annotations
 
