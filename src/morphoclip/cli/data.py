@@ -105,7 +105,8 @@ def stats(
     """Mean and standard deviation a channel, raw and scaled, of all pixels, as JSON."""
     from morphoclip.data.shards.inspection import channel_statistics
 
-    data, seen, statistics = _open(dataset, split, scale_by), 0, {}
+    data, seen = _open(dataset, split, scale_by), 0
+    statistics: dict = {}
     with progress_bar(total=len(data), unit="crop", desc="stats") as bar:
         for crops, statistics in channel_statistics(data, workers):  # noqa: B007
             bar.update(crops - seen)

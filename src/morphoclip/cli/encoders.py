@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,7 +62,7 @@ def embed(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
-    options = {key: value for key, value in asked.items() if value is not None}
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if options and Path(source).is_dir():
         raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
     if attention and not Path(source).is_dir():
@@ -134,7 +134,7 @@ def features(
     if encoder.startswith(("timm:", "hf:")):
         backbone = encoder.removeprefix("timm:")
         channels = list(known.channels)
-        of_hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        of_hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         model = create_encoder(
             "per_channel", len(channels), channels=channels, backbone=backbone, pretrained=True, **of_hub
         )

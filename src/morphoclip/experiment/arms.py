@@ -93,7 +93,7 @@ def _with_bag_statistics(encoder: FeatureEncoder, loader: CellDataModule, batche
     encoder.std.copy_(torch.from_numpy(std))
     with torch.no_grad():
         for batch in islice(loader.train_dataloader(), batches):
-            encoder(encoder.preprocess(batch.features), batch.mask)
+            encoder(encoder.preprocess(batch.tensor("features")), batch.mask)
     return encoder.eval()
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip import schema
+from morphoclip.experiment.plain import as_dict
 
 VIEWS = ("augment", "global_view", "local_view")  # keys of a method that hold the transforms of its views
 
@@ -22,7 +23,7 @@ def check_before_start(config: DictConfig) -> None:
     """
     from morphoclip.models.features import FEATURE_ENCODERS
 
-    encoder = OmegaConf.to_container(config.encoder, resolve=True)
+    encoder = as_dict(config.encoder)
     name = encoder.get("name")
     if name in FEATURE_ENCODERS or name == "per_channel" or encoder.get("pretrained") or encoder.get("weights"):
         return  # read features, or load weights: their own errors name what is wrong
@@ -36,9 +37,8 @@ def known_manifest(data: DictConfig) -> dict[str, Any] | None:
     """The manifest of the dataset where that exists on a local disk already."""
     from morphoclip.data.shards.manifest import MANIFEST, read_manifest
 
-    root = OmegaConf.to_container(data, resolve=True).get("root") if "root" in data else None
-    exists = isinstance(root, str) and (Path(root) / MANIFEST).is_file()
-    return read_manifest(Path(root)) if exists else None
+    root = as_dict(data).get("root")
+    return read_manifest(Path(root)) if isinstance(root, str) and (Path(root) / MANIFEST).is_file() else None
 
 
 def check_channels(encoder: dict[str, Any], manifest: dict[str, Any] | None) -> None:
@@ -60,7 +60,7 @@ def crop_size(data: DictConfig, manifest: dict[str, Any] | None) -> int | None:
 
 def view_sizes(method: DictConfig, crop: int) -> Iterator[int]:
     """Pixels of each view that a method makes of crops of `crop` pixels."""
-    known = OmegaConf.to_container(method, resolve=True)
+    known = as_dict(method)
     views = [known[key] for key in VIEWS if isinstance(known.get(key), dict)]
     if "global_view" not in known:
         yield from {crop} if not views else ()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ class Design:
         return cls(pd.read_parquet(path), seen, tuple(known["prompt_fields"])), known
 
 
-def holdout_design(table: pd.DataFrame, split: Mapping[str, object] | None, prompt_fields: Sequence[str]) -> Design:
+def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_fields: Sequence[str]) -> Design:
     """The design of one training: scored are the plates of unseen batches, and of their compounds only unseen ones.
 
     Args:

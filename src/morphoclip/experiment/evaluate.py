@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip.data.metadata.annotations import read_annotations
 from morphoclip.data.splits.units import seen_perturbations
@@ -17,6 +17,7 @@ from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines import sweep_pipelines
+from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
 from morphoclip.experiment.score_run import score_run
@@ -50,7 +51,7 @@ def run(config: DictConfig) -> Path:
     published = Published()
     if config.published or protocol.published:
         published = Published(beside_published(card, config.published, protocol, complete))
-    inputs = [] if config.profiles is None else profile_paths(OmegaConf.to_object(config).get("profiles"))
+    inputs = [] if config.profiles is None else profile_paths(as_dict(config)["profiles"])
     path = report(
         output,
         scored,

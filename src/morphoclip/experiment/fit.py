@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip import schema
+from morphoclip.experiment.plain import as_dict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +68,7 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
 
     dataset = loader.mixture.datasets[0]
     mean, std = dataset.channel_statistics()
-    encoder = {**OmegaConf.to_container(config.encoder, resolve=True), "mean": mean.tolist(), "std": std.tolist()}
+    encoder = {**as_dict(config.encoder), "mean": mean.tolist(), "std": std.tolist()}
     if encoder["name"] in FEATURE_ENCODERS:
         count, size = dataset.shape
         names = dataset.channels if len(dataset.channels) == count else [PROFILE]
@@ -75,7 +76,7 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
     conditions: dict[str, Any] = {}
     if config.perturbation:
         table = described_conditions(config.data, loader.table)
-        prompts = table.prompts(OmegaConf.to_container(config.perturbation))
+        prompts = table.prompts(as_dict(config.perturbation))
         conditions = {
             "prompts": [prompt or None for prompt in prompts],
             "modalities": table.frame[schema.MODALITY].tolist(),
@@ -112,7 +113,7 @@ def provenance_of_training(config: DictConfig, method: Method, loader: CellDataM
 
 def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str]:
     """Fields that training prompts held: those their templates name, and those their words give away."""
-    templates = OmegaConf.to_container(config.perturbation).values() if config.perturbation else ()
+    templates = as_dict(config.perturbation).values() if config.perturbation else ()
     named = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
     return sorted(named | set(trained_on.get("prompts_tell", [])))
 

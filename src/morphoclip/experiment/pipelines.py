@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip import schema
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.report.sweep import count_pipelines, sweep, write_sweep_report
 from morphoclip.evaluation.tasks.protocol import plate_sets
+from morphoclip.experiment.plain import as_dict
 from morphoclip.profiling import Normalizer, aggregate, negcon_folds
 from morphoclip.progress import progress_bar
 
@@ -26,7 +27,7 @@ def sweep_pipelines(table: pd.DataFrame, settings: DictConfig, protocol: Protoco
     by = [c for c in (schema.PLATE, schema.WELL) if c in wells]
     sites = wells.duplicated(by).any()
     tables = {how: aggregate(wells, by, how) for how in ("mean", "median")} if sites else {"wells": wells}
-    steps = OmegaConf.to_object(settings.steps)
+    steps = as_dict(settings.steps)
     print(f"writes sweep.csv and sweep.html to {output}")
     output.mkdir(parents=True, exist_ok=True)
     with progress_bar(total=count_pipelines(len(steps), settings.depth) * len(tables), unit="pipeline") as bar:

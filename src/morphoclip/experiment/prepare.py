@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip import schema
+from morphoclip.experiment.plain import as_dict
 
 
 def prepare_data(data: DictConfig) -> None:
@@ -32,11 +33,12 @@ def prepare_data(data: DictConfig) -> None:
         prepare_features(data)
     if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
         prepare_profiles(data)
-    if data.holdout is not None:
+    held_out = holdout_of(data)
+    if held_out is not None:
         suffix = data.loader.split.removeprefix("train")
         for root in [data.root, data.features.folder] if "features" in data else [data.root]:
             dataset = ShardDataset(root)
-            write_splits(dataset, holdout(dataset.fields, **holdout_of(data)) + suffix)
+            write_splits(dataset, holdout(dataset.fields, **held_out) + suffix)
 
 
 def prepare_features(data: DictConfig) -> None:
@@ -50,7 +52,7 @@ def prepare_features(data: DictConfig) -> None:
     torch.manual_seed(0)
     dataset = ShardDataset(data.root)
     channels = {"in_channels": len(dataset.channels), "channels": list(dataset.channels)}
-    encoder = {**channels, **OmegaConf.to_container(data.features.encoder, resolve=True)}
+    encoder = {**channels, **as_dict(data.features.encoder)}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
 
@@ -68,11 +70,11 @@ def prepare_profiles(data: DictConfig) -> None:
 
 def holdout_of(data: DictConfig) -> dict[str, Any] | None:
     """Arguments of `splits.holdout`, None where a run holds nothing out."""
-    return None if data.holdout is None else OmegaConf.to_container(data.holdout, resolve=True)
+    return None if data.holdout is None else as_dict(data.holdout)
 
 
 def training_split(data: DictConfig) -> str | None:
     """Name of the split to train on, made of its holdout, so that runs with other holdouts keep to their own files."""
     if data.holdout is None:
         return data.loader.split
-    return f"train-{hashlib.sha256(json.dumps(OmegaConf.to_container(data.holdout)).encode()).hexdigest()[:8]}"
+    return f"train-{hashlib.sha256(json.dumps(as_dict(data.holdout)).encode()).hexdigest()[:8]}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip.data.splits.rotation import Rotation, rotations
 from morphoclip.data.splits.units import split_units
 from morphoclip.experiment.arms import UNTRAINED, table_path
 from morphoclip.experiment.design import FOLD, rotation_design
 from morphoclip.experiment.fit import fit_turn
+from morphoclip.experiment.plain import as_dict
 
 
 def run_rotation(config: DictConfig, folder: Path) -> None:
@@ -65,8 +66,9 @@ def profiles_of_turn(
 
     paths = {arm: table_path(folder, arm) for arm in (UNTRAINED, config.name)}
     if not all(path.is_file() for path in paths.values()):
-        turned = OmegaConf.merge(config, {"seed": seed, "folder": str(folder)})
-        given = OmegaConf.to_container(turned.data.loader, resolve=True)
+        turned = config.copy()
+        turned.seed, turned.folder = seed, str(folder)
+        given = as_dict(turned.data.loader)
         loader = TableDataModule(wells[turn.training], **{k: v for k, v in given.items() if not k.startswith("_")})
         dataset = TableDataset(wells, loader.mixture.datasets[0].names)
         for path, encoder in zip(paths.values(), fit_turn(turned, loader), strict=True):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from morphoclip import configs_dir
 from morphoclip.evaluation import Protocol, ScoreCard, score
 from morphoclip.evaluation.card.alarms import shuffled_labels
 from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.experiment.design import ASKS, FOLD, PROFILED, SCORED, TRAINED, Design
+from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
 
 
@@ -61,8 +62,8 @@ class Scoring:
     @classmethod
     def of(cls, config: DictConfig, protocol: Protocol) -> Scoring:
         """The keys of `config` that are ours."""
-        known = [name for name in cls.__dataclass_fields__ if name in config and name != "protocol"]
-        plain = OmegaConf.to_container(config, resolve=True)
+        known = [field.name for field in fields(cls) if field.name in config and field.name != "protocol"]
+        plain = as_dict(config)
         return cls(protocol, **{name: plain[name] for name in known})
 
 
@@ -141,8 +142,8 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
 
 def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring) -> list[str]:
     """Score shuffled labels once more, cross-fitted, and compare: the alarm, if there is one."""
-    quick = {"tasks": ["replicate"], "p_convention": "copairs", "null_size": 100, "strict": False, "ties": "expected"}
-    honest = replace(scoring, crossfit=True, relationships=None, **quick)
+    quick = replace(scoring, tasks=["replicate"], p_convention="copairs", null_size=100, strict=False, ties="expected")
+    honest = replace(quick, crossfit=True, relationships=None)
     other, _ = score_folds(normalized_folds(table, normalizer, honest)[0], honest)
     plain, crossfitted = (
         c.metrics[c.metrics["metric"] == "shuffled_labels"].query("task == 'replicate'") for c in (card, other)
@@ -162,7 +163,7 @@ def preset(name: str) -> Normalizer:
         raise ValueError(
             f"no preset {name!r} in configs/normalize: {sorted(p.stem for p in path.parent.glob('*.yaml'))}"
         )
-    return instantiate(OmegaConf.load(path))
+    return instantiate(load_config(path))
 
 
 def score_tables(config: DictConfig, tables: Mapping[str, pd.DataFrame], design: Design) -> dict[str, Scored]:

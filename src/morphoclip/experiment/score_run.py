@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from morphoclip.evaluation.card.leaks import mark_leaks
 from morphoclip.experiment.design import Design
 from morphoclip.experiment.pictures import run_pictures
+from morphoclip.experiment.plain import load_config
 from morphoclip.experiment.report import arm_table, print_arms, report
 from morphoclip.experiment.score import Scoring, score_arms
 from morphoclip.experiment.tables import arms_of_run
@@ -23,7 +23,7 @@ def score_run(folder: str | Path) -> Path:
         The report's path.
     """
     folder = Path(folder)
-    config = OmegaConf.load(folder / "config.yaml")
+    config = load_config(folder / "config.yaml")
     design, about = Design.read(folder)
     arms = arms_of_run(folder, config, about)
     scoring = Scoring.of(config.score, instantiate(config.protocol))

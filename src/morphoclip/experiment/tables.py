@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from hydra.utils import instantiate
@@ -21,7 +22,7 @@ from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 SOURCES = ("profiles", "encoder", "checkpoint")
 
 
-def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Sequence | Mapping]) -> dict[str, Arm]:
+def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> dict[str, Arm]:
     """The arms that a run's folder holds, each under the run's normalisation, and given profiles under their presets.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from morphoclip.export.weights import damaged, read_checkpoint, read_tensors, write_tensors
-from morphoclip.models import FeatureEncoder, GatedAttentionPool
+from morphoclip.models import Encoder, FeatureEncoder, GatedAttentionPool
 from morphoclip.models.pooling import Pool
 
 POOL = "crop_pool.safetensors"  # beside the weights of an encoder folder
@@ -48,7 +48,7 @@ def save_crop_pool(pool: nn.Module, folder: str | Path) -> None:
     write_tensors(Path(folder) / POOL, pool.state_dict())
 
 
-def attends(encoder: nn.Module, pool: Pool | None = None) -> bool:
+def attends(encoder: Encoder | FeatureEncoder, pool: Pool | None = None) -> bool:
     """Whether crops weigh differently, by the pool of cached features in the encoder or else by `pool` over its crops.
 
     A pool in another space than the encoder's (`method.image.export=backbone`) says nothing of what is exported.
@@ -58,7 +58,7 @@ def attends(encoder: nn.Module, pool: Pool | None = None) -> bool:
     return isinstance(pool, GatedAttentionPool) and pool.value.in_features == encoder.embed_dim
 
 
-def check_attends(encoder: nn.Module, pool: Pool | None = None) -> None:
+def check_attends(encoder: Encoder | FeatureEncoder, pool: Pool | None = None) -> None:
     """Raise ValueError where crops are averaged, so that all weigh the same."""
     if not attends(encoder, pool):
         raise ValueError(

@@ -28,9 +28,11 @@ class TrainedMethod(Protocol):
     """A method, as far as an encoder folder is concerned with it."""
 
     trained_on: dict[str, Any]
-    crop_pool: Pool | None
 
-    def export_encoder(self) -> nn.Module: ...
+    @property
+    def crop_pool(self) -> Pool | None: ...
+
+    def export_encoder(self) -> Encoder | FeatureEncoder: ...
 
     def describe_towers(self) -> dict[str, Any] | None: ...
 
@@ -66,7 +68,8 @@ def export_encoder(
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"{to} exists and is not empty: choose another folder or remove it")
     if isinstance(source, Encoder | FeatureEncoder):
-        encoder, pool = source, None
+        encoder: Encoder | FeatureEncoder = source
+        pool: Pool | None = None
         known, method = source.trained_on, None
     elif isinstance(source, TrainedMethod):
         encoder, pool = source.export_encoder(), source.crop_pool
@@ -74,17 +77,18 @@ def export_encoder(
     elif isinstance(source, nn.Module):
         raise ValueError(f"{type(source).__name__} is neither an encoder nor a method with export_encoder()")
     else:
-        source = local_source(source)
-        encoder = load_encoder(source, trust_remote_code=trust_remote_code)
-        pool = load_crop_pool(source)
+        local = local_source(source)
+        encoder = load_encoder(local, trust_remote_code=trust_remote_code)
+        pool = load_crop_pool(local)
         known, method = encoder.trained_on, encoder.trained_on.get("method")
+    sha256 = encoder_hash(encoder)
     config = {
         "format_version": FORMAT_VERSION,
         "morphoclip_version": __version__,
         "encoder": encoder.config,
         "channels": list(encoder.channels),
         "feature_size": encoder.embed_dim,
-        "sha256": encoder_hash(encoder),
+        "sha256": sha256,
         "trained_on": {"method": method, **known, **(trained_on or {})},
     }
     with write_atomically(to) as partial:
@@ -92,7 +96,7 @@ def export_encoder(
         write_tensors(partial / WEIGHTS, encoder.state_dict())
         if pool is not None and attends(encoder, pool):
             save_crop_pool(pool, partial)
-        _add_towers(source, partial, config["sha256"])
+        _add_towers(source if isinstance(source, nn.Module) else local, partial, sha256)
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (partial / CARD).write_text(model_card(config, (partial / TOWERS).is_dir()))
     return to

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from morphoclip.export.crop_pool import POOL
 from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS
 from morphoclip.export.towers import TOWERS, mixed
 from morphoclip.export.weights import damaged, read_checkpoint, read_settings, read_tensors, tensors_hash
-from morphoclip.models import create_encoder
+from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.factory import is_foreign
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -22,7 +21,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 def load_encoder(
     source: str | Path, device: str | torch.device = "cpu", *, trust_remote_code: bool = False
-) -> nn.Module:
+) -> Encoder | FeatureEncoder:
     """An encoder in eval mode, its `preprocess` attached, without gradients.
 
     Args:
@@ -78,7 +77,7 @@ def _fetch(source: str | Path, files: list[str]) -> Path:
         ) from error
 
 
-def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
+def _from_folder(folder: Path, trust_remote_code: bool) -> Encoder | FeatureEncoder:
     config = read_settings(folder / CONFIG)
     try:
         version, newer = config["format_version"], config["format_version"] > FORMAT_VERSION
@@ -99,7 +98,7 @@ def _from_folder(folder: Path, trust_remote_code: bool) -> nn.Module:
     return encoder
 
 
-def _from_checkpoint(path: Path, trust_remote_code: bool) -> nn.Module:
+def _from_checkpoint(path: Path, trust_remote_code: bool) -> Encoder | FeatureEncoder:
     checkpoint = read_checkpoint(path)
     if "encoder_config" not in checkpoint:
         raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
@@ -110,7 +109,7 @@ def _from_checkpoint(path: Path, trust_remote_code: bool) -> nn.Module:
 
 def _rebuild(
     config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
-) -> nn.Module:
+) -> Encoder | FeatureEncoder:
     config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
     name = str(config.get("name"))
     if is_foreign(name) and not trust_remote_code:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from morphoclip.export.weights import tensors_hash
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.version import __version__
 
 CROPPING = ("mode", "bin", "pixel_size_um", "otsu_factor", "min_foreground", "crops_per_field", "seed")
@@ -24,7 +25,7 @@ class RecordsTraining(Protocol):
     trained_on: dict[str, Any]
 
 
-def facts_of_training(encoder: nn.Module) -> dict[str, Any]:
+def facts_of_training(encoder: Encoder | FeatureEncoder) -> dict[str, Any]:
     """What an encoder's `trained_on` holds; empty where it has none."""
     return dict(encoder.trained_on) if isinstance(encoder, RecordsTraining) else {}
 
@@ -46,7 +47,7 @@ def training_data(dataset) -> dict[str, object]:
     }
 
 
-def encoder_hash(encoder: nn.Module) -> str:
+def encoder_hash(encoder: Encoder | FeatureEncoder) -> str:
     """sha256 over an encoder's config and weights, whatever file they came from."""
     return weights_hash(encoder, json.dumps(encoder.config, sort_keys=True))
 
@@ -56,7 +57,7 @@ def weights_hash(module: nn.Module, config: str = "") -> str:
     return tensors_hash(module.state_dict(), config)
 
 
-def encoder_provenance(encoder: nn.Module) -> dict[str, object]:
+def encoder_provenance(encoder: Encoder | FeatureEncoder) -> dict[str, object]:
     """What a profile table's sidecar says of the encoder that made it."""
     return {
         "encoder_sha256": encoder_hash(encoder),

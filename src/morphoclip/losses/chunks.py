@@ -44,13 +44,13 @@ class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, function: Callable[..., Tensor], rows: slice, chunk_size: int, *inputs: Any) -> Tensor:
         wanted = [n for n, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
-        inputs = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
-        leaves = [inputs[n].requires_grad_() for n in wanted]
+        given = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
+        leaves = [given[n].requires_grad_() for n in wanted]
         gradients: list[list[Tensor]] = []  # of each sum, by each leaf
-        total = None
+        total: Tensor | None = None
         for chunk in slices(rows, chunk_size):
             with torch.set_grad_enabled(bool(leaves)):
-                parts = function(chunk, *inputs).reshape(-1).unbind()
+                parts = function(chunk, *given).reshape(-1).unbind()
             if leaves:
                 gradients = gradients or [[torch.zeros_like(leaf) for leaf in leaves] for _ in parts]
                 for n, part in enumerate(parts):
@@ -62,6 +62,7 @@ class _ChunkedSum(torch.autograd.Function):
             total = value if total is None else total + value
         ctx.wanted, ctx.count = wanted, len(inputs)
         ctx.save_for_backward(*(gradient for sums in gradients for gradient in sums))
+        assert total is not None  # there is at least one chunk
         return total if len(total) > 1 else total[0]
 
     @staticmethod

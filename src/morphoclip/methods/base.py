@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor
 
 from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
 from morphoclip.distributed import rank, world_size
-from morphoclip.models import Encoder, create_encoder
+from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
 from morphoclip.training.guards import NonFiniteGuard
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.seeding import fold, generator
 
 
-def build(spec: Mapping[str, Any], **kw) -> Any:
+def build(spec: Mapping[str, Any], **kw: Any) -> Any:
     """The object that a plain dict with a `_target_` describes; `kw` are further arguments."""
     # Unconverted, Hydra would wrap the objects of a list in configs of its own.
     return instantiate(spec, _convert_="all", **kw)
@@ -49,9 +50,8 @@ class Method(pl.LightningModule):
 
     clip_each_parameter = False  # a method may clip each parameter's gradient on its own
 
-    encoder: Encoder
+    encoder: Any  # an Encoder; a FeatureEncoder of methods that take cached features
     encoder_prefix = "encoder."
-    crop_pool: Pool | None = None  # of a method that pools crops with weights
 
     def __init__(
         self,
@@ -71,9 +71,14 @@ class Method(pl.LightningModule):
         self.trained_on: dict[str, Any] = {}
         self.collapse: dict[str, Tensor] = {}
 
-    def export_encoder(self) -> nn.Module:
+    def export_encoder(self) -> Encoder | FeatureEncoder:
         """The encoder that profiles are made with."""
         return self.encoder
+
+    @property
+    def crop_pool(self) -> Pool | None:
+        """The pool of crops, of a method that pools them."""
+        return None
 
     def describe_towers(self) -> dict[str, Any] | None:
         """What reads texts and structures, as plain data; None of a method that reads none."""
@@ -96,7 +101,7 @@ class Method(pl.LightningModule):
     def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
         """Standardised float views (B, C, H, W) of a batch of crops, one a purpose, each augmented on its own."""
         augmentation = augmentation or self.augmentation
-        x = self.encoder.scale(crops.images, crops.low, crops.high)
+        x = self.encoder.scale(crops.tensor("images"), crops.tensor("low"), crops.tensor("high"))
         views = []
         for purpose in purposes:
             count, own, draws = self.draws(len(x), batch_idx, purpose)
@@ -122,7 +127,8 @@ class Method(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(fold(self.seed, *self.step_key(batch_idx), "dropout", rank()))
-        lr = self.recipe.set_step(self.optimizers().optimizer, self.global_step, self.total_steps)
+        optimizer = cast(LightningOptimizer, self.optimizers()).optimizer  # there is one
+        lr = self.recipe.set_step(optimizer, self.global_step, self.total_steps)
         self.log("train/lr", lr, batch_size=len(batch))
 
     # To look at

@@ -174,11 +174,12 @@ class CLIP(Method):
 
     def plate_loss(self, instances: Tensor, batch: Batch) -> Tensor:
         """The image-image loss between the sub-bags (one per plate) of instances (B, N, …)."""
-        plate = batch.plate.view(instances.shape[:2])
+        plate = batch.tensor("plate").view(instances.shape[:2])
         sub_bags, is_first = self.pool.pool_groups(instances, plate, batch.mask)  # (B, N, …), (B, N)
         perturbation = batch.perturbation[:, None].expand_as(plate).where(is_first, -1)
         context = LossContext(perturbation=perturbation.flatten(), plate=plate.flatten())
         sub_images = self.image.embed(self.encoder, sub_bags.flatten(0, 1))
+        assert self.image_loss is not None  # asked only where there is one
         return self.image_loss(sub_images, None, self.image_logit_scale, context=context)
 
     def after_optimizer_step(self) -> None:

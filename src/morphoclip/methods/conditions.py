@@ -39,6 +39,12 @@ class Conditions(nn.Module):
         ValueError: a modality without a tower or with two, or a tower without a prompt to read.
     """
 
+    row: Tensor
+    amount: Tensor
+    towers: Any  # nn.ModuleList of Tower
+    heads: Any  # nn.ModuleList
+    projections: Any  # nn.ModuleList of nn.Linear
+
     def __init__(
         self,
         prompts: Sequence[str | None],
@@ -52,20 +58,20 @@ class Conditions(nn.Module):
         cache: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.spec = {"text": text, "embed_dim": embed_dim, "dose": dose}
+        self.spec: dict[str, Any] = {"text": text, "embed_dim": embed_dim, "dose": dose}
         specs = text.get("towers") or [{"tower": text}]
         self.reads = [list(spec.get("modalities", ())) for spec in specs]
         homes = self.homes(len(prompts), modalities)
         if dose is not None and doses is None:
             raise ValueError("a dose encoding needs the doses of the conditions")
-        said_doses = doses if dose is not None else [""] * len(prompts)
+        given_doses = doses if dose is not None and doses is not None else [""] * len(prompts)
         keys = [
             None if prompt is None else (prompt, home, amount or "")
-            for prompt, home, amount in zip(prompts, homes, said_doses, strict=True)
+            for prompt, home, amount in zip(prompts, homes, given_doses, strict=True)
         ]
         self.distinct = sorted({key for key in keys if key is not None})
         row = {key: i for i, key in enumerate(self.distinct)}
-        self.register_buffer("row", torch.tensor([row.get(key, -1) for key in keys]), persistent=False)
+        self.register_buffer("row", torch.tensor([-1 if key is None else row[key] for key in keys]), persistent=False)
         self.recompute, self.cache = recompute, cache
         self.dose = None if dose is None else build(dose)
         amounts = [float(amount) if amount else torch.nan for *_, amount in self.distinct]
@@ -187,7 +193,7 @@ class Conditions(nn.Module):
             raise ValueError("a training batch holds conditions without a prompt: take them out of the split")
         if len(self.towers) == 1 and len(chosen) >= self.least(0):
             return self.embed(0, chosen)
-        joint = None
+        joint: Tensor | None = None
         for number in range(len(self.towers)):
             here = (self.home[chosen] == number).nonzero().flatten()
             present = torch.cat([chosen[here], self.company(number, self.least(number) - len(here), chosen)])
@@ -195,6 +201,7 @@ class Conditions(nn.Module):
             joint = embedded.new_zeros(len(rows), embedded.shape[1]) if joint is None else joint
             joint = joint.index_add(0, here.to(rows.device), embedded[: len(here)].to(joint.dtype))
             joint = joint + 0 * embedded[len(here) :].sum()
+        assert joint is not None  # there is a tower
         return joint
 
     def least(self, number: int) -> int:

@@ -10,9 +10,10 @@ def as_crops(batch: Batch) -> Batch:
 
     Labels of the bag (perturbation, condition, is_control) are repeated for its crops.
     """
-    if batch.images.ndim == 4:
+    images = batch.tensor("images")
+    if images.ndim == 4:
         return batch
-    crops = batch.images.shape[1]
+    crops = images.shape[1]
     per_bag = {"perturbation", "condition", "is_control"}
     flat = {
         name: value.repeat_interleave(crops) if name in per_bag else value.flatten(0, 1)

@@ -115,13 +115,14 @@ def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
     Raises:
         ValueError: bags of another size than 2.
     """
-    if batch.images.ndim == 4:
+    images = batch.tensor("images")
+    if images.ndim == 4:
         return batch, batch
-    if batch.images.shape[1] != 2:
-        raise ValueError(f"CWA-MSN takes crops or pairs, not bags of {batch.images.shape[1]}: set bag_size to 2")
-    row = torch.arange(len(batch), device=batch.images.device)
+    if images.shape[1] != 2:
+        raise ValueError(f"CWA-MSN takes crops or pairs, not bags of {images.shape[1]}: set bag_size to 2")
+    row = torch.arange(len(batch), device=images.device)
     partner = torch.ones_like(row) if batch.mask is None else batch.mask[:, 1].long()
-    fields = {"images": batch.images, "low": batch.low, "high": batch.high}
+    fields = {name: batch.tensor(name) for name in ("images", "low", "high")}
     pair = [
         replace(batch, mask=None, **{name: value[row, place] for name, value in fields.items()})
         for place in (torch.zeros_like(row), partner)

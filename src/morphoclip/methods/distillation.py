@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from morphoclip.methods.base import Method, build
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.training.ema import Teacher
 
 
@@ -31,7 +32,7 @@ class Distillation(Method):
         self.teacher_encoder = Teacher(self.encoder)
         self.teacher_head = Teacher(head)
 
-    def export_encoder(self) -> nn.Module:
+    def export_encoder(self) -> Encoder | FeatureEncoder:
         """The teacher's encoder."""
         return self.teacher_encoder.module
 

@@ -106,7 +106,7 @@ class FeatureBags(nn.Module):
 
     def instances(self, encoder: FeatureEncoder, batch: Batch, views: Views) -> Tensor:
         """Standardised features (B, N, C, D)."""
-        return encoder.preprocess(batch.features)
+        return encoder.preprocess(batch.tensor("features"))
 
     def embed(self, encoder: FeatureEncoder, pooled: Tensor) -> Tensor:
         """Joint embeddings (B, embed_dim) of pooled instances (B, C, D)."""

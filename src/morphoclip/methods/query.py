@@ -98,7 +98,9 @@ def embed_query(method: CLIP | JointSpace, text: str | None, smiles: str | None,
     """
     if (text is None) == (smiles is None):
         raise ValueError("give either a text or a SMILES")
-    return embed_words(method, *(("text", [text]) if smiles is None else ("smiles", [smiles])), dose)[0]
+    if smiles is not None:
+        return embed_words(method, "smiles", [smiles], dose)[0]
+    return embed_words(method, "text", [str(text)], dose)[0]
 
 
 @torch.inference_mode()
@@ -142,7 +144,7 @@ def _reads(sides: Conditions, number: int) -> set[Kind]:
     prompts = {prompt for prompt, home, _ in sides.distinct if home == number}
     single = [prompt for prompt in prompts if len(prompt.split()) == 1]
     structures = sum(map(_is_smiles, single))
-    known = {"smiles": 2 * structures > len(single), "text": structures < len(prompts)}
+    known: dict[Kind, bool] = {"smiles": 2 * structures > len(single), "text": structures < len(prompts)}
     return {kind for kind, reads in known.items() if reads}
 
 

@@ -24,7 +24,7 @@ def recomputed(tower: nn.Module, run: Callable[[slice], Tensor], rows: int, chun
     if chunk_size is not None:
         refuse_batch_norm(tower)
     whole = slice(0, rows)
-    if fits(whole, chunk_size):
+    if chunk_size is None or fits(whole, chunk_size):
         return run(whole)
     return torch.cat([checkpoint(run, chunk, use_reentrant=False) for chunk in slices(whole, chunk_size)])
 

@@ -37,7 +37,7 @@ def describe(conditions: Conditions) -> dict[str, Any] | None:
     text, dose = conditions.spec["text"], conditions.spec["dose"]
     if any(target not in TARGETS for target in _targets([text, dose])):
         return None
-    specs = text.get("towers") or [{"tower": text}]
+    specs = dict(text).get("towers") or [{"tower": text}]
     towers = [
         {**spec, "tower": {**spec["tower"], **tower.rebuild}}
         for spec, tower in zip(specs, conditions.towers, strict=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from morphoclip.models.covariance_vit import CovarianceViT
+from morphoclip.models.encoder import Encoder
 from morphoclip.models.features import FeatureEncoder
 from morphoclip.models.per_channel import PerChannel
 
 
 @torch.no_grad()
-def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
+def attention_maps(encoder: Encoder, x: Tensor, block: int = -1) -> Tensor:
     """How much each patch is attended to, (B, heads, h, w); a map's mean is 1.
 
     From the class token; of encoders without one, from all patches alike. Other prefix tokens are left out, the
@@ -50,7 +52,7 @@ def attention_maps(encoder: nn.Module, x: Tensor, block: int = -1) -> Tensor:
     return maps / maps.mean(dim=(2, 3), keepdim=True)
 
 
-def check_attention(encoder: nn.Module, block: int = -1) -> None:
+def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> None:
     """Raise ValueError where `encoder` is no vision transformer that reads pixels, or has no such block."""
     if isinstance(encoder, FeatureEncoder):
         raise ValueError(
@@ -69,7 +71,7 @@ def check_attention(encoder: nn.Module, block: int = -1) -> None:
         raise ValueError(f"there is no block {block}: the encoder has {count}, 0 to {count - 1}; -1 is the last")
 
 
-def _transformer(encoder: nn.Module) -> nn.Module:
+def _transformer(encoder: Encoder) -> Any:
     """The network itself: `covariance_vit` has it in `vit`, `per_channel` in `model`."""
     backbone = encoder.backbone
     if isinstance(backbone, CovarianceViT):
@@ -84,7 +86,7 @@ def _unsuited(vit: nn.Module) -> ValueError:
     )
 
 
-def _of_timm(attention: nn.Module, run: Callable[[], object]) -> Tensor:
+def _of_timm(attention: Any, run: Callable[[], object]) -> Tensor:
     """The probabilities (B, heads, N, N) that a timm layer mixes values by while `run` runs."""
     seen: list[Tensor] = []
     hook = attention.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -100,7 +102,7 @@ def _of_timm(attention: nn.Module, run: Callable[[], object]) -> Tensor:
     return matrix
 
 
-def _of_hugging_face(model: nn.Module, block: int, run: Callable[[], object]) -> Tensor:
+def _of_hugging_face(model: Any, block: int, run: Callable[[], object]) -> Tensor:
     """As `_of_timm`, of a Hugging Face model, which returns all blocks' where it is asked to."""
     seen: list[Tensor] = []
     hooks = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,8 @@ class ClassicalFeaturesBackbone(nn.Module):
     rings = 6
     # One chunk's intermediate images stay in a core's cache; larger ones run at a third of the speed.
     chunk = 32
+
+    pairs: Tensor
 
     def __init__(self, in_channels: int, nuclear_channel: int = 0) -> None:
         super().__init__()
@@ -198,8 +201,8 @@ def blur(x: Tensor) -> Tensor:
 
 def pool(x: Tensor, size: int) -> Tensor:
     """Means of size x size squares; H and W are multiples of size."""
-    x = sum(x[..., i::size, :] for i in range(size))
-    return sum(x[..., i::size] for i in range(size)).mul_(1 / size**2)
+    x = reduce(torch.add, [x[..., i::size, :] for i in range(size)])
+    return reduce(torch.add, [x[..., i::size] for i in range(size)]).mul_(1 / size**2)
 
 
 def orientation_coherence(x: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ class CovariancePool(nn.Module):
         dim: k.
     """
 
+    pairs: Tensor
+
     def __init__(self, features: int, dim: int) -> None:
         super().__init__()
         self.combine = nn.Conv2d(features, dim, 1, bias=False)
@@ -71,8 +73,9 @@ class CovarianceViT(nn.Module):
     ) -> None:
         super().__init__()
         self.vit = vit_demo(in_channels, image_size, embed_dim, depth, heads, mlp_ratio, stem_widths, **kw)
-        self.pools = nn.ModuleList(CovariancePool(width, covariance_dim) for width in (*stem_widths, embed_dim))
-        self.num_features = embed_dim + sum(pool.num_features for pool in self.pools)
+        pools = [CovariancePool(width, covariance_dim) for width in (*stem_widths, embed_dim)]
+        self.pools = nn.ModuleList(pools)
+        self.num_features = embed_dim + sum(pool.num_features for pool in pools)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised tokens (B, L, embed_dim) of the transformer."""

@@ -20,6 +20,8 @@ class DoseEncoding(nn.Module):
         levels: the doses in µM that one_hot tells apart; another dose is all zeros.
     """
 
+    levels: Tensor
+
     def __init__(self, kind: Literal["none", "one_hot", "log10", "sigmoid"], levels: Sequence[float] = ()) -> None:
         super().__init__()
         if kind not in ("none", "one_hot", "log10", "sigmoid"):

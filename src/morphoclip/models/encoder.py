@@ -26,6 +26,10 @@ class Encoder(nn.Module):
         num_prefix_tokens: tokens of `forward_tokens` before the first patch (class and register tokens).
     """
 
+    backbone: Any  # timm's, Hugging Face's, ours or the user's: its interface is theirs
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -38,8 +42,10 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Identity() if projection is None else JointProjection(backbone.num_features, projection)
-        self.embed_dim: int = projection or backbone.num_features
+        self.projection: nn.Module = (
+            nn.Identity() if projection is None else JointProjection(self.backbone.num_features, projection)
+        )
+        self.embed_dim: int = projection or self.backbone.num_features
         self.channels = tuple(channels)
         self.config = config
         self.trained_on: dict[str, Any] = {}

@@ -21,7 +21,11 @@ from morphoclip.models.norm import over_ranks
 from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
 
-OWN_BACKBONES = {"vit_demo": vit_demo, "covariance_vit": CovarianceViT, "channel_vit": ChannelViT}
+OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "vit_demo": vit_demo,
+    "covariance_vit": CovarianceViT,
+    "channel_vit": ChannelViT,
+}
 
 
 FIXED = {"intensity_statistics": IntensityStatistics, "classical_features": ClassicalFeatures}
@@ -38,8 +42,8 @@ def create_encoder(
     projection: int | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
-    **backbone_kw,
-) -> Encoder:
+    **backbone_kw: Any,
+) -> Encoder | FeatureEncoder:
     """Build an encoder by name.
 
     Args:
@@ -74,10 +78,11 @@ def create_encoder(
                 f"channel {channel} has standard deviation {deviation} and cannot be standardised: leave a constant channel "
                 "out of the dataset, or correct the statistics"
             )
+    backbone: nn.Module
     if name == "per_channel":
-        sized = {} if image_size is None else {"image_size": image_size}
-        backbone = PerChannel(in_channels, pretrained=pretrained, weights=weights, **sized, **backbone_kw)
-        mean, std, backbone_kw = [0.0] * in_channels, [1.0] * in_channels, backbone.rebuild
+        sized: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+        frozen = PerChannel(in_channels, pretrained=pretrained, weights=weights, **sized, **backbone_kw)
+        backbone, mean, std, backbone_kw = frozen, [0.0] * in_channels, [1.0] * in_channels, frozen.rebuild
     elif name in OWN_BACKBONES:
         if pretrained or weights:
             raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")

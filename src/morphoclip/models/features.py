@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from morphoclip.models.cross_channel import CrossChannelFormer
 from morphoclip.models.norm import BatchNorm
-from morphoclip.models.pooling import POOLS
+from morphoclip.models.pooling import POOLS, Pool
 from morphoclip.models.residual import ResidualMLP
 
 FEATURE_ENCODERS = ("cross_channel_former", "profile_mlp")
@@ -37,6 +37,8 @@ class FeatureEncoder(nn.Module):
         trained_on: what is known of the training data, see `export.training_data`; empty where nothing is.
     """
 
+    mean: Tensor
+    std: Tensor
     samples_channels = False  # as `Encoder`
 
     def __init__(
@@ -61,13 +63,13 @@ class FeatureEncoder(nn.Module):
         self.trained_on: dict[str, Any] = {}
         self.clip = clip
         for what, values in {"mean": mean, "std": std}.items():
-            values = torch.as_tensor(values, dtype=torch.float32)
-            if values.ndim and tuple(values.shape) != self.feature_shape:
-                raise ValueError(f"{name} takes {self.feature_shape} features, {what} is {tuple(values.shape)}")
-            self.register_buffer(what, values.expand(self.feature_shape).clone())
+            given = torch.as_tensor(values, dtype=torch.float32)
+            if given.ndim and tuple(given.shape) != self.feature_shape:
+                raise ValueError(f"{name} takes {self.feature_shape} features, {what} is {tuple(given.shape)}")
+            self.register_buffer(what, given.expand(self.feature_shape).clone())
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {sorted(POOLS)}")
-        self.pool = POOLS[pool](feature_dim, pool_hidden)
+        self.pool: Pool = POOLS[pool](feature_dim, pool_hidden)
         if name == "cross_channel_former":
             self.body: nn.Module = CrossChannelFormer(feature_dim, len(self.channels), embed_dim, **body)
         else:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from morphoclip.files import write_atomically
+from morphoclip.models.tower import Tower
 
 
 @torch.no_grad()
 def frozen_embeddings(
-    tower: nn.Module,
+    tower: Tower,
     texts: Sequence[str],
     folder: str | Path | None = None,
     device: torch.device | str = "cpu",

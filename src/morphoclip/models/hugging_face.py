@@ -74,7 +74,7 @@ def vision_model(
 
 def _with_own_code(
     path: str, pretrained: bool, architecture: Mapping[str, Any] | None, revision: str | None
-) -> tuple[nn.Module, str | None]:
+) -> tuple[Any, str | None]:
     from safetensors.torch import load_model
     from transformers import AutoConfig, PretrainedConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -92,7 +92,7 @@ def _with_own_code(
     model = model_class(config)
     if pretrained:
         try:
-            load_model(model, cached_file(path, WEIGHTS, revision=revision))
+            load_model(model, str(cached_file(path, WEIGHTS, revision=revision)))
         except RuntimeError as error:
             raise ValueError(f"the weights of hf:{path} do not fit the model its code builds: {error}") from error
     return model, revision

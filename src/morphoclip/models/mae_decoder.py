@@ -45,6 +45,8 @@ class MAEDecoder(nn.Module):
         width, depth, heads: of the decoder.
     """
 
+    positions: Tensor
+
     def __init__(
         self,
         encoder_dim: int,

@@ -58,12 +58,12 @@ class GraphEncoder(Tower):
         self.rebuild = {"weights": None, "hyperparameters": hyperparameters}
         self.embed_dim: int = self.messages.output_dim
 
-    def tokenize(self, smiles: Sequence[str]) -> list:
-        """A molecular graph each. Raises as `read_smiles` does."""
-        return [self.featurizer(read_smiles(text)) for text in smiles]
+    def tokenize(self, smiles: Sequence[str]) -> tuple[Any, ...]:
+        """The molecular graph of each SMILES. Raises as `read_smiles` does."""
+        return tuple(self.featurizer(read_smiles(text)) for text in smiles)
 
     @staticmethod
-    def take(graphs: list, rows: Tensor) -> tuple[Tensor, ...]:
+    def take(graphs: tuple[Any, ...], rows: Tensor) -> tuple[Tensor, ...]:
         """The graphs of `rows` as one: atoms (A, F), bonds (E, G), bonds' ends (2, E), reverse bonds (E,), molecule (A,)."""
         from chemprop.data import BatchMolGraph
 

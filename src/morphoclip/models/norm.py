@@ -51,9 +51,12 @@ class BatchNorm(nn.BatchNorm1d):
         variance = (squares + counts * (means - joint).square()).sum(0) / total
         if self.track_running_stats:
             with torch.no_grad():
-                self.num_batches_tracked += 1
-                self.running_mean.lerp_(joint.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_((variance * total / (total - 1)).to(self.running_var.dtype), self.momentum)
+                running_mean, running_var, seen = self.running_mean, self.running_var, self.num_batches_tracked
+                assert running_mean is not None and running_var is not None and seen is not None  # noqa: PT018  # tracked
+                momentum = 1 / (float(seen) + 1) if self.momentum is None else self.momentum
+                seen += 1
+                running_mean.lerp_(joint.to(running_mean.dtype), momentum)
+                running_var.lerp_((variance * total / (total - 1)).to(running_var.dtype), momentum)
         return joint, variance
 
     def _normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ class PerChannel(nn.Module):
         ValueError: `weights` for a Hugging Face model, whose folder is its name, or as `vision_model`.
     """
 
+    model: Any  # a timm or Hugging Face model
+    rgb_mean: Tensor
+    rgb_std: Tensor
+    rebuild: dict[str, Any]
+
     def __init__(
         self,
         in_channels: int,
@@ -82,7 +87,7 @@ class PerChannel(nn.Module):
         if revision is not None:
             self.rebuild["revision"] = revision
         if not self.sees_all_channels:
-            mean, std = self.rebuild["rgb"] = [list(map(float, values)) for values in rgb]
+            mean, std = self.rebuild["rgb"] = [list(map(float, values)) for values in rgb or IMAGENET]
             self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
             self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()

@@ -223,5 +223,5 @@ def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> nn.M
     except ImportError as error:
         raise ImportError("training=lora needs peft: pip install 'morphoclip[peft]'") from error
     blocks = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=blocks)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=blocks)  # type: ignore[arg-type]  # peft takes any number for alpha
     return inject_adapter_in_model(config, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -63,7 +64,7 @@ def vit_demo(
     heads: int = 4,
     mlp_ratio: float = 2.0,
     stem_widths: Sequence[int] = (16, 32, 64),
-    **kw,
+    **kw: Any,
 ) -> VisionTransformer:
     """timm's VisionTransformer with a convolutional stem and mean pooling: .37 M parameters, 9 M MACs a 5×64×64 crop.
 
@@ -73,7 +74,7 @@ def vit_demo(
     def stem(img_size: int, in_chans: int, embed_dim: int, output_fmt: str = "NLC", **_) -> ConvolutionalStem:
         return ConvolutionalStem(img_size, in_chans, embed_dim, stem_widths, flatten=output_fmt == "NLC")
 
-    settings = {"class_token": False, "global_pool": "avg", "num_classes": 0} | kw
+    settings: dict[str, Any] = {"class_token": False, "global_pool": "avg", "num_classes": 0} | kw
     return VisionTransformer(
         img_size=image_size,
         patch_size=2 ** (len(stem_widths) + 1),

@@ -127,15 +127,16 @@ def prepare_dataset(
 def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFrame:
     """Append every field's crops, well by well; returns the quarantined fields."""
     quarantined = []
-    for _, well in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in schema.WELL_KEY)):
-        well = list(well)
+    for _, group in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in schema.WELL_KEY)):
+        well = list(group)
         good = [field for field in well if not field.reason]
         quarantined += [field for field in well if field.reason]
         flagged = not any(field.crops for field in good)
         best = max((f.best for f in good if f.best), key=lambda crop: crop.foreground, default=None)
         for field in good:
             row = writer.add_field(field.row | {"qc_no_foreground": float(flagged)})
-            for crop in field.crops or ([best] if flagged and field.best is best else []):
+            kept = [best] if best is not None and flagged and field.best is best else []
+            for crop in field.crops or kept:
                 writer.append(crop.encoded, row, crop.y, crop.x, crop.foreground)
     names = {"plate": schema.PLATE, "well": schema.WELL, "site": schema.SITE}
     columns = {"path": [field.row["path"] for field in quarantined]}

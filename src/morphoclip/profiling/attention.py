@@ -7,19 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from morphoclip import schema
 from morphoclip.data.shards.intensities import describe_field, percentile_column
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.export.provenance import facts_of_training
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.models.attention import attention_maps, check_attention
 from morphoclip.preparation.fields import bin_field, read_field
 from morphoclip.preparation.sources import path_columns, read_load_data
 from morphoclip.profiling.contact_sheet import COLOURS, GAP
 
 
-def attention_of_field(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1) -> np.ndarray:
+def attention_of_field(
+    encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1
+) -> np.ndarray:
     """The maps of `attention_maps` for a whole field, (maps, H, W) float32: crops side by side, means where they overlap.
 
     Args:
@@ -28,15 +30,17 @@ def attention_of_field(encoder: nn.Module, field: np.ndarray, crop_size: int, bl
     """
     low, high = (torch.from_numpy(limit) for limit in field_limits(encoder, field))
     corners = [(y, x) for y in _starts(field.shape[1], crop_size) for x in _starts(field.shape[2], crop_size)]
-    total, counts = 0.0, np.zeros(field.shape[1:], np.float32)
+    total: np.ndarray | None = None
+    counts = np.zeros(field.shape[1:], np.float32)
     for y, x in corners:
         crop = torch.from_numpy(field[None, :, y : y + crop_size, x : x + crop_size].copy())
         maps = attention_maps(encoder, encoder.preprocess(crop, low[None], high[None]), block)
-        maps = torch.nn.functional.interpolate(maps, (crop_size, crop_size), mode="bilinear")[0].numpy()
-        if not counts.any():
-            total = np.zeros((len(maps), *counts.shape), np.float32)
-        total[:, y : y + crop_size, x : x + crop_size] += maps
+        shown = torch.nn.functional.interpolate(maps, (crop_size, crop_size), mode="bilinear")[0].numpy()
+        if total is None:
+            total = np.zeros((len(shown), *counts.shape), np.float32)
+        total[:, y : y + crop_size, x : x + crop_size] += shown
         counts[y : y + crop_size, x : x + crop_size] += 1
+    assert total is not None  # a field holds at least one crop
     return total / counts
 
 
@@ -45,7 +49,7 @@ def _starts(length: int, size: int) -> list[int]:
     return [*range(0, length - size, size), length - size]
 
 
-def field_limits(encoder: nn.Module, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def field_limits(encoder: Encoder | FeatureEncoder, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The field's own intensities, (C,) float32 each, at the percentiles the encoder was trained with."""
     known, description = facts_of_training(encoder), describe_field(field, encoder.channels)
     percentiles = (known.get("low_percentile", LOW_PERCENTILE), known.get("high_percentile", HIGH_PERCENTILE))
@@ -56,7 +60,7 @@ def field_limits(encoder: nn.Module, field: np.ndarray) -> tuple[np.ndarray, np.
     return low, np.maximum(high, low + 1)
 
 
-def find_field(load_data: str, encoder: nn.Module, where: Mapping[str, str]) -> np.ndarray:
+def find_field(load_data: str, encoder: Encoder | FeatureEncoder, where: Mapping[str, str]) -> np.ndarray:
     """The first field of a load_data.csv with these Metadata_ values, (C, H, W) uint16, binned as in training.
 
     Raises:
@@ -74,7 +78,9 @@ def find_field(load_data: str, encoder: nn.Module, where: Mapping[str, str]) -> 
     return bin_field(read_field(paths), facts_of_training(encoder).get("cropping", {}).get("bin", 1))
 
 
-def attention_picture(encoder: nn.Module, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384):
+def attention_picture(
+    encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384
+):
     """A PIL image: the field in colour, the same where attention is above even, then a tile a map in grey.
 
     A map is a head's, of `per_channel` a channel's (`attention_maps`).

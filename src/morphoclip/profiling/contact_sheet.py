@@ -82,9 +82,9 @@ def well_fields(dataset: ShardDataset, wells: pd.DataFrame) -> list[int]:
 
 def crop_pictures(dataset: ShardDataset, items: Sequence[int]) -> list[np.ndarray]:
     """Each crop by itself, uint8 (H, W, 3), all in the contrast of the first one's field."""
-    items = np.asarray(items)
-    low, high = dataset.intensities(items[:1])
-    return [_strip(dataset, items[i : i + 1], low[0], high[0]) for i in range(len(items))]
+    rows = np.asarray(items)
+    low, high = dataset.intensities(rows[:1])
+    return [_strip(dataset, rows[i : i + 1], low[0], high[0]) for i in range(len(rows))]
 
 
 def _strip(dataset: ShardDataset, items: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

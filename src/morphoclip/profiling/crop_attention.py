@@ -14,13 +14,13 @@ from morphoclip import schema
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.crop_pool import check_attends, load_crop_pool
 from morphoclip.files import write_atomically
-from morphoclip.models import FeatureEncoder
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.profiling.crops import well_codes
 
 
 @torch.inference_mode()
 def crop_attention(
-    encoder: nn.Module,
+    encoder: Encoder | FeatureEncoder,
     dataset: ShardDataset,
     pool: nn.Module | None = None,
     wells: Collection[tuple[str, str]] | None = None,
@@ -74,7 +74,7 @@ def crop_attention(
 
 
 def write_crop_attention(
-    source: str | Path, encoder: nn.Module, dataset: str | Path, out: str | Path, device: str = "cpu"
+    source: str | Path, encoder: Encoder | FeatureEncoder, dataset: str | Path, out: str | Path, device: str = "cpu"
 ) -> Path:
     """`crop_attention` of a whole dataset folder to Parquet; `source` is what `encoder` was loaded from."""
     from morphoclip.profiling.embedding import open_dataset

@@ -86,11 +86,11 @@ class DatasetCrops:
         loader = Loader(Mixture([self.dataset]), EpochSampler(plan), self.num_workers)
         for start, batch in zip(range(0, self.total, self.batch_size), loader, strict=True):
             part = slice(start, start + self.batch_size)
-            rows = batch.sample.numpy()
+            rows = batch.tensor("sample").numpy()
             yield Crops(
-                images=batch.images,
-                low=batch.low,
-                high=batch.high,
+                images=batch.tensor("images"),
+                low=batch.tensor("low"),
+                high=batch.tensor("high"),
                 field=self.dataset.index["field"][rows].astype(np.int64),
                 y=self.dataset.index["y"][rows],
                 x=self.dataset.index["x"][rows],

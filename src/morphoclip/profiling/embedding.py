@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from morphoclip import schema
 from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.provenance import SCALING, facts_of_training
-from morphoclip.models import FeatureEncoder
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
 from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
 from morphoclip.profiling.field_crops import FieldCrops
@@ -27,7 +26,7 @@ LACKING = "Metadata_low_foreground"
 
 
 def embed(
-    encoder: nn.Module,
+    encoder: Encoder | FeatureEncoder,
     source: ShardDataset | str | Path,
     level: str = "well",
     *,
@@ -106,7 +105,7 @@ def _check_any(features: list[np.ndarray]) -> None:
         raise ValueError("there is not one crop to embed: the split is empty or no field could be read")
 
 
-def check_match(encoder: nn.Module, crops: CropSource) -> None:
+def check_match(encoder: Encoder | FeatureEncoder, crops: CropSource) -> None:
     """Raise ValueError where the data differ from what the encoder was made for; unknown facts are not compared."""
     if tuple(encoder.channels) != tuple(crops.channels):
         raise ValueError(
@@ -128,7 +127,7 @@ def check_match(encoder: nn.Module, crops: CropSource) -> None:
         )
 
 
-def open_dataset(encoder: nn.Module, folder: str | Path) -> ShardDataset:
+def open_dataset(encoder: Encoder | FeatureEncoder, folder: str | Path) -> ShardDataset:
     """A dataset folder with the encoder's intensity scaling; for an encoder of cached features, a folder of these."""
     if isinstance(encoder, FeatureEncoder):
         return FeatureDataset(folder)
@@ -143,7 +142,9 @@ def _embed_features(encoder: FeatureEncoder, source: ShardDataset | str | Path, 
     return embed_features(encoder, dataset, level, device=device)
 
 
-def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int, options: dict) -> CropSource:
+def _open(
+    source: ShardDataset | str | Path, encoder: Encoder | FeatureEncoder, batch_size: int, options: dict
+) -> CropSource:
     if isinstance(source, ShardDataset):
         return DatasetCrops(source, batch_size, **options)
     known = facts_of_training(encoder)
@@ -160,7 +161,7 @@ def _open(source: ShardDataset | str | Path, encoder: nn.Module, batch_size: int
 
 @torch.inference_mode()
 def _encode(
-    encoder: nn.Module, crops: CropSource, batch_size: int, device: torch.device, progress: bool
+    encoder: Encoder | FeatureEncoder, crops: CropSource, batch_size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Crops, np.ndarray]]:
     """Crops and their features (n, D) float32, in order."""
     training = encoder.training

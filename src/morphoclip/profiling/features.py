@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import glob
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from morphoclip import schema
 from morphoclip.data.loading.features import FeatureDataset, FeatureWriter, TableDataset
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.provenance import facts_of_training, weights_hash
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.profiling.crops import well_codes
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 from morphoclip.progress import progress_bar
@@ -27,7 +28,7 @@ CONDITION = [schema.PERTURBATION, schema.MODALITY, schema.CELL_LINE, schema.TIME
 
 @torch.inference_mode()
 def write_features(
-    encoder: nn.Module,
+    encoder: Encoder | FeatureEncoder,
     dataset: ShardDataset,
     folder: str | Path,
     *,
@@ -122,7 +123,7 @@ def standardise_by_plate(
 
 
 def write_standardised_features(
-    encoder: nn.Module, dataset: ShardDataset, folder: str | Path, *, dtype: str = "float16", **options
+    encoder: Encoder | FeatureEncoder, dataset: ShardDataset, folder: str | Path, *, dtype: str = "float16", **options
 ) -> Path:
     """`write_features` and `standardise_by_plate` in one: as they are, in float32, features stay only until they are done.
 
@@ -166,7 +167,7 @@ def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
     return plate, control
 
 
-def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, object] | None:
+def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, Any] | None:
     """What made a folder of features, for who shall make such features again; None of profile tables."""
     made = getattr(dataset, "manifest", {}).get("features")
     if made is None:
@@ -181,13 +182,13 @@ def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, object] 
     }
 
 
-def features_of_training(folders: Sequence[str | Path]) -> dict[str, object]:
+def features_of_training(folders: Sequence[str | Path]) -> dict[str, Any]:
     """`features_made_by` of the folders that are trained on together.
 
     Raises:
         ValueError: they were made differently, so the same numbers would mean different things.
     """
-    made = [features_made_by(FeatureDataset(folder)) for folder in folders]
+    made = [features_made_by(FeatureDataset(folder)) or {} for folder in folders]
     for folder, other in zip(folders, made, strict=True):
         for what in _differences(made[0], other):
             raise ValueError(
@@ -197,7 +198,7 @@ def features_of_training(folders: Sequence[str | Path]) -> dict[str, object]:
     return made[0]
 
 
-def check_same_features(encoder: nn.Module, dataset: ShardDataset | TableDataset) -> None:
+def check_same_features(encoder: Encoder | FeatureEncoder, dataset: ShardDataset | TableDataset) -> None:
     """Raise ValueError where features were made otherwise than those an encoder was trained on; unknowns are not compared."""
     known, given = facts_of_training(encoder).get("features"), features_made_by(dataset)
     if known is None or given is None:
@@ -213,11 +214,11 @@ def check_same_features(encoder: nn.Module, dataset: ShardDataset | TableDataset
         )
 
 
-def _differences(known: dict[str, object], given: dict[str, object]) -> list[str]:
+def _differences(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """What two folders of features differ in. Where a backbone was read from changes nothing, its weights do; what a
     folder from before it was recorded does not tell is not compared."""
 
-    def compared(what: str, made: object) -> object:
+    def compared(what: str, made: Any) -> Any:
         return (
             {k: v for k, v in made.items() if k not in ("backbone", "revision")} if what == "encoder" and made else made
         )
@@ -228,7 +229,7 @@ def _differences(known: dict[str, object], given: dict[str, object]) -> list[str
 
 @torch.inference_mode()
 def embed_features(
-    encoder: nn.Module,
+    encoder: Encoder | FeatureEncoder,
     dataset: FeatureDataset | TableDataset,
     level: str = "well",
     *,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from morphoclip.export.provenance import encoder_hash
+from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.profiling.profiles import read_provenance
 
 
-def check_made_by(encoder: nn.Module, path: str | Path) -> list[str]:
+def check_made_by(encoder: Encoder | FeatureEncoder, path: str | Path) -> list[str]:
     """Check that profile tables at a path or glob were made by this encoder and left as they were.
 
     Returns:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
+from morphoclip.training.watched import watched
+
 
 class CollapseAlarm(pl.Callback):
     """Warns, and logs `collapse/alarm` as 1, once a monitor has been beyond its threshold `patience` times in a row.
@@ -38,10 +40,11 @@ class CollapseAlarm(pl.Callback):
         self.streak = dict.fromkeys(self.limits, 0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        readings = pl_module.collapse
+        method = watched(pl_module)
+        readings = method.collapse
         if not readings:
             return
-        pl_module.collapse = {}
+        method.collapse = {}
         for what, bad in self.judge({name: float(value) for name, value in readings.items()}).items():
             self.streak[what] = self.streak[what] + 1 if bad else 0
             if self.streak[what] == self.patience:

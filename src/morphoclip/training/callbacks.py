@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 
 from morphoclip.distributed import world_size
 from morphoclip.progress import SECONDS_PER_LINE, is_terminal
+from morphoclip.training.watched import datamodule_of
 
 
 class Progress(TQDMProgressBar):
@@ -75,7 +76,7 @@ class Speed(pl.Callback):
                 "speed/samples_per_s": world_size() * self._samples / elapsed,
                 "speed/data_wait": self._waited / elapsed,
             }
-            skipped = getattr(trainer.datamodule, "skipped", 0)
+            skipped = getattr(datamodule_of(trainer), "skipped", 0)  # of our data modules
             if skipped:
                 shown["data/skipped"] = float(skipped)
             pl_module.log_dict(shown, batch_size=len(batch), prog_bar=True)

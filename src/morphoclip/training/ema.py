@@ -35,7 +35,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
         """Parameters become momentum · theirs + (1 − momentum) · the student's; buffers are copied."""
-        own, new = list(self.module.parameters()), list(student.parameters())
+        own: list[Tensor] = list(self.module.parameters())
+        new: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(own, new, 1 - momentum)
         for buffer, value in zip(self.module.buffers(), student.buffers(), strict=True):
             buffer.copy_(value)

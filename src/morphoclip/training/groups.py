@@ -40,9 +40,9 @@ def parameter_groups(
     for prefix in {**lr_scale, **frozen}:
         if not any(name.startswith(prefix) for name in trainable):
             raise ValueError(f"no trainable parameter starts with {prefix!r}; first names: {list(trainable)[:5]}")
-    for prefix, first in frozen.items():
-        if not isinstance(first, Mapping) or set(first) not in ({"steps"}, {"share"}):
-            raise ValueError(f"frozen.{prefix}={first!r}: give {{steps: a number}} or {{share: of the run}}")
+    for prefix, span in frozen.items():
+        if not isinstance(span, Mapping) or set(span) not in ({"steps"}, {"share"}):
+            raise ValueError(f"frozen.{prefix}={span!r}: give {{steps: a number}} or {{share: of the run}}")
 
     def setting(table: Mapping[str, Any], name: str, default: Any) -> Any:
         return table[max(matches, key=len)] if (matches := [p for p in table if name.startswith(p)]) else default

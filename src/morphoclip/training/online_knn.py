@@ -11,6 +11,7 @@ from torch import Tensor
 from morphoclip.distributed import gather_rows, rank, row_counts, world_size
 from morphoclip.training.monitors import cross_plate_knn
 from morphoclip.training.seeding import generator
+from morphoclip.training.watched import datamodule_of, watched
 
 PLATE_COLUMNS = 48  # of `Batch.position`
 
@@ -48,8 +49,9 @@ class OnlineKNN(pl.Callback):
         self.batch_size = batch_size
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loader = trainer.datamodule.val_dataloader()
-        self.mixture = loader.mixture if loader else trainer.datamodule.mixture
+        data = datamodule_of(trainer)
+        loader = data.val_dataloader()
+        self.mixture = loader.mixture if loader else data.mixture
         self.rows = choose_crops(self.mixture, self.crops, self.crops_per_well, self.plates)
         if trainer.global_step == 0:
             for logger in trainer.loggers:  # what training starts from; hooks at this place cannot log
@@ -63,21 +65,22 @@ class OnlineKNN(pl.Callback):
     @torch.no_grad()
     def scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """`val/knn` and `val/knn_chance` at this moment, alike on all ranks."""
-        encoder = pl_module.export_encoder()
+        encoder = watched(pl_module).export_encoder()
         modes = [(module, module.training) for module in encoder.modules()]
         encoder.eval()
         own = self.rows[rank() :: world_size()]
-        features, labels = [], []
+        feature_parts: list[Tensor] = []
+        label_parts: list[Tensor] = []
         for part in own.split(self.batch_size):
             batch = self.mixture[part.numpy()]
             facts = (batch.well, batch.plate, batch.perturbation, batch.position, batch.is_control.long())
-            labels.append(torch.stack(facts, dim=1))
+            label_parts.append(torch.stack(facts, dim=1))
             batch = batch.to(pl_module.device)
             with trainer.precision_plugin.val_step_context():
-                features.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
+                feature_parts.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
         for module, mode in modes:
             module.training = mode
-        features, labels = torch.cat(features), torch.cat(labels).to(pl_module.device)
+        features, labels = torch.cat(feature_parts), torch.cat(label_parts).to(pl_module.device)
         counts = row_counts(features)
         features, labels = gather_rows(features, counts), gather_rows(labels, counts)
         # In one order whatever the number of ranks, so that sums round alike.

@@ -35,7 +35,7 @@ class AdamW:
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimizer of a module's trainable parameters."""
         groups = parameter_groups(module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen=self.frozen)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=tuple(self.betas), eps=self.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=True)
 
     def set_step(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> float:
         """Write the step's learning rates and weight decays into the groups; returns the unscaled learning rate."""

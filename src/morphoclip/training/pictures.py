@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from morphoclip.batch import Batch
+from morphoclip.training.watched import watched
 
 GAP = 2  # pixels between tiles
 
@@ -41,7 +42,7 @@ class Pictures(pl.Callback):
         modes = [(module, module.training) for module in pl_module.modules()]
         pl_module.eval()  # which keeps batch norms from meeting the other ranks
         with trainer.precision_plugin.val_step_context():
-            pictures = pl_module.pictures(batch, batch_idx)
+            pictures = watched(pl_module).pictures(batch, batch_idx)
         for module, mode in modes:
             module.training = mode
         folder = Path(trainer.default_root_dir) / "pictures"

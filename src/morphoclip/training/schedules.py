@@ -41,12 +41,12 @@ def constant(step: int, total: int, *, value: float = 1.0) -> float:
     return value
 
 
-def linear(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> float:
+def linear(step: float, total: float, *, start: float = 1.0, end: float = 0.0) -> float:
     """From `start` at step 0 to `end` at step `total`."""
     return start + (end - start) * min(step / total, 1.0)
 
 
-def cosine(step: int, total: int, *, start: float = 1.0, end: float = 0.0) -> float:
+def cosine(step: float, total: float, *, start: float = 1.0, end: float = 0.0) -> float:
     """Half a cosine from `start` at step 0 to `end` at step `total`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(step / total, 1.0))) / 2
 

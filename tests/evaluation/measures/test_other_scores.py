@@ -159,7 +159,7 @@ def test_relationship_recall_counts_both_tails():
     assert table.loc["both", ["recall", "low_tail", "high_tail", "n_pairs"]].tolist() == [1, 0.5, 0.5, 2]
     assert table.loc["all", "recall"] == pytest.approx(0.10, abs=0.002)
     assert np.isnan(table.loc["none", "recall"])
-    with pytest.raises(ValueError, match="one profile a gene"):
+    with pytest.raises(ValueError, match="one profile per gene"):
         relationship_recall(x[:2], ["g", "g"], annotated)
 
 

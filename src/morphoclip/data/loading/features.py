@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +158,7 @@ class FeatureLoader:
     def state_dict(self) -> dict[str, int]:
         return self.sampler.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         self.sampler.load_state_dict(state)
 
 

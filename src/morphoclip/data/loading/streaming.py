@@ -192,7 +192,8 @@ class Stream:
         """Shards for each rank: the largest first, each to the rank with the fewest samples so far, ties by `order`."""
         shards = self.used[order]
         shards = shards[np.argsort(-self.counts[shards], kind="stable")]
-        dealt, load = [[] for _ in range(self.world_size)], np.zeros(self.world_size, np.int64)
+        dealt: list[list] = [[] for _ in range(self.world_size)]
+        load = np.zeros(self.world_size, np.int64)
         for shard in shards.tolist():
             poorest = int(np.argmin(load))
             dealt[poorest].append(shard)

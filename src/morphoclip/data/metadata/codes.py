@@ -30,18 +30,18 @@ def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTa
     """Codes of the rows `present` of `fields`: ranks among sorted unique values, so the order of rows does not matter."""
     chosen = fields.iloc[present]
     plate = [schema.SOURCE, schema.BATCH, schema.PLATE]
-    wells, name = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)
+    wells, well_of = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)
     codes = {
         "plate": _ranks(chosen, plate),
         "well": _ranks(chosen, [*plate, schema.WELL]),
-        "position": np.array([_position(well) for well in wells], np.int64)[name],
+        "position": np.array([_position(well) for well in wells], np.int64)[well_of],
         "perturbation": _ranks(chosen, [schema.PERTURBATION]),
         "condition": table.codes(chosen),
         "is_control": schema.is_negcon(chosen),
     }
     spread = {name: np.full(len(fields), -1 if name != "is_control" else False) for name in codes}
-    for name, values in codes.items():
-        spread[name][present] = values
+    for code, values in codes.items():
+        spread[code][present] = values
     return FieldCodes(**spread)
 
 

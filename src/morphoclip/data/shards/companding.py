@@ -33,7 +33,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     where an intensity would lie more than TOLERANCE·σ above that.
     """
     reach = np.floor(TOLERANCE * noise(np.arange(LEVELS))).astype(np.int64)
-    codes, values = np.empty(LEVELS, np.uint16), []
+    codes = np.empty(LEVELS, np.uint16)
+    values: list[int] = []
     low = 0
     while low < LEVELS:
         value = min(low + reach[low], LEVELS - 1)

@@ -245,7 +245,7 @@ class ShardDataset:
         known = self.manifest["statistics"].get(scaling_key(*self.scaling))
         if self.split is None and known is not None:
             refuse_constant(self.channels, np.asarray(known["std"]), str(self.folder))
-            return np.float32(known["mean"]), np.float32(known["std"])
+            return np.asarray(known["mean"], np.float32), np.asarray(known["std"], np.float32)
         items = np.unique(np.linspace(0, len(self) - 1, min(max_crops, len(self))).astype(np.int64))
         sums = np.zeros((2, len(self.channels)))
         for item in items:
@@ -257,7 +257,7 @@ class ShardDataset:
         std = np.sqrt(np.maximum(square - mean**2, 0))
         where = f"{self.folder}" + (f", split {self.split}" if self.split else "")
         refuse_constant(self.channels, std, where)
-        return np.float32(mean), np.float32(std)
+        return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _fill(buffers: list, data: bytes) -> int:

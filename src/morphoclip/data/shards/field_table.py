@@ -78,7 +78,7 @@ class FieldTable:
 
 def _plain(field_row: Mapping) -> dict:
     """The row with every text column of the schema, blank where missing; the cell count an int, the rest floats."""
-    row = {column: "" for column in schema.SPELLINGS if column != schema.CELL_COUNT}
+    row: dict[str, str | int | float] = {column: "" for column in schema.SPELLINGS if column != schema.CELL_COUNT}
     for column, value in dict(field_row).items():
         if column == schema.CELL_COUNT:
             row[column] = int(value)

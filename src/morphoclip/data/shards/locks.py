@@ -10,11 +10,14 @@ class ProcessLock:
     """A lock among the threads of one process: free in a forked one, whoever held it at the fork; pickled, a new one."""
 
     def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
         self._owner, self._lock = os.getpid(), Lock()
 
     def __enter__(self) -> None:
         if self._owner != os.getpid():
-            self.__init__()
+            self._renew()
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:

@@ -47,8 +47,8 @@ class EncodedCrop:
 
 def encode_crop(image: np.ndarray, field_row: Mapping, channels: Sequence[str], codec: str) -> EncodedCrop:
     """Encode a (C, H, W) uint16 crop of the field `field_row` describes; safe to run in a worker process."""
-    low = [field_row[percentile_column(LOW_PERCENTILE, channel)] for channel in channels]
-    high = [field_row[percentile_column(HIGH_PERCENTILE, channel)] for channel in channels]
+    low = np.array([field_row[percentile_column(LOW_PERCENTILE, channel)] for channel in channels])
+    high = np.array([field_row[percentile_column(HIGH_PERCENTILE, channel)] for channel in channels])
     sums = channel_sums(image, low, high)
     return EncodedCrop(get_codec(codec).encode(np.ascontiguousarray(image)), sums)
 
@@ -98,7 +98,7 @@ class ShardWriter:
         (self.partial / "shards").mkdir()
         self._tar: tarfile.TarFile | None = None
         self._shards: list[dict] = []
-        self._index = {name: array(code) for name, code, _ in INDEX_COLUMNS}
+        self._index: dict[str, array] = {name: array(code) for name, code, _ in INDEX_COLUMNS}
         self._fields = FieldTable(self.channels)
         self._sums = np.zeros((len(self.channels), 4))
 
@@ -214,7 +214,8 @@ class ShardWriter:
         self._unlock()
 
     def _unlock(self) -> None:
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
         self._lock = None
 
     def _check(self, image: np.ndarray) -> None:
@@ -240,7 +241,7 @@ class ShardWriter:
             "codec": self.codec.name,
             "crop_size": self.crop_size,
             "pixel_size_um": self.pixel_size_um,
-            "statistics": summarise(self._sums, len(self) * self.crop_size**2, scaled),
+            "statistics": summarise(self._sums, len(self) * (self.crop_size or 0) ** 2, scaled),
             "counts": {
                 "samples": len(self),
                 "fields": len(fields),

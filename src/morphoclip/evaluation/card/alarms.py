@@ -20,7 +20,7 @@ def collapse(plate_set: PlateSet) -> str | None:
         return None  # `average_precision` refuses such rows by name
     scale = np.abs(x).max()
     centred = x / scale if scale else x
-    spread = float(np.linalg.norm(centred - centred.mean(axis=0)) / max(np.linalg.norm(centred), 1e-300))
+    spread = float(np.linalg.norm(centred - centred.mean(axis=0))) / max(float(np.linalg.norm(centred)), 1e-300)
     if spread < _SPREAD:
         return f"collapse: the profiles of {plate_set.name} are one and the same (relative spread {spread:.0e})"
     plates = plate_set.table[schema.PLATE].to_numpy()

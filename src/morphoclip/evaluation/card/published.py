@@ -23,9 +23,8 @@ def beside_published(card: ScoreCard, path: str | Path | None, protocol: Protoco
     Returns:
         task, subset, published, ours, p_convention, commit, comparable ('yes', 'other plates', 'other convention').
     """
-    table = pd.read_csv(
-        Path(__file__).with_name(protocol.published) if path is None else path, dtype=str, keep_default_na=False
-    )
+    source = Path(__file__).with_name(str(protocol.published)) if path is None else Path(path)
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
     m = card.metrics[card.metrics["metric"] == "fraction_retrieved"].set_index(["task", "subset"])
     rows = []
     for row in table[table["metric"] == "fr"].itertuples():

@@ -78,7 +78,8 @@ def score(
     key = [schema.PLATE, schema.WELL, *protocol.set_by]
     asking = _in_each_fold(folds, queries, key, "queries")
     profiling = asking if profiled is None else _in_each_fold(folds, profiled, key, "profiled")
-    fold_sets, notes = [], []
+    fold_sets: list[list[PlateSet]] = []
+    notes: list[str] = []
     for fold, asks, makes in zip(folds, asking, profiling, strict=True):
         sets, notes = plate_sets(fold.assign(**{_QUERY: asks, _PROFILED: makes}), protocol)
         fold_sets.append(sets)
@@ -122,11 +123,11 @@ def _in_each_fold(
     """bool rows of each fold; `rows` belong to the first, those of the others follow by the columns `key`."""
     if rows is None:
         return [np.ones(len(fold), bool) for fold in folds]
-    rows, first = np.asarray(rows, bool), folds[0]
-    if len(rows) != len(first):
-        raise ValueError(f"{name} has {len(rows)} entries, the table {len(first)} rows")
+    chosen_rows, first = np.asarray(rows, bool), folds[0]
+    if len(chosen_rows) != len(first):
+        raise ValueError(f"{name} has {len(chosen_rows)} entries, the table {len(first)} rows")
     wells = [fold[key] for fold in folds]
-    chosen = pd.MultiIndex.from_frame(wells[0][rows])
+    chosen = pd.MultiIndex.from_frame(wells[0][chosen_rows])
     return [pd.MultiIndex.from_frame(table).isin(chosen) for table in wells]
 
 
@@ -160,8 +161,9 @@ def _consensus_questions(
                 asked.append((f"{task}, {a.name}-{b.name}", [cross_modal(x, y, protocol) for x, y in pairs]))
     possible = []
     for name, questions in asked:
-        if any(question is None for question in questions):
+        found = [question for question in questions if question is not None]
+        if len(found) < len(questions):
             notes.append(f"{name}: no two retrieved perturbations share a target, nothing to score")
         else:
-            possible.append(questions)
+            possible.append(found)
     return possible

@@ -30,19 +30,19 @@ def batch_scores(
     Raises:
         ValueError: fewer than two batches.
     """
-    batches = np.asarray(batches, dtype=str)
-    if len(np.unique(batches)) < 2:
-        raise ValueError(f"batch metrics need at least two batches, all rows are {batches[0]!r}")
+    batch = np.asarray(batches, dtype=str)
+    if len(np.unique(batch)) < 2:
+        raise ValueError(f"batch metrics need at least two batches, all rows are {batch[0]!r}")
     x = unit_rows(checked_features(features).astype(np.float64))
     nearest, distances = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
     order = np.lexsort(x.T)  # by the rows' own values: neither the order of the table nor names of batches matter
-    shuffled = np.empty_like(batches)
-    shuffled[order] = np.random.default_rng(seed).permutation(batches[order])
+    shuffled = np.empty_like(batch)
+    shuffled[order] = np.random.default_rng(seed).permutation(batch[order])
     rows = []
     for name, function in _metrics(x, nearest, distances):
         if metrics is not None and name not in metrics:
             continue
-        rows.append((name, function(batches), function(shuffled)))
+        rows.append((name, function(batch), function(shuffled)))
     return pd.DataFrame(rows, columns=["metric", "value", "chance"])
 
 

@@ -68,14 +68,14 @@ def bioactivity_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    x, fold = checked_features(features), np.asarray(fold)
+    x, folds = checked_features(features), np.asarray(fold)
     rows = []
     for name in assays.columns:
         y = assays[name].to_numpy(float)
         known = np.isfinite(y)
         said = np.full(len(y), np.nan)
-        for test in np.unique(fold):
-            train, held = known & (fold != test), known & (fold == test)
+        for test in np.unique(folds):
+            train, held = known & (folds != test), known & (folds == test)
             if held.any() and len(np.unique(y[train])) == 2:
                 model = (
                     LogisticRegression(max_iter=2000, class_weight="balanced")

@@ -51,17 +51,17 @@ def relationship_recall(
     Raises:
         ValueError: a gene occurs twice: take one consensus a gene first.
     """
-    genes = np.asarray(genes, dtype=str)
-    if len(set(genes)) < len(genes):
-        raise ValueError("relationship recall needs one profile a gene: take consensus profiles by gene first")
+    names = np.asarray(genes, dtype=str)
+    if len(set(names)) < len(names):
+        raise ValueError("relationship recall needs one profile per gene: take consensus profiles by gene first")
     x = unit_rows(checked_features(features))
     similarity = x @ x.T
     upper = np.triu_indices(len(x), 1)
     low, high = np.quantile(similarity[upper], tails)
-    place = {gene: i for i, gene in enumerate(genes)}
+    row = {gene: i for i, gene in enumerate(names)}
     rows = []
     for source, known in pairs.items():
-        here = [(place[a], place[b]) for a, b in sorted(known) if a in place and b in place]
+        here = [(row[a], row[b]) for a, b in sorted(known) if a in row and b in row]
         values = np.array([similarity[i, j] for i, j in here])
         below, above = ((values <= low).mean(), (values >= high).mean()) if len(values) else (np.nan, np.nan)
         rows.append((source, below + above, below, above, len(values)))

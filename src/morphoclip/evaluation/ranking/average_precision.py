@@ -57,8 +57,8 @@ def average_precision(
         raise ValueError(f"ties={ties!r}: choose 'expected' or 'copairs'")
     if len(meta) != len(feats):
         raise ValueError(f"{len(meta)} rows of metadata and {len(feats)} of features: they must match")
-    four = (tuple(rule) for rule in (pos_sameby, pos_diffby, neg_sameby, neg_diffby))
-    rules = Rules(*four, distance=distance, multilabel_col=multilabel_col)
+    positives, negatives = (tuple(pos_sameby), tuple(pos_diffby)), (tuple(neg_sameby), tuple(neg_diffby))
+    rules = Rules(*positives, *negatives, distance=distance, multilabel_col=multilabel_col)
     rules.check(meta)
     measure = similarity(distance)
     features = measure.prepare(checked_features(feats, lambda row: row_name(meta, row)))

@@ -61,8 +61,8 @@ def exchange_test(
     Raises:
         ValueError: as `average_precision`, or rules the chosen exchange does not fit.
     """
-    four = [tuple(rule) for rule in (pos_sameby, pos_diffby, neg_sameby, neg_diffby)]
-    multilabel = four[0][0] if exchange_with == LABELS else None
+    four = (tuple(pos_sameby), tuple(pos_diffby), tuple(neg_sameby), tuple(neg_diffby))
+    multilabel = pos_sameby[0] if exchange_with == LABELS else None
     ap = average_precision(meta, feats, *four, distance=distance, multilabel_col=multilabel, queries=queries)
     rules = Rules(*four, tuple(sameby), distance, multilabel)
     nulls = exchange_nulls(meta, feats, rules, exchange_with=exchange_with, draws=draws, seed=seed, queries=queries)

@@ -45,7 +45,7 @@ def label_nulls(
         mine = mine[has[np.ix_(sharers, mine)].any(axis=0)] if len(sharers) else mine[:0]
         if allowed[slot].sum() == len(sharers) or not len(mine):
             return {}
-        found = {label: np.empty(draws + 1) for label in mine}
+        found: dict[int, np.ndarray] = {int(label): np.empty(draws + 1) for label in mine}
         for start in range(0, draws + 1, step := max(1, CHUNK // len(sharers))):
             part = permuted[start : start + step]
             seen = ranks[part[:, slot][:, None], part[:, sharers]]  # (draws, sharers)

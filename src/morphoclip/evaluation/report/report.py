@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def write_report(
     contact_sheet: Sequence[tuple[str, np.ndarray]] | None = None,
     galleries: Sequence[Gallery] = (),
     attended: Sequence[Gallery] = (),
-    heat_maps: Sequence[Mapping[str, object]] = (),
+    heat_maps: Sequence[Mapping[str, Any]] = (),
     batch_steps: pd.DataFrame | None = None,
     provenance: Mapping[str, object] | None = None,
     published: pd.DataFrame | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ _WIDTH = 170
 def score_rows(rows: Mapping[str, ScoreCard], main: str, tasks: Sequence[str]) -> list[dict]:
     found = {name: [_cell(card, task) for task in tasks] for name, card in rows.items()}
     tops = [max([c["high"] for cells in found.values() if (c := cells[i])] or [1]) for i in range(len(tasks))]
-    lines = [{"name": "chance", "kind": "reference", "cells": [_chance(rows[main], t) for t in tasks]}]
+    lines: list[dict[str, Any]] = [
+        {"name": "chance", "kind": "reference", "cells": [_chance(rows[main], t) for t in tasks]}
+    ]
     lines += [{"name": n, "kind": "main" if n == main else "", "cells": cells} for n, cells in found.items()]
     for line in lines:
         for cell, top in zip(line["cells"], tops, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -35,7 +37,7 @@ MOST_PAIRS = 500
 def task_sheet(task: str, table: pd.DataFrame) -> dict:
     columns = [c for c in _TABLE_COLUMNS if c in table and not (c == schema.PERTURBATION and task != REPLICATE)]
     ordered = table.sort_values("mean_average_precision", ascending=False, kind="stable")
-    shown = [{"title": _TABLE_COLUMNS[c], "number": _is_number(table[c])} for c in columns]
+    shown: list[dict[str, Any]] = [{"title": _TABLE_COLUMNS[c], "number": _is_number(table[c])} for c in columns]
     lines = [
         [_text(v, c["number"]) for v, c in zip(row, shown, strict=True)] for row in ordered[columns].to_numpy(object)
     ]
@@ -62,7 +64,9 @@ def batch_step_sheets(steps: pd.DataFrame | None) -> list[tuple[str, str, pd.Dat
 
 
 def sheet(title: str, caption: str, table: pd.DataFrame) -> dict:
-    columns = [{"title": str(c).replace("_", " "), "number": _is_number(table[c])} for c in table.columns]
+    columns: list[dict[str, Any]] = [
+        {"title": str(c).replace("_", " "), "number": _is_number(table[c])} for c in table.columns
+    ]
     lines = [[_text(v, c["number"]) for v, c in zip(row, columns, strict=True)] for row in table.to_numpy(object)]
     return {"title": title, "caption": caption, "columns": columns, "lines": lines}
 
@@ -71,7 +75,7 @@ def _is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
-def _text(value: object, number: bool) -> dict:
+def _text(value: Any, number: bool) -> dict:
     if not number:
         text = ("yes" if value else "no") if isinstance(value, bool | np.bool_) else str(value)
         return {"number": False, "value": None, "text": text}
