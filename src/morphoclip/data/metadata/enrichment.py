@@ -13,7 +13,7 @@ from morphoclip.data.metadata.perturbations import PerturbationTable
 
 # What sister and compound-gene matching score, by the name a prompt template gives it; lists are separated by `|`.
 # A column <name>_synonyms (of an enriching table) counts as <name>.
-TELLING = {"gene": schema.GENE, "targets": schema.TARGETS, "moa": schema.MOA, "name": schema.NAME}
+ANNOTATION_COLUMNS = {"gene": schema.GENE, "targets": schema.TARGETS, "moa": schema.MOA, "name": schema.NAME}
 
 
 def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str, licence: str) -> PerturbationTable:
@@ -61,7 +61,7 @@ def told(table: PerturbationTable, prompts: Sequence[str | None]) -> list[str]:
     A description that names the target leaks it as surely as the field does.
     """
     found = []
-    for name, column in TELLING.items():
+    for name, column in ANNOTATION_COLUMNS.items():
         columns = [c for c in (column, f"{column}_synonyms", f"{schema.PREFIX}{name}_synonyms") if c in table.frame]
         values = table.frame[columns].agg("|".join, axis=1) if columns else []
         if any(_says(prompt, value) for prompt, value in zip(prompts, values, strict=False) if prompt):

@@ -14,7 +14,7 @@ from morphoclip.evaluation.tasks.questions import REPLICATE
 
 CLEAN, SEEN, LEAKED = "clean", "seen", "leaked"
 # Prompt fields that tell what sister and compound-gene matching ask for.
-TELLING = frozenset(
+TELLING_FIELDS = frozenset(
     {"gene", "genes", "target", "targets", "target_list", "moa", "mechanism", "name", "pert_iname", "description"}
 )
 
@@ -29,7 +29,7 @@ def mark_leaks(card: ScoreCard, seen: Collection[str], prompt_fields: Sequence[s
         seen: perturbations met in training, by whatever split counts (`seen_perturbations`).
         prompt_fields: fields of the training prompts, e.g. ['smiles', 'targets']; [] for training without text.
     """
-    telling = sorted(TELLING & {field.lower() for field in prompt_fields})
+    telling = sorted(TELLING_FIELDS & {field.lower() for field in prompt_fields})
     known, tables, rows = set(seen), {}, []
     for name, table in card.tables.items():
         task, ungated = name.removesuffix("_ungated"), name.endswith("_ungated")
