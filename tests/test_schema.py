@@ -32,6 +32,6 @@ def test_jumps_millimoles_are_micromolar_and_true_millimolar_is_doubted():
         assert schema.canonicalize(jump)[schema.DOSE].tolist()[:2] == [5.0, 0.5]
         schema.canonicalize(pd.DataFrame({"mmoles_per_liter": [np.nan, 0.0]}))  # controls alone say nothing
         schema.canonicalize(pd.DataFrame({"dose_um": [0.01]}))  # what says µM is µM
-    with pytest.warns(UserWarning, match="largest value is 0.01: if these are millimolar"):
+    with pytest.warns(UserWarning, match="largest value is 0.01: if the values are millimolar"):
         kept = schema.canonicalize(pd.DataFrame({"Metadata_mmoles_per_liter": [0.01, 0.001]}))
     assert kept[schema.DOSE].tolist() == [0.01, 0.001]

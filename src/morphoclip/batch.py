@@ -1,4 +1,4 @@
-"""What travels from data to methods: one dataclass of tensors."""
+"""The batch that data modules give to methods: one dataclass of tensors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Batch:
         features: cached features (B, N, C, D); a profile vector is (B, 1, 1, D).
         mask: bool (B, N), False on padding rows of a bag.
         low, high: float32 (B, [N,] C), the intensities that scale to 0 and 1.
-        plate, well, position, sample: int64 (B, [N]), codes of where each crop comes from. `position` is that of
-            the well on the plate (A01 = 0), `sample` the row of the index.
-        perturbation: int64 (B,), what replicates share.
-        condition: int64 (B,), row of the `PerturbationTable`, i.e. what a prompt says.
-        is_control: bool (B,), negative controls.
+        plate, well, position, sample: int64 (B, [N]), codes of each crop's origin. `position` is the well position
+            (A01 = 0), `sample` the row of the index.
+        perturbation: int64 (B,), equal for replicates.
+        condition: int64 (B,), row of the `PerturbationTable`, which gives the prompt.
+        is_control: bool (B,), True for negative controls.
     """
 
     perturbation: Tensor
@@ -43,18 +43,18 @@ class Batch:
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.features is None):
-            raise ValueError("a Batch holds either images or features, not both and not neither")
+            raise ValueError("a Batch holds either images or features, and exactly one of them")
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name.
 
         Raises:
-            ValueError: this batch has none, e.g. `images` where it holds cached features.
+            ValueError: the batch does not have it, e.g. `images` in a batch of cached features.
         """
         value = getattr(self, name)
         if value is None:
             held = [f.name for f in fields(self) if getattr(self, f.name) is not None]
-            raise ValueError(f"this batch has no {name}: it holds {held}; the method needs other data")
+            raise ValueError(f"the method needs a batch with {name}, but the data gives only {held}: choose other data")
         return value
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""One notion of a molecule: its structure apart from stereochemistry, salt and tautomer, its scaffold, its fingerprint."""
+"""Molecules: the canonical structure (without stereochemistry, salt, tautomer), the scaffold and the fingerprint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_molecule(smiles: str) -> Mol | None:
-    """The molecule of a SMILES; None where it is blank or RDKit cannot read it. RDKit's own messages are switched off."""
+    """The molecule of a SMILES string; None if it is blank or RDKit cannot read it. RDKit's messages are switched off."""
     from rdkit import Chem, RDLogger
 
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # RDKit's stubs do not list it
@@ -35,7 +35,7 @@ def _parent(smiles: str) -> Mol | None:
 
 @lru_cache(maxsize=1 << 17)
 def canonical_structure(smiles: str) -> str:
-    """SMILES without stereochemistry, of the canonical tautomer and largest fragment; '' where RDKit cannot read it."""
+    """SMILES of the largest fragment's canonical tautomer without stereochemistry; '' if RDKit cannot read it."""
     from rdkit import Chem
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
@@ -49,10 +49,10 @@ def canonical_structure(smiles: str) -> str:
 
 @lru_cache(maxsize=1 << 17)
 def element_graph(smiles: str) -> str:
-    """Elements and how they are connected, without bond orders, charges and hydrogens; '' where RDKit cannot read it.
+    """The graph of elements, without bond orders, charges and hydrogens; '' if RDKit cannot read the SMILES.
 
-    Forms that `canonical_structure` makes equal have equal graphs, and a graph costs a hundredth of it: only molecules
-    of one graph need comparing.
+    Molecules with equal `canonical_structure` have equal graphs, and a graph costs a hundredth of the structure: only
+    molecules with equal graphs need comparing.
     """
     from rdkit.Chem import rdMolHash
 
@@ -66,7 +66,7 @@ def element_graph(smiles: str) -> str:
 
 @lru_cache(maxsize=1 << 17)
 def scaffold(smiles: str) -> str:
-    """Murcko scaffold without stereochemistry; '' for acyclic molecules and what RDKit cannot read."""
+    """Murcko scaffold without stereochemistry; '' for acyclic molecules and for SMILES that RDKit cannot read."""
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
     molecule = read_molecule(smiles)
@@ -76,12 +76,12 @@ def scaffold(smiles: str) -> str:
 def fingerprint(
     smiles: str, *, radius: int = 3, bits: int = 2048, counts: bool = False, chirality: bool = True
 ) -> np.ndarray | None:
-    """Morgan fingerprint (bits,): uint8, or uint32 of `counts`; None where RDKit cannot read the SMILES.
+    """Morgan fingerprint (bits,), uint8, or uint32 with `counts`; None if RDKit cannot read the SMILES.
 
     Args:
         radius: bonds around each atom.
-        counts: how often each substructure occurs instead of whether it does.
-        chirality: stereoisomers differ.
+        counts: count each substructure instead of marking its presence.
+        chirality: give stereoisomers different fingerprints.
     """
     from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 

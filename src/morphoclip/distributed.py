@@ -1,8 +1,8 @@
-"""Exact collectives: with DDP's averaging, gradients equal those of one process on the joined batch.
+"""Collectives with exact gradients: with DDP's averaging, they equal those of one process on the joined batch.
 
-Two facts make that so. A gather whose backward sums the gradient over ranks and takes this rank's slice, followed by
-DDP's mean, is exact. So is a mean over ranks whose backward is the identity, where every rank adds the same function
-of that mean to its loss. Without an initialised process group every function is the single-process one.
+Two facts give this. A gather whose backward sums the gradient over ranks and takes this rank's slice is exact under DDP's
+mean. So is a mean over ranks with identity backward, if every rank adds the same function of that mean to its loss.
+Without an initialised process group every function is the single-process one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 
 def rank() -> int:
-    """This process's number, 0 without a process group."""
+    """The rank of this process, 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -26,7 +26,7 @@ def world_size() -> int:
 
 
 def row_counts(x: Tensor) -> list[int]:
-    """How many rows (first dimension) each rank holds. Waits for the device, so call it once a step at most."""
+    """Number of rows (first dimension) on each rank. Synchronises the device, so call it at most once per step."""
     if world_size() == 1:
         return [len(x)]
     counts = torch.empty(world_size(), dtype=torch.int64, device=x.device)
@@ -58,8 +58,8 @@ def gather_rows(x: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     """The rows of all ranks, in rank order, differentiable.
 
     Args:
-        x: (B, ...), alike on all ranks but for B.
-        counts: B of every rank from `row_counts`; None states that it is the same everywhere, and saves a wait.
+        x: (B, ...); only B may differ between ranks.
+        counts: B of every rank from `row_counts`; None if it is the same everywhere, which saves a synchronisation.
 
     Returns:
         (sum of B, ...). The backward pass sums the gradient over ranks and keeps this rank's rows.
@@ -82,7 +82,7 @@ class _RingShift(torch.autograd.Function):
 
 
 def _exchange(outgoing: Tensor, incoming: Tensor, step: int) -> Tensor:
-    """Send to the rank `step` further on and receive from the one as far back."""
+    """Send to the rank `step` after this one and receive from the rank `step` before it."""
     to, source = (rank() + step) % world_size(), (rank() - step) % world_size()
     sends = [dist.P2POp(dist.isend, outgoing.contiguous(), to), dist.P2POp(dist.irecv, incoming, source)]
     for work in dist.batch_isend_irecv(sends):
@@ -91,9 +91,9 @@ def _exchange(outgoing: Tensor, incoming: Tensor, step: int) -> Tensor:
 
 
 def ring_shift(x: Tensor, incoming: int) -> Tensor:
-    """Give `x` (B, ...) to the next rank and take the previous rank's `incoming` rows, differentiable.
+    """Send `x` (B, ...) to the next rank and return the previous rank's `incoming` rows, differentiable.
 
-    All ranks must call it, in the same order; the gradient travels back the other way.
+    All ranks must call it, in the same order; the gradient is sent in the opposite direction.
     """
     return _RingShift.apply(x, incoming)
 
@@ -116,7 +116,7 @@ class _Sum(torch.autograd.Function):
 def all_reduced_sum(x: Tensor) -> Tensor:
     """Σ over ranks, differentiable: the backward pass sums the gradient over ranks too.
 
-    For quantities every rank then uses differently, such as the moments of a batch norm.
+    For quantities that each rank uses differently afterwards, such as the moments of a batch norm.
     """
     return x if world_size() == 1 else _Sum.apply(x)
 
@@ -134,5 +134,5 @@ class _Mean(torch.autograd.Function):
 
 
 def all_reduced_mean(x: Tensor) -> Tensor:
-    """Mean over ranks with an identity backward, for a term that all ranks add alike to their losses (me-max)."""
+    """Mean over ranks with an identity backward, for a term that all ranks add to their losses equally (me-max)."""
     return x if world_size() == 1 else _Mean.apply(x)

@@ -1,4 +1,4 @@
-"""Files and folders that get their final name only when they are whole, and hashes of files."""
+"""Atomic writes of files and folders, and hashes of files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, for a file or a small folder; renamed to `path` when the block ends without an error.
+    """A temporary path next to `path`, for a file or a small folder; renamed to `path` if the block ends without an error.
 
-    A file reaches the disk before the rename, so that a crash leaves the old one or the new one. The temporary name holds
-    this process's id, so that processes that write the same file do not write into each other's; the suffix stays, for
-    writers that choose a format by it. After an error nothing is left. Folders that take long to write (datasets,
-    simulated screens, features) have working folders of their own, which the next start finds and begins anew.
+    The file is synced to disk before the rename, so that a crash leaves either the old or the new file. The temporary
+    name contains the process id, so that two processes can write the same file, and keeps the suffix, for writers that
+    choose a format by it. After an error the temporary file is removed. Folders that take long to write (datasets,
+    simulated screens, features) use their own working folders, which the next start clears.
 
-    Missing parent folders are made. A folder replaces `path` only where that is empty or absent.
+    Missing parent folders are made. A folder replaces `path` only if that is empty or absent.
 
     Raises:
-        OSError: as raised while writing or renaming, e.g. where the disk is full.
+        OSError: writing or renaming failed, e.g. on a full disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}{''.join(path.suffixes[-2:])}")
-    remove(partial)  # of a killed process that had this id
+    remove(partial)  # left by a killed process with the same id
     try:
         yield partial
         if partial.is_file():
@@ -40,7 +40,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -48,7 +48,7 @@ def remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

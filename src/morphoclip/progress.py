@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every so often in a log file."""
+"""Progress of long work: a bar on a terminal, occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SECONDS_PER_LINE = 30.0
 
 
 def is_terminal() -> bool:
-    """Whether somebody watches stderr, rather than a log file keeping it."""
+    """Whether stderr is a terminal rather than a log file."""
     return sys.stderr.isatty()
 
 
 class Lines:
-    """A file that takes a bar's updates as lines of their own."""
+    """A file that writes each update of a bar as a separate line."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
@@ -34,15 +34,15 @@ class Lines:
 def progress_bar(
     items: Iterable[Any] | None = None, *, unit: str, desc: str = "", total: int | None = None, show: bool = True
 ) -> tqdm:
-    """A tqdm over `items`, or of `total` steps that `update` counts; on stderr.
+    """A tqdm over `items`, or over `total` steps counted by `update`; on stderr.
 
     Args:
-        unit: what is counted, in the singular. desc: what is done to it.
-        show: False shows nothing.
+        unit: unit of the count, in the singular. desc: description.
+        show: False for no output.
     """
     if is_terminal():
         return tqdm(items, total=total, unit=unit, desc=desc, disable=not show)
-    # a plain bar of no width: "fields: 120/864 [00:10<01:02, 11.9field/s]"
+    # text only: "fields: 120/864 [00:10<01:02, 11.9field/s]"
     shape = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
     return tqdm(
         items, total=total, unit=unit, desc=desc, disable=not show, file=Lines(sys.stderr), bar_format=shape,

@@ -1,4 +1,4 @@
-"""Names of the metadata columns, once, the table that maps other spellings onto them, and what a row holds."""
+"""Canonical names of metadata columns, their synonyms, and the rules for negative controls and treated wells."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SMILES = "Metadata_smiles"
 INCHIKEY = "Metadata_InChIKey"
 NAME = "Metadata_pert_iname"
 CELL_COUNT = "Metadata_cell_count"
-UNIT = "Metadata_unit"  # what a split never separates: rows of one unit are one cluster of the intervals
+UNIT = "Metadata_unit"  # split unit (`data.splits.units`); rows of one unit are one cluster of the intervals
 
 WELL_KEY = (SOURCE, BATCH, PLATE, WELL)
-# A condition is one perturbation at one dose in one cell line at one time; another is another experiment.
+# A condition is one perturbation at one dose, in one cell line, at one timepoint.
 CONDITION = (PERTURBATION, MODALITY, CELL_LINE, TIMEPOINT, DOSE)
 
 NEGCON = "negcon"
 EMPTY = "empty"
 MODALITIES = ("compound", "crispr", "orf")
-MILLIMOLAR = 0.3  # a screen whose largest dose were 0.3 µM would be unusual; one up to 0.3 mM is usual
+MILLIMOLAR = 0.3  # a largest dose of 0.3 mM is usual for a screen, one of 0.3 µM is not
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
-# Other spellings, lower-cased and without the prefix. First match wins when a table holds several.
+# Synonyms, lower-cased and without the prefix. If a table has several, the first match wins.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     SOURCE: ("source",),
     BATCH: ("batch", "batch_id"),
@@ -68,21 +68,21 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 
 
 def is_negcon(table: pd.DataFrame) -> np.ndarray:
-    """bool (N,): rows that hold a negative control. A missing control type is none."""
+    """bool (N,): rows of negative controls. A missing control type counts as no control."""
     return (table[CONTROL_TYPE] == NEGCON).to_numpy(bool, na_value=False)
 
 
 def is_treated(table: pd.DataFrame) -> np.ndarray:
-    """bool (N,): rows that hold a perturbation and are neither a negative control nor empty; positive controls are treated.
+    """bool (N,): rows with a perturbation that are not negative controls; positive controls count as treated.
 
-    A missing perturbation is none.
+    A row with a missing perturbation is not treated.
     """
     untreated = table[CONTROL_TYPE].isin([NEGCON, EMPTY]) | (table[PERTURBATION].fillna("") == "")
     return ~untreated.to_numpy(bool)
 
 
 def canonical_columns(columns: list[str]) -> dict[str, str]:
-    """Which of `columns` to rename to which canonical name; a canonical name already present is kept as it is."""
+    """Column of `columns` -> canonical name, for those to rename; canonical names already present are kept."""
     bare = {column.removeprefix(PREFIX).lower(): column for column in reversed(columns)}
     renames: dict[str, str] = {}
     for canonical, spellings in SPELLINGS.items():
@@ -95,10 +95,10 @@ def canonical_columns(columns: list[str]) -> dict[str, str]:
 
 
 def canonicalize(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with known spellings renamed to the canonical names; other columns pass through untouched.
+    """The table with synonyms renamed to canonical names; other columns are unchanged.
 
-    `mmoles_per_liter` becomes the dose in µM as it is, because JUMP's plate maps mean µM by it; values that look like
-    true millimolar, none above `MILLIMOLAR`, are kept with a warning.
+    `mmoles_per_liter` becomes the dose in µM unchanged, because JUMP's plate maps hold µM under this name; values that
+    look like millimolar (none above `MILLIMOLAR`) are kept with a warning.
     """
     renames = canonical_columns(list(table.columns))
     mislabelled = [old for old, new in renames.items() if new == DOSE and old.lower().endswith("mmoles_per_liter")]
@@ -106,7 +106,7 @@ def canonicalize(table: pd.DataFrame) -> pd.DataFrame:
         doses = pd.to_numeric(table[column], errors="coerce")
         if (doses > 0).any() and doses.max() < MILLIMOLAR:
             warnings.warn(
-                f"{column} is read as µM, as JUMP's plate maps mean it, but its largest value is {doses.max():g}: if these "
+                f"{column} is read as µM, as in JUMP's plate maps, but its largest value is {doses.max():g}: if the values "
                 f"are millimolar, multiply them by 1,000 and name the column {DOSE}",
                 stacklevel=2,
             )

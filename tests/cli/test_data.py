@@ -125,7 +125,7 @@ def test_a_subset_of_a_few_crops_a_field(screen, tmp_path):
     data = ShardDataset(tmp_path / "two")
     assert np.bincount(data.index["field"]).tolist() == [2] * 88
     assert len(np.unique(data.index["x"])) == 4  # not the same two of every field
-    assert "leaves no crop" in refuse("subset", screen, "--out", tmp_path / "x", "--where", 'Metadata_Batch == "b9"')
+    assert "selects no crop" in refuse("subset", screen, "--out", tmp_path / "x", "--where", 'Metadata_Batch == "b9"')
     assert "cannot be evaluated" in refuse("subset", screen, "--out", tmp_path / "x", "--where", "Batch == 1")
 
 

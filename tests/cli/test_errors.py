@@ -44,7 +44,7 @@ TRAIN = [
     (["experiment=nope"], 2, "Available options in 'experiment'"),
     (["foo"], 2, "missing EQUAL"),
     (["encoder.image_size=128"], 1, "takes crops of 128 pixels"),
-    (["+encoder.nonsense=1"], 1, "takes no nonsense"),
+    (["+encoder.nonsense=1"], 1, "does not take nonsense"),
     (["encoder=vit_tiny", "+encoder.nonsense=1"], 1, "vit_tiny"),
     (["encoder.name=vit_dem"], 1, "no encoder 'vit_dem'"),
     (["trainer.devices=4"], 1, "torchrun --nproc-per-node 4"),

@@ -11,7 +11,7 @@ import pytest
 from morphoclip import schema
 from morphoclip.data.splits.rotation import rotations
 from morphoclip.evaluation import Protocol, score
-from morphoclip.experiment.design import ASKS, FOLD, SCORED, TRAINED, Design, holdout_design, rotation_design
+from morphoclip.experiment.design import FOLD, QUERY, SCORED, TRAINED, Design, holdout_design, rotation_design
 from morphoclip.experiment.report import arm_table
 from morphoclip.experiment.score import Arm, Scoring, normalized_folds, preset, score_arms
 from morphoclip.profiling import Normalizer, crossfit
@@ -67,8 +67,8 @@ def profiles(wells: pd.DataFrame, strength: float) -> pd.DataFrame:
 
 def test_nobody_is_asked_what_its_model_was_trained_on(wells, rotation):
     roles = rotation.join(profiles(wells, 0))
-    assert not (roles[ASKS] & roles[TRAINED]).any()
-    asked = roles[roles[ASKS]]
+    assert not (roles[QUERY] & roles[TRAINED]).any()
+    asked = roles[roles[QUERY]]
     assert asked.groupby([schema.PLATE, schema.WELL]).size().eq(1).all()  # each treated well once
     assert len(asked) == 21
     assert roles.groupby(FOLD)[SCORED].all().all()

@@ -18,7 +18,7 @@ def test_two_views_have_one_shape():
 @pytest.mark.parametrize("counts", [(5, 4), (3, 4), (4, 5)])
 def test_there_is_an_id_a_row(loss, counts):
     context = LossContext(*(torch.arange(count) for count in counts))
-    with pytest.raises(ValueError, match="one id a row"):
+    with pytest.raises(ValueError, match="one id per row"):
         loss()(A, B, 10.0, context=context)
 
 

@@ -87,7 +87,7 @@ def test_features_of_another_shape_are_named():
         feature_clip().encoder.preprocess(torch.zeros(1, 2, 5))
     with pytest.raises(ValueError, match=r"mean is \(3,\)"):
         create_encoder(**PROFILE_MLP, mean=[0.0, 1.0, 2.0])
-    with pytest.raises(ValueError, match="'median' is none of"):
+    with pytest.raises(ValueError, match="'median': use one of"):
         create_encoder(**PROFILE_MLP, pool="median")
 
 

@@ -55,9 +55,9 @@ def test_what_has_no_prompt_is_refused():
 
 
 def test_towers_and_modalities_must_fit():
-    with pytest.raises(ValueError, match="'virus' is read by 0"):
+    with pytest.raises(ValueError, match="'virus' is listed by 0"):
         conditions(modalities=[*MODALITIES[:-1], "virus"])
-    with pytest.raises(ValueError, match="drop that tower"):
+    with pytest.raises(ValueError, match="remove that tower"):
         Conditions(PROMPTS[:3], TOWERS, 8, modalities=MODALITIES[:3])
     with pytest.raises(ValueError, match=r"SMILES '.*PLK1'"):
         Conditions(PROMPTS, TOWERS["towers"][0]["tower"], 8)

@@ -139,7 +139,7 @@ def test_every_config_instantiates(group):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [(mae, "MAE needs a vision transformer of timm"), (cwa_msn, "has none")]
+    ("method", "message"), [(mae, "MAE needs a vision transformer of timm"), (cwa_msn, "does not have: use a timm")]
 )
 def test_methods_that_hide_patches_say_which_encoders_have_some(method, message):
     with pytest.raises(ValueError, match=message):

@@ -61,6 +61,6 @@ def to_double(tensor):
 def test_a_tower_with_batch_norm_is_refused_while_it_trains():
     tower = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     x = torch.randn(6, 4)
-    with pytest.raises(ValueError, match=r"Sequential\.1 is a batch normalisation.*recompute=null"):
+    with pytest.raises(ValueError, match=r"Sequential\.1 is a batch norm in training mode.*recompute=null"):
         recomputed(tower, lambda chunk: tower(x[chunk]), 6, 2)
     recomputed(tower.eval(), lambda chunk: tower(x[chunk]), 6, 2)

@@ -121,9 +121,9 @@ def test_the_command_exports_what_answers(folder, tmp_path):
 def test_folders_without_words_say_what_to_do(tmp_path):
     images = export_encoder(tiny.clip(image={"export": "backbone"}), tmp_path / "backbone")
     assert not (images / "towers").exists()
-    with pytest.raises(FileNotFoundError, match=r"image side alone.*morphoclip export RUN"):
+    with pytest.raises(FileNotFoundError, match=r"no towers/.*morphoclip export RUN"):
         load_clip(images)
-    with pytest.raises(FileNotFoundError, match="SimCLR, which knows no words"):
+    with pytest.raises(FileNotFoundError, match="SimCLR, which has no text side"):
         load_clip(export_encoder(tiny.simclr(), tmp_path / "simclr"))
     with pytest.raises(FileNotFoundError, match="give a run folder"):
         load_clip(tmp_path / "nowhere")
@@ -226,7 +226,7 @@ def test_towers_of_the_users_own_stay_in_the_run(tmp_path):
     method = tiny.trained(tmp_path / "run", tiny.feature_clip(text=own, modalities=None))
     assert describe(method.conditions) is None
     expected = embed_query(method, "loss of PLK1", None)
-    with pytest.raises(ValueError, match=r"OwnTower', which is no tower of this package.*load_clip\(RUN, allow="):
+    with pytest.raises(ValueError, match=r"OwnTower', which is not a tower of this package.*load_clip\(RUN, allow="):
         load_clip(tmp_path / "run")
     again = load_clip(tmp_path / "run", allow=[own["_target_"]])
     assert torch.equal(embed_query(again, "loss of PLK1", None), expected)

@@ -20,10 +20,10 @@ def test_towers_and_encoder_belong_together(folder, tmp_path):
     other = export_encoder(tiny.clip(embed_dim=4), tmp_path / "other")
     shutil.rmtree(other / "towers")
     shutil.copytree(folder / "towers", other / "towers")
-    with pytest.raises(ValueError, match="trained with another encoder"):
+    with pytest.raises(ValueError, match="belong to encoder"):
         load_clip(other)
     (folder / "towers/model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"towers/model\.safetensors is not there: export the run again"):
+    with pytest.raises(FileNotFoundError, match=r"towers/model\.safetensors does not exist: export the run again"):
         load_clip(folder)
 
 
@@ -36,7 +36,7 @@ def test_weights_of_another_export_are_refused(weights, folder, tmp_path):
     reads(folder)
     tensors = load_file(folder / weights)
     save_file({name: v + 1 if v.is_floating_point() else v for name, v in tensors.items()}, folder / weights)
-    with pytest.raises(ValueError, match=rf"{weights} is not what .*config\.json was written with.*mixes two exports"):
+    with pytest.raises(ValueError, match=rf"{weights} does not match the hash in .*config\.json.*mixes two exports"):
         reads(folder)
     with pytest.raises(ValueError, match="mixes two exports"):
         export_encoder(folder, tmp_path / "copied")
@@ -118,7 +118,7 @@ def test_a_damaged_folder_is_an_error_in_a_line(name, damage, tmp_path):
         load_crop_pool(folder)
 
     with pytest.raises(
-        ValueError, match=r"damaged or not what morphoclip wrote: copy or export|is not the config of"
+        ValueError, match=r"damaged or was not written by morphoclip: copy or export|is not the config of"
     ) as e:
         read()
     assert str(folder) in str(e.value)
@@ -138,7 +138,7 @@ def test_a_folder_names_no_code_to_run(tower, folder, tmp_path, monkeypatch):
     config = json.loads(path.read_text())
     config["conditions"]["text"]["towers"][0]["tower"] = tower
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="no tower of this package, so it is not run"):
+    with pytest.raises(ValueError, match="not a tower of this package and is not run"):
         load_clip(folder)
     assert not (tmp_path / "harmed").exists()
 
@@ -181,7 +181,7 @@ def test_an_older_checkpoint_runs_nothing_that_it_names(part, asked, folder, tmp
     shutil.copytree(folder, tmp_path / "run/encoder")
     shutil.rmtree(tmp_path / "run/encoder/towers")
     if part in ("text", "dose"):
-        with pytest.raises(ValueError, match=r"names 'pathlib\.Path.*so it is not run"):
+        with pytest.raises(ValueError, match=r"names 'pathlib\.Path.*is not run"):
             load_clip(tmp_path / asked)
     else:
         assert torch.equal(embed_query(load_clip(tmp_path / asked), "loss of PLK1", None), expected)

@@ -95,7 +95,7 @@ def test_a_frozen_backbone_has_a_map_a_channel(kind, dinov2_folder):
     changed = (attention_maps(encoder, other, 0) != attention_maps(encoder, pixels(), 0)).flatten(2).any(2)
     assert changed[:, 0].all()
     assert not changed[:, 1:].any()
-    with pytest.raises(ValueError, match=f"no block {count}: the encoder has {count}"):
+    with pytest.raises(ValueError, match=f"block {count} does not exist: the encoder has {count}"):
         check_attention(encoder, count)
 
 
@@ -113,7 +113,7 @@ def test_sam_attends_within_windows():
 
 def test_an_encoder_of_cached_features_names_the_one_to_give():
     encoder = FeatureEncoder("profile_mlp", channels=["profile"], feature_dim=4, embed_dim=2, width=8, blocks=1)
-    with pytest.raises(ValueError, match=r"profile_mlp reads cached features .* give the encoder that wrote them"):
+    with pytest.raises(ValueError, match=r"profile_mlp takes cached features.* give the encoder that computed them"):
         attention_maps(encoder, torch.rand(2, 1, 4))
 
 

@@ -91,5 +91,5 @@ def test_the_nuclear_channel_goes_by_its_name(crops):
         for e, c in ((ClassicalFeatures(), crops), (ClassicalFeatures(turned), crops.flip(1)))
     ]
     assert len(sets[0] & sets[1]) > 0.98 * len(sets[0])
-    with pytest.raises(ValueError, match="'Hoechst' is none of"):
+    with pytest.raises(ValueError, match="'Hoechst' is not one of"):
         ClassicalFeatures(nuclear_channel="Hoechst")

@@ -70,5 +70,5 @@ def test_timm_weights_from_a_local_file(tmp_path):
 def test_wrong_names_are_told(folder):
     with pytest.raises(ValueError, match="hf:<hub id or folder>"):
         create_encoder("per_channel", backbone="dinov2")
-    with pytest.raises(ValueError, match="give the folder in backbone"):
+    with pytest.raises(ValueError, match="give the Hugging Face folder as backbone"):
         create_encoder("per_channel", backbone=f"hf:{folder}", weights="w.pth")

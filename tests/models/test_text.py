@@ -82,7 +82,7 @@ def test_long_prompts_are_cut():
 def test_wrong_choices_are_named():
     with pytest.raises(ValueError, match="no prompts"):
         train_tokenizer([], 400)
-    with pytest.raises(ValueError, match="vocabulary_size 200"):
+    with pytest.raises(ValueError, match="vocabulary_size=200"):
         train_tokenizer(PROMPTS, 200)
 
 
@@ -102,5 +102,5 @@ def test_lora_trains_low_rank_updates_and_starts_at_the_model_itself(hub_folder)
 
 
 def test_an_unknown_way_of_training_is_named(hub_folder):
-    with pytest.raises(ValueError, match="'half' is none of frozen, lora, full"):
+    with pytest.raises(ValueError, match="'half': use frozen, lora or full"):
         HuggingFaceTextEncoder(hub_folder, training="half")

@@ -115,7 +115,7 @@ def damage(tiffs, kind, channel):
     elif kind == "truncated":
         with open(path, "r+b") as file:
             file.truncate(3000)
-    elif kind == "its siblings are":
+    elif kind == "the other channels are":
         tifffile.imwrite(path, np.ones((64, 128), np.uint16))
     elif kind == "expected uint16":
         tifffile.imwrite(path, np.ones((128, 128), np.uint8))
@@ -133,7 +133,7 @@ def damage(tiffs, kind, channel):
         "no such file",
         "has no file",
         "truncated",
-        "its siblings are",
+        "the other channels are",
         "expected uint16",
         "all zero",
         "expected one",

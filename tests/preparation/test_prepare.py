@@ -80,7 +80,7 @@ def break_field(plate, site, kind):
         path.unlink()
     elif kind == "truncated":
         os.truncate(path, 4000)
-    elif kind == "siblings":
+    elif kind == "other channels":
         tifffile.imwrite(path, np.ones((100, 128), np.uint16))
     elif kind == "uint16":
         tifffile.imwrite(path, np.ones((128, 128), np.float32))
@@ -90,7 +90,7 @@ def break_field(plate, site, kind):
         tifffile.imwrite(path, np.full((128, 128), 90, np.uint16))
 
 
-@pytest.mark.parametrize("kind", ["no file", "truncated", "siblings", "uint16", "all zero", "constant"])
+@pytest.mark.parametrize("kind", ["no file", "truncated", "other channels", "uint16", "all zero", "constant"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_field_is_quarantined_with_its_reason_and_the_rest_goes_on(
     plate_of_tiffs, tmp_path, kind, workers, capsys

@@ -49,7 +49,7 @@ def test_missing_files_stay_blank_and_stacks_are_refused(plate_of_tiffs):
 
 def test_two_folders_that_name_one_plate_are_refused(plate_of_tiffs):
     shutil.copytree(plate_of_tiffs / "P1", plate_of_tiffs / "again" / "P1")
-    with pytest.raises(ValueError, match=r"are both P1 A01 1: give the plates different folders"):
+    with pytest.raises(ValueError, match=r"have the field P1 A01 1 twice: give the plates different folders"):
         find_images(plate_of_tiffs)
 
 

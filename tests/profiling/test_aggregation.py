@@ -49,7 +49,7 @@ def test_aggregate_keeps_what_a_group_agrees_on():
     assert ours["f"].dtype == np.float32
     with pytest.raises(ValueError, match="Metadata_Batch"):
         aggregate(table, ["Metadata_Batch"])
-    with pytest.raises(ValueError, match="'mode' is none of"):
+    with pytest.raises(ValueError, match="'mode': use one of"):
         aggregate(table, ["Metadata_Plate"], "mode")
 
 
@@ -62,7 +62,7 @@ def test_consensus_never_mixes_experiments(screen):
     wells = screen.query("Metadata_perturbation == 'cpd9' and Metadata_cell_line == 'U2OS'")
     assert row["f0"].item() == wells["f0"].median()
     assert len(consensus(screen, "batch", "mean")) == 17 * 4 - 1
-    with pytest.raises(ValueError, match="'plate' is none of"):
+    with pytest.raises(ValueError, match="'plate': use one of"):
         consensus(screen, "plate")
 
 

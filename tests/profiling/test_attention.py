@@ -71,9 +71,9 @@ def test_a_frozen_backbone_has_a_tile_a_channel_cut_as_embed_cuts(tmp_path, load
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"out": "a"}, r"call it .*a\.png"),
-        ({"out": "a.txt"}, r"call it .*a\.png"),
-        ({"block": 7}, "no block 7: the encoder has 1"),
+        ({"out": "a"}, r"name it .*a\.png"),
+        ({"out": "a.txt"}, r"name it .*a\.png"),
+        ({"block": 7}, "block 7 does not exist: the encoder has 1"),
         ({"load_data": "."}, "is a folder, .* give the load_data.csv"),
     ],
 )

@@ -60,7 +60,7 @@ def test_the_pool_travels_with_the_encoder_folder(dataset, tmp_path):
 def test_where_crops_are_averaged_there_is_no_attention(dataset, tmp_path):
     mean = clip(image={"pool": "mean"})
     assert not attends(mean.encoder, mean.pool)
-    with pytest.raises(ValueError, match="averages its crops"):
+    with pytest.raises(ValueError, match="averages crops"):
         crop_attention(mean.encoder, dataset, mean.pool)
     assert load_crop_pool(export_encoder(mean, tmp_path / "mean")) is None
     assert not attends(mean.encoder, GatedAttentionPool(mean.encoder.embed_dim + 1))

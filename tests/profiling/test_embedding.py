@@ -144,7 +144,7 @@ def test_features_that_are_not_finite_name_the_well(dataset):
     encoder.forward = lambda x: x.mean((-2, -1)) / 0
     with pytest.raises(ValueError, match="plate P1 well A01"):
         embed(encoder, dataset, progress=False)
-    with pytest.raises(ValueError, match="'plate' is none of"):
+    with pytest.raises(ValueError, match="'plate': use one of"):
         embed(ChannelMeans(), dataset, "plate", progress=False)
 
 

@@ -165,7 +165,7 @@ def test_no_steps_warn_on_encoder_profiles_only(screen):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([{"step": "spheer", "fit_on": "all", "by": "all"}], "'spheer'.* is none of .*'sphere'"),
+        ([{"step": "spheer", "fit_on": "all", "by": "all"}], "unknown step 'spheer'.*use one of .*'sphere'"),
         ([{"fit_on": "all", "by": "all"}], "step ''"),
         ([{"step": "center"}], "needs fit_on"),
         ([{"step": "center", "fit_on": "poscon", "by": "all"}], "needs fit_on"),
@@ -250,7 +250,7 @@ def test_files_that_are_no_normalizer_are_refused(tmp_path):
 
 
 def test_a_step_that_leaves_nothing_says_so(screen):
-    with pytest.raises(ValueError, match="'drop_low_variance' leaves no feature"):
+    with pytest.raises(ValueError, match="'drop_low_variance' removes all features"):
         Normalizer([{"step": "drop_low_variance", "fit_on": "all", "by": "all", "threshold": 1e9}]).fit_transform(
             screen
         )

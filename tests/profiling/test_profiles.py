@@ -115,7 +115,7 @@ def test_bad_tables_are_named(table, tmp_path):
     with pytest.raises(ValueError, match=r"empty\.csv has no rows"):
         read_profiles(tmp_path / "empty.csv")
     (tmp_path / "table.xlsx").touch()
-    with pytest.raises(ValueError, match="ends in none of"):
+    with pytest.raises(ValueError, match="must end in one of"):
         read_profiles(tmp_path / "table.xlsx")
-    with pytest.raises(ValueError, match="ends in none of"):
+    with pytest.raises(ValueError, match="must end in one of"):
         write_profiles(table, tmp_path / "table.pkl", {})

@@ -186,7 +186,7 @@ def test_a_complete_screen_is_reused(screen, monkeypatch):
 def test_a_screen_of_another_config_or_another_folder_is_never_overwritten(screen, tmp_path):
     with pytest.raises(FileExistsError, match=r"another configuration: delete it or choose another folder"):
         simulate_screen(screen, replace(SMALL, seed=8), progress=False)
-    with pytest.raises(FileExistsError, match="no simulated screen"):
+    with pytest.raises(FileExistsError, match="not a simulated screen"):
         simulate_screen(tmp_path, SMALL, progress=False)
 
 

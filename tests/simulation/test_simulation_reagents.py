@@ -152,8 +152,8 @@ def test_layouts():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layout": "random"}, "neither 'fixed' nor 'scrambled'"),
-        ({"orf_plates": (1,)}, "same number of batches"),
+        ({"layout": "random"}, "use fixed or scrambled"),
+        ({"orf_plates": (1,)}, "the same length"),
         ({"n_genes": 17}, "between 2 and 16"),
         ({"compounds_per_gene": 7}, "between 1 and 6"),
         ({"field_size": 32}, "at least 64"),

@@ -52,7 +52,7 @@ def test_a_warmup_is_given_in_steps_or_as_a_share():
         ({"warmup_share": -0.1}, "warmup_share=-0.1"),
         ({"warmup_share": True}, "warmup_share=True"),
         ({"warmup_share": "0.1"}, "warmup_share='0.1'"),
-        ({"warmup_steps": 0.1}, "warmup_steps=0.1 must be a whole number"),
+        ({"warmup_steps": 0.1}, "warmup_steps=0.1 must be an integer"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
         ({"warmup_steps": True}, "warmup_steps=True"),
         ({"warmup_steps": 10, "warmup_share": 0.1}, "give one of them"),

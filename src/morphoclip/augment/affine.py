@@ -1,4 +1,4 @@
-"""Rotation by any angle with a little zoom and shift: a cell has no up, and its nucleus is not centred to the pixel."""
+"""Rotation by any angle, with a little zoom and shift: cells have no orientation and are never centred exactly."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Affine:
 
     Args:
         degrees: angles are drawn from U(−degrees, degrees).
-        zoom: sizes from U(1 − zoom, 1 + zoom).
-        shift: shifts along both axes from U(−shift, shift), as a share of the side.
+        zoom: scales are drawn from U(1 − zoom, 1 + zoom).
+        shift: shifts along both axes are drawn from U(−shift, shift), as a fraction of the image side.
     """
 
     degrees: float = 180.0
@@ -25,7 +25,7 @@ class Affine:
     shift: float = 0.05
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
-        """float32 (count, 4): angle in radians, size, shift to the right and downwards."""
+        """float32 (count, 4): angle in radians, scale, shift to the right and downwards."""
         uniform = torch.rand(count, 4, generator=generator) * 2 - 1
         reach = torch.tensor([math.radians(self.degrees), self.zoom, self.shift, self.shift])
         return uniform * reach + torch.tensor([0.0, 1.0, 0.0, 0.0])
@@ -33,7 +33,7 @@ class Affine:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         angle, size, right, down = parameters.to(images).unbind(1)
         cos, sin = angle.cos() / size, angle.sin() / size
-        # The grid says where each output pixel comes from, in half sides: the inverse of the transform.
+        # The grid holds the source coordinates of each output pixel, in half sides: the inverse of the transform.
         x = -2 * (right * cos - down * sin)
         y = -2 * (right * sin + down * cos)
         inverse = torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)  # (B, 2, 3)

@@ -1,4 +1,4 @@
-"""Gaussian blur, each image its own (no recipe uses it by default)."""
+"""Gaussian blur with its own σ per image (no recipe uses it by default)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Blur:
     Args:
         kernel: pixels across, odd.
         sigma: lowest and highest σ.
-        p: share of the images that are blurred.
+        p: probability that an image is blurred.
     """
 
     kernel: int = 23
@@ -25,21 +25,21 @@ class Blur:
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
-            raise ValueError(f"blur kernel of {self.kernel} pixels has no centre: take an odd number")
+            raise ValueError(f"a blur kernel of {self.kernel} pixels has no centre: use an odd number")
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count,): σ, 0 for images that stay sharp."""
-        chosen, place = torch.rand(2, count, generator=generator).unbind(0)
+        chosen, position = torch.rand(2, count, generator=generator).unbind(0)
         low, high = self.sigma
-        return torch.where(chosen < self.p, low + place * (high - low), 0)
+        return torch.where(chosen < self.p, low + position * (high - low), 0)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         sigma = parameters.to(images)[:, None]
         reach = self.kernel // 2
         offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-        weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)) ** 2)  # σ = 0 leaves the centre alone
+        weights = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)) ** 2)  # σ = 0 keeps only the centre
         weights = weights / weights.sum(1, keepdim=True)
-        x = F.pad(images, [reach] * 4, mode="reflect").transpose(0, 1)  # (C, B, H, W): a group of filters an image
+        x = F.pad(images, [reach] * 4, mode="reflect").transpose(0, 1)  # (C, B, H, W): one group of filters per image
         count = len(images)
         x = F.conv2d(x, weights.view(count, 1, 1, -1), groups=count)
         x = F.conv2d(x, weights.view(count, 1, -1, 1), groups=count)

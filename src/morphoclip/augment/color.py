@@ -1,4 +1,4 @@
-"""Intensity jitter a channel (Kim et al. 2025): stains differ in brightness and contrast between plates."""
+"""Intensity jitter per channel (Kim et al. 2025): stains differ in brightness and contrast between plates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 class Color:
     """Shift each channel by U(-shift, shift), clip, raise to a power of U(gamma), clip.
 
-    torchvision's ColorJitter and kornia's hue know three channels only; this one has no notion of colour.
+    torchvision's ColorJitter and kornia's hue are for RGB only; this jitter takes any number of channels.
     """
 
     shift: float = 0.3
@@ -27,5 +27,5 @@ class Color:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         shift, gamma = parameters.to(images)[..., None, None].unbind(1)  # (B, C, 1, 1) each
-        # The new tensor of the sum takes the rest in place; a power of values in [0, 1] stays there.
+        # The sum makes a new tensor, so the steps after it may work in place. Powers of values in [0, 1] stay in it.
         return (images + shift).clamp_(0, 1).pow_(gamma)

@@ -1,4 +1,4 @@
-"""What a transform is, and several in a row."""
+"""The interface of a transform, and several transforms applied in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class Transform(Protocol):
-    """A random transform of images in two halves, so that ranks can draw alike and each apply its own rows.
+    """A random transform in two calls, so that all ranks draw the same parameters and each applies its own rows.
 
-    `draw(count, channels, generator)` gives the parameters of `count` images on the CPU, one row an image.
+    `draw(count, channels, generator)` gives the parameters of `count` images on the CPU, one row per image.
     `apply(images, parameters)` takes float images (B, C, H, W) in [0, 1] on any device, and leaves them unchanged. The
-    parameters may stay on the CPU, where looking at them makes no device wait.
+    parameters may stay on the CPU, where reading them does not synchronise with the device.
     """
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor: ...
@@ -25,7 +25,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Compose:
-    """Transforms one after the other; none leaves images as they are."""
+    """Transforms applied in order; an empty list returns the images unchanged."""
 
     transforms: Sequence[Transform] = ()
 
@@ -34,7 +34,7 @@ class Compose:
         return [transform.draw(count, channels, generator) for transform in self.transforms]
 
     def apply(self, images: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Transform images (B, C, H, W) by the rows of `parameters` that are theirs."""
+        """Transform images (B, C, H, W); row i of each of `parameters` belongs to image i."""
         for transform, rows in zip(self.transforms, parameters, strict=True):
             images = transform.apply(images, rows)
         return images

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DropChannel:
-    """Set each channel to 0 with probability `p`, but never all of an image's."""
+    """Set each channel to 0 with probability `p`; at least one channel of an image stays."""
 
     p: float = 0.2
 

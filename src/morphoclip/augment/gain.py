@@ -1,4 +1,4 @@
-"""Gain and offset a channel: what staining, exposure and background change between plates, and no phenotype does."""
+"""Gain and offset per channel: differences of staining, exposure and background between plates, not phenotypes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 class Gain:
     """Multiply each channel by exp U(-log_gain, log_gain) and add U(-offset, offset); nothing is clipped.
 
-    The percentiles that scale a field hang on its brightest cells and its background, so two plates of one phenotype
-    differ by just this. `Color` shifts ten times as far, which on fields of mean .1 leaves little of a cell.
+    The percentiles that scale a field depend on its brightest cells and its background, so one phenotype on two plates
+    differs by a gain and an offset. `Color` shifts ten times as far, which hides most of a cell on fields of mean .1.
     """
 
     log_gain: float = 0.3

@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def draw_visible(count: int, patches: int, visible: int, generator: torch.Generator) -> Tensor:
-    """int64 (count, patches): for each image the patches in random order, the first `visible` of them in their own.
+    """int64 (count, patches): a random permutation per image, its first `visible` entries sorted.
 
-    The argsort of uniform noise (He et al. 2022). Columns before `visible` are the visible patches, those after are
-    masked; drawn on the CPU for the global batch, to be sliced by rank.
+    The argsort of uniform noise (He et al. 2022). Columns before `visible` are the visible patches, the others are
+    masked. Drawn on the CPU for the global batch, to be sliced by rank.
 
     Raises:
-        ValueError: not between 1 and `patches` are visible.
+        ValueError: `visible` is not between 1 and `patches`.
     """
     if not 1 <= visible <= patches:
         raise ValueError(f"{visible} of {patches} patches visible: choose a mask ratio that leaves at least one")

@@ -15,8 +15,8 @@ MASK = 2**32 - 1
 class Noise:
     """Add independent Gaussian noise of σ from U(sigma) to every pixel, and clip to [0, 1].
 
-    Drawn are a σ and a seed an image; the pixels' noise is a hash of (seed, place), made where the images are. So an
-    image gets the same noise alone or in a batch, on any rank and on any device, up to rounding.
+    `draw` gives a σ and a seed per image; the noise of a pixel is a hash of (seed, pixel index), computed on the device
+    of the images. So an image gets the same noise alone or in a batch, on any rank and any device, up to rounding.
     """
 
     sigma: tuple[float, float] = (0.0, 0.05)
@@ -30,10 +30,10 @@ class Noise:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         sigma, seed = parameters.to(images.device).unbind(1)
-        place = torch.arange(images[0].numel(), device=images.device)
-        first = _scramble(_scramble(seed.long()[:, None]) ^ place)  # (B, C·H·W)
+        index = torch.arange(images[0].numel(), device=images.device)
+        first = _scramble(_scramble(seed.long()[:, None]) ^ index)  # (B, C·H·W)
         second = _scramble(first ^ 0x6C078965)
-        # Box and Muller: two uniforms, the first above 0, make a normal number
+        # Box-Muller: two uniform numbers, the first above 0, give a normal one
         radius = (-2 * torch.log((first.to(torch.float32) + 1) / (MASK + 2))).sqrt()
         normal = radius * torch.cos(2 * math.pi / (MASK + 1) * second.to(torch.float32))
         scaled = normal.view_as(images).to(images) * sigma.to(images)[:, None, None, None]
@@ -41,7 +41,7 @@ class Noise:
 
 
 def _scramble(x: Tensor) -> Tensor:
-    """A well mixed 32-bit number of each int64: two rounds of multiplying and folding (the finaliser of MurmurHash3)."""
+    """A 32-bit hash of each int64 (the finaliser of MurmurHash3)."""
     x = x & MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK

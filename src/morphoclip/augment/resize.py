@@ -1,4 +1,4 @@
-"""Views of another scale: a part of the image brought to a fixed size (no recipe uses it by default)."""
+"""Views at a random scale: part of the image resized to a fixed size (no recipe uses it by default)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cut a square of a random share of the image at a random place and bring it to `size` pixels.
+    """Cut a square of random area at a random position and resize it to `size` pixels.
 
-    Bilinear with antialiasing, the filter of `torch.nn.functional.interpolate(antialias=True)`. Sizes vary by far more
-    than cells do, so what a model learns from such views holds for no one magnification.
+    Bilinear with antialiasing, the filter of `torch.nn.functional.interpolate(antialias=True)`. The scale varies far
+    more than cell size does, so a model trained on such views is not tuned to one magnification.
 
     Args:
-        size: pixels of the view's side.
-        area: share of the image's area, drawn from U(area).
+        size: side of the view in pixels.
+        area: lowest and highest fraction of the image's area, drawn from U(area).
     """
 
     size: int = 224
     area: tuple[float, float] = (0.12, 0.47)
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
-        """float32 (count, 3): share of the area, place of the corner as a share of the room there is, y then x."""
+        """float32 (count, 3): fraction of the area, then the corner (y, x) as a fraction of the largest offset."""
         uniform = torch.rand(count, 3, generator=generator)
         low, high = self.area
         return uniform * torch.tensor([high - low, 1.0, 1.0]) + torch.tensor([low, 0.0, 0.0])
@@ -39,10 +39,10 @@ class ResizedCrop:
         return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)  # (B, 1, s, H) (B, C, H, W) (B, 1, W, s)
 
     def _filter(self, length: int, start: Tensor, side: Tensor) -> Tensor:
-        """(B, size, length): what each input pixel gives to each output pixel, a triangle at least one pixel wide."""
+        """(B, size, length): weight of each input pixel in each output pixel, a triangle at least one pixel wide."""
         scale = (side / self.size)[:, None, None]
-        places = torch.arange(self.size, device=side.device, dtype=side.dtype)[:, None] + 0.5
-        centre = start[:, None, None] + places * scale  # (B, size, 1)
+        pixels = torch.arange(self.size, device=side.device, dtype=side.dtype)[:, None] + 0.5
+        centre = start[:, None, None] + pixels * scale  # (B, size, 1)
         pixels = torch.arange(length, device=side.device, dtype=side.dtype) + 0.5
         weights = (1 - (pixels - centre).abs() / scale.clamp(min=1)).clamp(min=0)
         return weights / weights.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Sharpness a channel: focus and the microscope's point spread differ between plates and stains."""
+"""Sharpness per channel: focus and the microscope's point spread differ between plates and stains."""
 
 from __future__ import annotations
 

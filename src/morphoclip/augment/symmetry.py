@@ -1,4 +1,4 @@
-"""Symmetries of a crop: a cell has no left or right, and a plate no up."""
+"""Symmetries of a crop: cells have no preferred orientation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def _turned(images: Tensor, chosen: Tensor, dims: tuple[int, ...], turns: int | None = None) -> Tensor:
-    """A copy whose rows `chosen` (bool (B,)) are flipped over `dims`, or rotated in their plane by `turns` quarters."""
+    """A copy whose rows `chosen` (bool (B,)) are flipped over `dims`, or rotated by `turns` quarter turns."""
     rows = chosen.nonzero().flatten().to(images.device)
     picked = images[rows]
     picked = picked.flip(dims) if turns is None else picked.rot90(turns, dims)

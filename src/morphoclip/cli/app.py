@@ -1,4 +1,4 @@
-"""The application that all commands belong to, and the options several of them share."""
+"""The command-line application, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from morphoclip.version import __version__
 
 Trust = Annotated[bool, typer.Option(help="run the code that a Hugging Face model brings (OpenPhenom); read it first")]
 Out = Annotated[Path, typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad")]
-# For commands that hand all their arguments on to a parser of their own, --help included.
+# For commands that pass all their arguments, --help included, to their own parser.
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 class Commands(TyperGroup):
-    """Commands whose errors follow the rule of `errors`."""
+    """A group of commands that report errors as `errors.fail` does."""
 
     def invoke(self, ctx):
         try:

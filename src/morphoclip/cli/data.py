@@ -1,4 +1,4 @@
-"""`morphoclip data …`: make a dataset from images, look into it, check it, and make others from it."""
+"""`morphoclip data …`: make a dataset from images, inspect it, verify it, and derive others from it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Dataset = Annotated[str, typer.Argument(help="dataset folder, or the URL of one"
 Split = Annotated[str | None, typer.Option(help="only the crops of this split")]
 Workers = Annotated[int | None, typer.Option(help="threads (default: all cores)")]
 Out = Annotated[Path, typer.Option(help="dataset folder to make; it is never overwritten")]
-Codec = Annotated[str | None, typer.Option(help="blosc, raw, sqrt, png16 or tiff; default: as it is")]
+Codec = Annotated[str | None, typer.Option(help="blosc, raw, sqrt, png16 or tiff (default: that of the dataset)")]
 
 
 def _open(dataset: str | Path, split: str | None = None, scale_by: str = "field"):
@@ -51,9 +51,9 @@ def info(
     dataset: Dataset,
     split: Split = None,
     by: Annotated[str, typer.Option(help="also count each value of this Metadata_ column")] = "Metadata_perturbation",
-    rows: Annotated[int, typer.Option(help="lines shown of each table")] = 20,
+    rows: Annotated[int, typer.Option(help="rows to show of each table")] = 20,
 ) -> None:
-    """What the dataset holds: format, counts, splits, wells and crops a plate and a perturbation."""
+    """Print format, counts, splits, and the wells and crops per plate and per perturbation."""
     from morphoclip.data.shards.inspection import PLATE_COLUMNS, count_crops
 
     data = _open(dataset, split)
@@ -79,7 +79,7 @@ def info(
 
 @app.command()
 def verify(dataset: Dataset, workers: Workers = None) -> None:
-    """Read, check and decode every sample; exit 1 and say which are damaged if any is."""
+    """Read, check and decode every sample; list the damaged ones and exit with status 1 if there are any."""
     from morphoclip.data.shards.inspection import check_files
     from morphoclip.data.shards.inspection import verify as verify_samples
 
@@ -102,7 +102,7 @@ def stats(
     scale_by: Annotated[str, typer.Option(help="field, plate or negcon")] = "field",
     workers: Workers = None,
 ) -> None:
-    """Mean and standard deviation a channel, raw and scaled, of all pixels, as JSON."""
+    """Print mean and standard deviation per channel over all pixels, raw and scaled, as JSON."""
     from morphoclip.data.shards.inspection import channel_statistics
 
     data, seen = _open(dataset, split, scale_by), 0
@@ -120,12 +120,14 @@ def subset(
     out: Out,
     where: Annotated[str | None, typer.Option(help="""query over the fields: 'Metadata_Batch == "b1"'""")] = None,
     split: Split = None,
-    crops_per_field: Annotated[int | None, typer.Option(help="at most this many crops of a field, at random")] = None,
+    crops_per_field: Annotated[
+        int | None, typer.Option(help="at most this many crops per field, drawn at random")
+    ] = None,
     codec: Codec = None,
     seed: int = 0,
     workers: Workers = None,
 ) -> None:
-    """A smaller dataset: the crops of some fields, of a split, or a few of every field."""
+    """Write a smaller dataset: the crops of some fields, of one split, or a few per field."""
     from morphoclip.data.shards.repack import choose_rows
 
     data = _open(dataset, split)
@@ -141,10 +143,10 @@ def repack(
     dataset: Dataset,
     out: Out,
     codec: Codec = None,
-    shard_mb: Annotated[int, typer.Option(help="size of a shard in MiB")] = 256,
+    shard_mb: Annotated[int, typer.Option(help="shard size in MiB")] = 256,
     workers: Workers = None,
 ) -> None:
-    """The same crops by another codec or in shards of another size."""
+    """Write the same crops with another codec or shard size."""
     _write(_open(dataset), out, codec, None, workers, shard_mb * 2**20)
 
 
@@ -166,7 +168,7 @@ def split(
     fractions: Annotated[str, typer.Option(help="name=share, …")] = "train=0.8,val=0.1,test=0.1",
     seed: int = 0,
 ) -> None:
-    """Write splits that share no perturbation (scaffold, plate, …), by a stable hash."""
+    """Write splits that share no perturbation (scaffold, plate, …), assigned by a stable hash."""
     from morphoclip.data.shards.assignments import write_splits
     from morphoclip.data.splits.hashed import hash_split
 

@@ -1,4 +1,4 @@
-"""`morphoclip export | embed | features | attention`: encoders as folders, and what they make of images."""
+"""`morphoclip export | embed | features | attention`: encoder folders, profiles, cached features, attention maps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def export(
     to: Annotated[Path, typer.Option(help="encoder folder to make")],
     trust_remote_code: Trust = False,
 ) -> None:
-    """Write an encoder folder: config.json, model.safetensors, a model card and, of image-text models, what reads words.
+    """Write an encoder folder: config.json, model.safetensors, a model card and, for image-text models, the text tower.
 
-    The folder needs nothing besides itself: load it, embed with it, query it.
+    The folder is complete in itself: load it, embed with it, query it.
     """
     from morphoclip.profiling import export_encoder
 
@@ -46,9 +46,9 @@ def embed(
     ] = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Profiles of everything in a dataset, with a JSON sidecar that says what made them.
+    """Write profiles of all images of a dataset, with a JSON sidecar on the encoder and settings.
 
-    Encoders of cached features read a folder that `morphoclip features` wrote.
+    Encoders trained on cached features read a folder written by `morphoclip features`.
     """
     import torch
 
@@ -64,9 +64,11 @@ def embed(
     asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if options and Path(source).is_dir():
-        raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv; {source} is a dataset, cut already")
+        raise typer.BadParameter(
+            f"{sorted(options)} are for a load_data.csv; {source} is a dataset of crops already cut"
+        )
     if attention and not Path(source).is_dir():
-        raise typer.BadParameter("--attention needs a dataset folder: prepare one with data_prep.make_shards")
+        raise typer.BadParameter("--attention needs a dataset folder: make one with `morphoclip data prepare`")
     if attention:
         check_attends(model, load_crop_pool(encoder))
     table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
@@ -87,9 +89,9 @@ def attention(
     block: Annotated[int, typer.Option(help="transformer block; -1 is the last")] = -1,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Where the encoder looks in a field: the field, the field lit by mean attention, a tile a head.
+    """Draw the attention in a field: the field, the field weighted by mean attention, and one tile per head.
 
-    Of frozen backbones on each channel alone (per_channel), a tile a channel.
+    For frozen backbones applied to each channel (per_channel), one tile per channel.
     """
     from morphoclip.profiling.attention import draw_attention
 
@@ -111,17 +113,17 @@ def features(
         typer.Option(
             "--standardise-by-plate",
             "--standardize-by-plate",
-            help="less the mean of the plate's negative controls, in units of their deviation",
+            help="subtract the mean of the plate's negative controls and divide by their standard deviation",
         ),
     ] = False,
     revision: Annotated[str | None, typer.Option(help="hf: branch, tag or commit; pins a model's code too")] = None,
 ) -> None:
-    """Features of every crop, written once, to train on (data=features).
+    """Write the features of every crop once, to train on them (data=features).
 
-    Features that an encoder of features shall embed later must be made as those it was trained on.
+    An encoder trained on features embeds only features made with the same command and options.
     """
     if revision is not None and not encoder.startswith("hf:"):
-        raise typer.BadParameter(f"--revision is of a Hugging Face model, hf:<id>; {encoder} has none")
+        raise typer.BadParameter(f"--revision applies to Hugging Face models (hf:<id>) only, not to {encoder}")
     import torch
 
     from morphoclip import load_encoder

@@ -1,4 +1,4 @@
-"""The one rule for errors of every command: what the user can put right is one line, a defect of ours its traceback."""
+"""How every command reports errors: one line for what the user can correct, a traceback for our own defects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-# What libraries and we raise for a wrong value, a file, a table, a missing extra, a run that diverged.
+# Raised by libraries and by us for a wrong value, file or table, a missing extra, or a run that diverged.
 USERS = (ValueError, KeyError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
 WRONG_ARGUMENTS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
 LONGEST = 1500
@@ -23,8 +23,8 @@ def wants_traceback() -> bool:
 
 
 def message_of(error: BaseException) -> str | None:
-    """The line that tells the user what to put right; None for a defect of ours."""
-    if isinstance(error, InstantiationException):  # Hydra's wrapping of what a class or function in a config raised
+    """One line on what the user can correct; None for a defect of ours."""
+    if isinstance(error, InstantiationException):  # Hydra wraps the error of a class or function named in a config
         cause = error.__cause__
         if isinstance(cause, TypeError) and WRONG_ARGUMENTS.search(str(cause)):
             where = re.search(r"full_key: (\S+)", str(error))
@@ -39,14 +39,14 @@ def message_of(error: BaseException) -> str | None:
 
 
 def _is_misconfiguration(error: BaseException) -> bool:
-    """Lightning's word for arguments that do not fit; asked by name, because importing Lightning takes seconds."""
+    """Whether Lightning refused an argument; compared by name, because importing Lightning takes seconds."""
     return any(base.__name__ == "MisconfigurationException" for base in type(error).__mro__)
 
 
 def fail(error: BaseException, status: int = FAILURE) -> NoReturn:
-    """Print the line of a user's error on stderr and exit with `status`; raise a defect of ours as it is."""
+    """Print a user's error as one line on stderr and exit with `status`; raise a defect of ours unchanged."""
     line = message_of(error)
     if line is None or wants_traceback():
         raise error
-    print(f"error: {line} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+    print(f"error: {line} (HYDRA_FULL_ERROR=1 prints the traceback)", file=sys.stderr)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""`morphoclip train | evaluate`: what train.py and evaluate.py of a checkout do, from any folder."""
+"""`morphoclip train | evaluate`: the same as train.py and evaluate.py of a checkout, from any folder."""
 
 from __future__ import annotations
 

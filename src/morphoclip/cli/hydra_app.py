@@ -1,4 +1,4 @@
-"""`train` and `evaluate`: arguments to Hydra, one config to the experiment, errors by the one rule."""
+"""`train` and `evaluate`: pass arguments to Hydra, run the experiment on the composed config, report errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from morphoclip import configs_dir
 from morphoclip.cli.errors import USAGE, fail, wants_traceback
 from morphoclip.cli.quiet import quiet_libraries
 
-# Name of the main config -> module whose `run(config)` does the work. Imported late: --help needs no torch.
+# Name of the main config -> module whose `run(config)` is called. Imported late: --help needs no torch.
 RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment.evaluate"}
-# `encoder` names a group of configs, of which train chooses one; evaluate's `encoder=` is a path and has another key.
+# In `train`, `encoder=` chooses from a config group; in `evaluate` it is a path, stored under another key.
 PATHS = {"evaluate": {"encoder": "encoder_folder"}}
-# Keys whose values are names: 48213, 1e5 or nan are meant as they are typed.
+# Keys whose values are text: 48213, 1e5 or nan are taken as typed.
 NAMES = ("run_id", "name", "run", "title")
 
 
@@ -24,12 +24,12 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     """Run `train` or `evaluate` with Hydra's arguments (key=value, --config-dir, -m, --cfg job, --help, …).
 
     Args:
-        name: of the config in configs/, a key of `RUNS`.
-        arguments: of the command line, without the program's name; default those of this process.
+        name: name of the main config in configs/, a key of `RUNS`.
+        arguments: command-line arguments without the program name; default: those of this process.
 
-    Exits with status 2 where the arguments do not compose, 1 where the run fails by what the user can put right.
+    Exits with status 2 if the config cannot be composed, and 1 if the run fails with an error the user can correct.
     """
-    # Threads that wait by spinning cost several times the work itself where cores are shared; set before torch loads.
+    # On shared cores, threads that spin while waiting cost several times the work itself. Set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
 
@@ -39,12 +39,12 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=name)
     def composed(config) -> None:
-        sys.argv = [typed[0], *(typed[1:] if arguments is None else [name, *given])]  # what the report records
+        sys.argv = [typed[0], *(typed[1:] if arguments is None else [name, *given])]  # the report records it
         _restore(full_error)
         _run(RUNS[name], config)
 
     sys.argv = [typed[0], *(_as_meant(argument, PATHS.get(name, {})) for argument in given)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it finds wrong, and the rule below prints it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which `fail` then prints
     try:
         composed()
     except Exception as error:
@@ -56,7 +56,7 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(module: str, config) -> None:
-    """Run the experiment; a failure ends here, before Hydra prints about it."""
+    """Run the experiment and report a failure here, before Hydra prints its own."""
     try:
         run: Callable = import_module(module).run
         run(config)
@@ -65,7 +65,7 @@ def _run(module: str, config) -> None:
 
 
 def _restore(full_error: bool) -> None:
-    """HYDRA_FULL_ERROR as the user set it."""
+    """Set HYDRA_FULL_ERROR back to the user's value."""
     if full_error:
         os.environ["HYDRA_FULL_ERROR"] = "1"
     else:
@@ -73,7 +73,7 @@ def _restore(full_error: bool) -> None:
 
 
 def _as_meant(argument: str, keys: dict[str, str]) -> str:
-    """`argument` with its key replaced where that is one of `keys`, and its value quoted where it is a bare name."""
+    """`argument` with its key renamed by `keys`, and its value quoted if the key is one of text."""
     key, equals, value = argument.partition("=")
     if not equals:
         return argument

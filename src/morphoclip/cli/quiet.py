@@ -1,4 +1,4 @@
-"""What libraries print that no user can act on, by name; everything else stays."""
+"""Filters for messages of libraries that no user can act on, listed one by one; all others stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOGGERS = (
     "lightning_fabric.utilities.rank_zero",
     "lightning_fabric.utilities.cloud_io",
 )
-# Beginnings of log lines of these.
+# How these log lines begin.
 CHATTER = (
     "💡 Tip:",
     "GPU available:",
@@ -19,7 +19,7 @@ CHATTER = (
     "`weights_only` was not set",
     "`Trainer.fit` stopped:",
 )
-# (message as a regular expression, why it is of no use)
+# (message as a regular expression, reason to drop it)
 WARNINGS = (
     (r".*`isinstance\(treespec, LeafSpec\)` is deprecated", "between Lightning and torch"),
     (r"You passed in a `val_dataloader` but have no `validation_step`", "scores come after training"),
@@ -33,7 +33,7 @@ WARNINGS = (
 
 
 def is_chatter(line: str) -> bool:
-    """Whether a log line of Lightning tells the user nothing."""
+    """Whether a log line of Lightning is in `CHATTER`."""
     return line.lstrip().startswith(CHATTER)
 
 

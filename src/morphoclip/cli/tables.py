@@ -1,4 +1,4 @@
-"""`morphoclip normalize | query`: profile tables, normalised and asked."""
+"""`morphoclip normalize | query`: normalise profile tables and query them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def normalize(
     out: Out,
     preset: Annotated[str, typer.Option(help="a file of configs/normalize")] = "center",
 ) -> None:
-    """Normalised profiles, with the fitted statistics beside them (<out>.normalizer) for plates to come."""
+    """Write normalised profiles and the fitted statistics (<out>.normalizer), which apply to later plates."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -43,12 +43,10 @@ def query(
         ),
     ],
     profiles: Annotated[str, typer.Option(help="profile table of that encoder, not normalised")],
-    text: Annotated[
-        str | None, typer.Option(help="what was done to the cells, in the words of the training prompts")
-    ] = None,
+    text: Annotated[str | None, typer.Option(help="the perturbation, worded as in the training prompts")] = None,
     smiles: Annotated[str | None, typer.Option(help="a structure")] = None,
-    plate: Annotated[str | None, typer.Option(help="rank what may have been done to a well: its plate")] = None,
-    well: Annotated[str | None, typer.Option(help="… and its name")] = None,
+    plate: Annotated[str | None, typer.Option(help="rank candidate perturbations for one well: its plate")] = None,
+    well: Annotated[str | None, typer.Option(help="… and its well name, e.g. B03")] = None,
     candidates: Annotated[
         Path | None, typer.Option(help="with a well: table of texts (column text) or SMILES; default: training prompts")
     ] = None,
@@ -58,11 +56,11 @@ def query(
     out: Annotated[Path | None, typer.Option(help="csv of the whole ranking")] = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Wells or perturbations that look like a text or a structure says; or what a well looks like."""
+    """Rank wells or perturbations for a text or a structure, or candidate perturbations for a well."""
     _check_asked(text, smiles, plate, well, candidates, level, dose)
     from morphoclip import load_encoder
     from morphoclip.export.load import local_source
-    from morphoclip.methods.query import embed_prompts, embed_query, embed_words, load_clip
+    from morphoclip.methods.query import embed_prompts, embed_query, embed_texts, load_clip
     from morphoclip.profiling import read_profiles
     from morphoclip.profiling.made_by import check_made_by
     from morphoclip.screening.candidates import read_candidates
@@ -78,7 +76,7 @@ def query(
         ranking = rank_candidates(profile_of(table, plate, well), *embed_prompts(method))
     else:
         named, kind, words = read_candidates(candidates)
-        vectors = embed_words(method, kind, words, dose).numpy()
+        vectors = embed_texts(method, kind, words, dose).numpy()
         ranked = rank_candidates(profile_of(table, plate, well), vectors, range(len(words)))
         ranking = named.iloc[ranked.pop("candidate")].reset_index(drop=True).join(ranked)
     if out is not None:
@@ -87,16 +85,20 @@ def query(
 
 
 def _check_asked(text, smiles, plate, well, candidates, level, dose) -> None:
-    """Raise BadParameter unless one thing is asked, and nothing is said that the answer would not heed."""
+    """Raise BadParameter unless there is exactly one question and every option applies to it."""
     said = {"--text": text, "--smiles": smiles, "--plate": plate, "--well": well}
     asked = [option for option, value in said.items() if value is not None]
     if asked not in (["--text"], ["--smiles"], ["--plate", "--well"]):
         raise typer.BadParameter(
-            f"got {' '.join(asked) or 'no question'}: ask with --text, with --smiles, or with --plate and --well"
+            f"got {' '.join(asked) or 'no question'}: give --text, or --smiles, or --plate and --well"
         )
     if plate is None and candidates is not None:
         raise typer.BadParameter("--candidates are ranked for a well: give --plate and --well")
     if plate is not None and level is not None:
-        raise typer.BadParameter("--level is of rankings of profiles: with --plate and --well, candidates are ranked")
+        raise typer.BadParameter(
+            "--level applies to --text and --smiles: with --plate and --well, candidates are ranked"
+        )
     if plate is not None and dose is not None and candidates is None:
-        raise typer.BadParameter("--dose is of a --text, --smiles or --candidates; training prompts have their own")
+        raise typer.BadParameter(
+            "--dose applies to --text, --smiles and --candidates; training prompts state their own"
+        )

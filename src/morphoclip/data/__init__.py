@@ -1,4 +1,4 @@
-"""Dataset folders ▶ batches. Public names load on first use, so that tables need no image library."""
+"""Dataset folders ▶ batches. Public names load on first use, so reading tables imports no image library."""
 
 from typing import TYPE_CHECKING
 

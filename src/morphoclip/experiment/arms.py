@@ -1,4 +1,4 @@
-"""The arms of a finished training: well profiles by the trained encoder and by what it is compared with."""
+"""The arms of a finished training: well profiles by the trained encoder and by its baselines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TRAINED, UNTRAINED, CEILING = "trained", "untrained encoder", "true phenotype (c
 
 
 def runs_own_code(encoder: DictConfig) -> bool:
-    """Whether a run's encoder brings code that its user chose to run: a backbone of their own, or `trust_remote_code`."""
+    """Whether the encoder needs code from outside, chosen by the user: their own backbone, or `trust_remote_code`."""
     from morphoclip.models.factory import is_foreign
 
     return bool(encoder.get("trust_remote_code", False)) or is_foreign(str(encoder.name))
 
 
 def image_dataset(dataset: ShardDataset) -> ShardDataset | None:
-    """The crops to look at: `dataset`, or the one that a folder of features was written from; None where that is gone."""
+    """The dataset of images: `dataset`, or the one its features were computed from; None if that no longer exists."""
     from morphoclip.data import ShardDataset
     from morphoclip.data.shards.manifest import MANIFEST
 
@@ -43,7 +43,7 @@ def image_dataset(dataset: ShardDataset) -> ShardDataset | None:
 
 
 def feature_dataset(loader: CellDataModule) -> FeatureDataset | None:
-    """The cached features of all crops that `loader` reads, None where it reads images."""
+    """The cached features of all crops that `loader` reads; None if it reads images."""
     from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset
 
     return FeatureDataset(loader.roots[0]) if isinstance(loader, FeatureDataModule) else None
@@ -54,12 +54,12 @@ def untrained_encoder(
 ) -> nn.Module:
     """The architecture of `encoder` with fresh weights, in evaluation mode.
 
-    Its batch normalisations get the statistics of training crops (or bags of features), as those of the trained encoder
-    have: a baseline without them would make training look better than it is.
+    Its batch norms get the statistics of training crops (or bags of features), like those of the trained encoder: a
+    baseline without them would make training look better than it is.
 
     Args:
-        loader: what `encoder` was trained on.
-        seed: of the weights, and of which `crops` are taken.
+        loader: the training data of `encoder`.
+        seed: seed of the weights and of the choice of `crops`.
         trust: run the code of a Hugging Face backbone; the config of an encoder cannot ask for that.
     """
     import torch
@@ -72,7 +72,7 @@ def untrained_encoder(
     ).train()
     for module in fresh.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # a plain average over the batches
+            module.momentum = None  # a cumulative average over the batches
     if isinstance(fresh, FeatureEncoder):
         return _with_bag_statistics(fresh, loader)
     dataset = loader.mixture.datasets[0]
@@ -85,7 +85,7 @@ def untrained_encoder(
 
 
 def _with_bag_statistics(encoder: FeatureEncoder, loader: CellDataModule, batches: int = 8) -> FeatureEncoder:
-    """A feature encoder with mean and deviation of the training features and, where it normalises, of its bags."""
+    """A feature encoder with mean and standard deviation of the training features and, for its batch norm, of bags."""
     import torch
 
     mean, std = loader.mixture.datasets[0].channel_statistics()
@@ -98,14 +98,14 @@ def _with_bag_statistics(encoder: FeatureEncoder, loader: CellDataModule, batche
 
 
 def table_path(folder: Path, arm: str) -> Path:
-    """Where a run keeps the profiles of an arm."""
+    """Path of the profile table of an arm within a run folder."""
     return folder / "profiles" / f"{arm.replace(' ', '_')}.parquet"
 
 
 def write_profiles_of(
     encoders: Mapping[str, nn.Module], images: ShardDataset | None, features: FeatureDataset | None, folder: Path
 ) -> dict[str, pd.DataFrame]:
-    """Well profiles by each encoder, of images or of cached features, also written into the run's `folder`."""
+    """Write well profiles by each encoder, from images or cached features, into the run's `folder`, and return them."""
     import torch
 
     from morphoclip.export import encoder_provenance
@@ -126,7 +126,7 @@ def write_profiles_of(
 
 
 def true_profiles(path: str, like: pd.DataFrame) -> pd.DataFrame:
-    """The planted phenotype of a simulated screen as profiles of the wells of `like`; wells without a cell have none."""
+    """The true phenotype of a simulated screen as profiles of the wells of `like`, without wells that have no cell."""
     metadata, _ = schema.split_columns(like)
     truth = pd.read_parquet(path)
     axes = schema.split_columns(truth)[1]

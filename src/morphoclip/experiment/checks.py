@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is simulated, prepared or loaded."""
+"""Checks of a config before anything is simulated, prepared or loaded."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from omegaconf import DictConfig
 from morphoclip import schema
 from morphoclip.experiment.plain import as_dict
 
-VIEWS = ("augment", "global_view", "local_view")  # keys of a method that hold the transforms of its views
+VIEWS = ("augment", "global_view", "local_view")  # keys of a method's config that hold transforms of views
 
 
 def check_before_start(config: DictConfig) -> None:
-    """Refuse an encoder that cannot be built or does not fit the data; `config` is a run's, composed.
+    """Refuse an encoder that cannot be built or does not fit the data; `config` is the composed config of a run.
 
     Raises:
-        ValueError: an unknown keyword of a backbone, other channels than the dataset's, or crops (or views of them) of
-            another size than the encoder takes.
+        ValueError: an unknown argument of a backbone, channels that differ from the dataset's, or crops (or views of
+            them) that do not have the encoder's size.
     """
     from morphoclip.models.features import FEATURE_ENCODERS
 
     encoder = as_dict(config.encoder)
     name = encoder.get("name")
     if name in FEATURE_ENCODERS or name == "per_channel" or encoder.get("pretrained") or encoder.get("weights"):
-        return  # read features, or load weights: their own errors name what is wrong
+        return  # encoders of features, or of weights on disk, report their own errors
     manifest = known_manifest(config.data)
     check_channels(encoder, manifest)
     crop = crop_size(config.data, manifest)
@@ -34,7 +34,7 @@ def check_before_start(config: DictConfig) -> None:
 
 
 def known_manifest(data: DictConfig) -> dict[str, Any] | None:
-    """The manifest of the dataset where that exists on a local disk already."""
+    """The manifest of the dataset if it already exists on a local disk."""
     from morphoclip.data.shards.manifest import MANIFEST, read_manifest
 
     root = as_dict(data).get("root")
@@ -42,7 +42,7 @@ def known_manifest(data: DictConfig) -> dict[str, Any] | None:
 
 
 def check_channels(encoder: dict[str, Any], manifest: dict[str, Any] | None) -> None:
-    """Raise ValueError where the encoder's channels are not the dataset's, in its order."""
+    """Raise ValueError unless the encoder's channels are the dataset's, in the same order."""
     channels = list(encoder.get("channels") or schema.CHANNELS)
     if manifest is not None and manifest["channels"] != channels:
         raise ValueError(
@@ -52,14 +52,14 @@ def check_channels(encoder: dict[str, Any], manifest: dict[str, Any] | None) -> 
 
 
 def crop_size(data: DictConfig, manifest: dict[str, Any] | None) -> int | None:
-    """Pixels of a stored crop: of the dataset, or of the one to be prepared; None where neither is known."""
+    """Crop size in pixels, of the dataset or of the one to be prepared; None if neither is known."""
     if manifest is not None:
         return int(manifest["crop_size"])
     return int(data.prepare.crop_size) if "prepare" in data else None
 
 
 def view_sizes(method: DictConfig, crop: int) -> Iterator[int]:
-    """Pixels of each view that a method makes of crops of `crop` pixels."""
+    """Sizes in pixels of the views that a method makes of crops of `crop` pixels."""
     known = as_dict(method)
     views = [known[key] for key in VIEWS if isinstance(known.get(key), dict)]
     if "global_view" not in known:
@@ -73,10 +73,10 @@ def view_sizes(method: DictConfig, crop: int) -> Iterator[int]:
 
 
 def check_size(encoder: dict[str, Any], sizes: list[int]) -> None:
-    """Build the encoder and show it a crop of each size.
+    """Build the encoder and run it on a crop of each size.
 
     Raises:
-        ValueError: it cannot be built, or takes crops of another size.
+        ValueError: it cannot be built, or does not take crops of these sizes.
     """
     import torch
 

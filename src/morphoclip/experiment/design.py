@@ -1,4 +1,4 @@
-"""Who was trained on what, and who is asked: one row per well, and per model where a run trained several."""
+"""Design of a score: the role of each well (trained on, scored, query, profiled), per model if a run trained several."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from morphoclip.data.splits.rotation import Rotation
 from morphoclip.files import write_atomically
 
 FILE = "held_out.parquet"
-FOLD = "Metadata_fold"  # which of a run's models made a profile; part of what names a set of plates
-TRAINED, SCORED, ASKS, PROFILED = (f"Metadata_{role}" for role in ("trained", "scored", "asks", "profiled"))
-ROLES = (TRAINED, SCORED, ASKS, PROFILED)
+FOLD = "Metadata_fold"  # name of the model that made a profile; it is one of the columns that define a set of plates
+TRAINED, SCORED, QUERY, PROFILED = (f"Metadata_{role}" for role in ("trained", "scored", "query", "profiled"))
+ROLES = (TRAINED, SCORED, QUERY, PROFILED)
 
 
 @dataclass(frozen=True)
 class Design:
-    """Roles of the wells of a score.
+    """The roles of wells in a score.
 
     Attributes:
-        wells: plate and well (and source, batch and FOLD where there are such), and four bool columns. TRAINED: the
-            model saw the well, and statistics of normalisation may come from it. SCORED: the well takes part as query,
-            positive or negative. ASKS: it may ask for its replicates, and its perturbation for its sisters. PROFILED: it
-            contributes to the consensus profile of its perturbation.
-        seen: perturbations that training saw, for the rule on leaks; None where no row is marked.
+        wells: plate and well (and source, batch and FOLD if present), and four bool columns. TRAINED: the model was
+            trained on the well, and normalisation may be fitted on it. SCORED: the well is a query, positive or negative.
+            QUERY: the well is a query of the replicate task, and its perturbation of the other tasks. PROFILED: the well
+            enters the consensus profile of its perturbation.
+        seen: perturbations seen in training, for the rule on leaks; None if no row is marked.
         prompt_fields: fields of the training prompts, for the same rule.
     """
 
@@ -45,20 +45,20 @@ class Design:
 
     @property
     def folds(self) -> list[str]:
-        """Names of the models, in order; empty where there is one."""
+        """Names of the models, in order; empty if there is only one."""
         return list(dict.fromkeys(self.wells[FOLD])) if FOLD in self.wells else []
 
     def join(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`table` with the roles of its wells; wells without a role are left out.
+        """`table` with the role columns; wells without a role are left out.
 
-        A table without FOLD (profiles that no training changes) is repeated for each model.
+        A table without FOLD (profiles that do not depend on training) is repeated for each model.
         """
         added = [c for c in (FOLD, schema.UNIT, *ROLES) if c in self.wells and c not in table]
         keys = [c for c in self.keys if c in table]
         return table.merge(self.wells[[*keys, *added]], on=keys, how="inner", sort=False)
 
     def write(self, folder: Path, **about: object) -> Path:
-        """`folder`/held_out.parquet, with a JSON sidecar that also holds `about`."""
+        """Write `folder`/held_out.parquet and a JSON sidecar that also holds `about`."""
         path = folder / FILE
         with write_atomically(path) as partial:
             self.wells.to_parquet(partial, compression="zstd", index=False)
@@ -69,10 +69,10 @@ class Design:
 
     @classmethod
     def read(cls, folder: Path) -> tuple[Design, dict]:
-        """(design, all that its sidecar holds) of a run's folder.
+        """(design, content of its sidecar) from a run folder.
 
         Raises:
-            FileNotFoundError: the run left none.
+            FileNotFoundError: the folder has no design.
         """
         path = folder / FILE
         if not path.is_file():
@@ -83,11 +83,11 @@ class Design:
 
 
 def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_fields: Sequence[str]) -> Design:
-    """The design of one training: scored are the plates of unseen batches, and of their compounds only unseen ones.
+    """The design of one training: queries are unseen compounds on the plates of unseen batches.
 
     Args:
         table: profiles of all wells, annotated.
-        split: arguments of `holdout`; None: everything was trained on, and everything is scored.
+        split: arguments of `holdout`; None: all wells were trained on, and all are scored.
         prompt_fields: fields of the training prompts.
     """
     if split is None:
@@ -101,14 +101,14 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_
 
 
 def rotation_design(wells: pd.DataFrame, units: pd.Series, turns: Mapping[str, Rotation]) -> Design:
-    """The design of a rotation: in each turn the left-out compounds ask on the left-out plate.
+    """The design of a rotation: in each turn the queries are the held-out compounds on the held-out plate.
 
-    All wells are scored, as positives or negatives; consensus profiles are those of the left-out plate.
+    All wells are scored, as positives or negatives; consensus profiles come from the held-out plate.
 
     Args:
-        wells: annotated wells, the rows that the turns' masks belong to.
-        units: what a turn never splits, one string per row; rows of one unit are one cluster of the intervals.
-        turns: name of a model -> its turn.
+        wells: annotated wells, in the row order of the turns' masks.
+        units: the split unit of each row, which is also the cluster of the intervals.
+        turns: name of a model -> its rotation.
     """
     parts = []
     for name, turn in turns.items():
@@ -122,10 +122,12 @@ def _wells(
     table: pd.DataFrame,
     trained: np.ndarray,
     scored: np.ndarray,
-    asks: np.ndarray | None = None,
+    queries: np.ndarray | None = None,
     profiled: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Keys and roles; by default every scored well asks and counts for its perturbation's consensus."""
+    """Key and role columns; by default every scored well is a query and enters its consensus profile."""
     keys = table[[c for c in schema.WELL_KEY if c in table]].reset_index(drop=True)
-    asks = scored if asks is None else asks
-    return keys.assign(**dict(zip(ROLES, (trained, scored, asks, asks if profiled is None else profiled), strict=True)))
+    queries = scored if queries is None else queries
+    return keys.assign(
+        **dict(zip(ROLES, (trained, scored, queries, queries if profiled is None else profiled), strict=True))
+    )

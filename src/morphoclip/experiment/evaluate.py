@@ -1,4 +1,4 @@
-"""Score profiles of any origin: what `evaluate.py` and `morphoclip evaluate` run."""
+"""Score profiles of any origin: the code behind `evaluate.py` and `morphoclip evaluate`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ SWITCHES = ("strict", "crossfit", "umap", "trust_remote_code")
 
 
 def run(config: DictConfig) -> Path:
-    """Score what `config` (configs/evaluate.yaml, composed) names, or sweep over pipelines; returns the report's path."""
+    """Score the profiles named by `config` (configs/evaluate.yaml, composed), or sweep over pipelines.
+
+    Returns:
+        The path of the report.
+    """
     if config.run is not None:
         return score_run(config.run)
     for switch in SWITCHES:
@@ -73,7 +77,7 @@ def run(config: DictConfig) -> Path:
 
 
 def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:
-    """The card with scores of what `config.training` holds, by `config.seen_by`, apart from those of the unseen."""
+    """The card with separate scores of wells seen in `config.training`, as defined by `config.seen_by`, and unseen ones."""
     if config.training is None:
         return card
     training = annotated(read_tables(config.training), config.metadata, protocol)
@@ -81,7 +85,7 @@ def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) ->
 
 
 def note_absent_sets(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> set[str]:
-    """Note on the card which sets of the protocol lack plates; returns the sets that have all of theirs."""
+    """Add notes on sets that lack plates to the card; returns the complete sets."""
     if config.metadata is None:
         return set()
     annotations = read_annotations(config.metadata)
@@ -94,12 +98,14 @@ def note_absent_sets(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Pr
 
 
 def pictures(scored: Scored, config: DictConfig, protocol: Protocol) -> Pictures:
-    """Nearest neighbours with images, where `dataset` is a folder that holds them."""
+    """Nearest neighbours with images, if `dataset` is a dataset folder."""
     from morphoclip.data import ShardDataset
 
     if config.dataset is None:
         return Pictures()
     if not Path(config.dataset).is_dir():
-        why = f"no pictures of neighbours: {config.dataset} is not a dataset folder (make_shards writes one)"
+        why = (
+            f"no pictures of neighbours: {config.dataset} is not a dataset folder (`morphoclip data prepare` makes one)"
+        )
         return Pictures(notes=[why])
     return Pictures(galleries=neighbours(scored.card, scored.wells, ShardDataset(config.dataset), protocol))

@@ -1,4 +1,4 @@
-"""One training: data module and method from a config, fitted from the run's last checkpoint where there is one."""
+"""One training: build data module and method from a config, and fit from the run's last checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
-    """Train the method that `config` describes in `config.folder`; exits where the user interrupts it."""
+    """Train the method described by `config` in `config.folder`; exits when the user interrupts it."""
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.run_folder import last_checkpoint
 
@@ -41,12 +41,12 @@ def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
     )
     checkpoint = last_checkpoint(Path(config.folder))
     if checkpoint:
-        print(f"going on from {checkpoint}")
+        print(f"resuming from {checkpoint}")
     method.trained_on = provenance_of_training(config, method, loader)
     trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if trainer.interrupted:
         again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
-        sys.exit(f"\ninterrupted; go on from the last checkpoint with\n  uv run {again}")
+        sys.exit(f"\ninterrupted; resume from the last checkpoint with\n  uv run {again}")
     trainer.save_checkpoint(Path(config.folder) / "checkpoints" / "last.ckpt")
     return method, loader
 
@@ -62,7 +62,7 @@ def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[nn.Module, nn.
 
 
 def build_method(config: DictConfig, loader: CellDataModule) -> Method:
-    """The method, on the statistics of the training split and, with a text or molecule tower, its prompts."""
+    """The method, with pixel statistics of the training split and, for a text or molecule tower, its prompts."""
     from morphoclip.data.loading.features import PROFILE
     from morphoclip.models.features import FEATURE_ENCODERS
 
@@ -86,7 +86,7 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
 
 
 def described_conditions(data: DictConfig, table: PerturbationTable) -> PerturbationTable:
-    """The conditions, with the columns of the tables of `data.enrich` ({path, key, source, licence} each)."""
+    """The conditions with the columns of the tables in `data.enrich` ({path, key, source, licence} each)."""
     from morphoclip.data.metadata.enrichment import enrich
 
     for source in data.get("enrich") or []:
@@ -95,9 +95,9 @@ def described_conditions(data: DictConfig, table: PerturbationTable) -> Perturba
 
 
 def provenance_of_training(config: DictConfig, method: Method, loader: CellDataModule) -> dict[str, object]:
-    """What users of the encoder need to know of its training: data, commit, features, and what prompts gave away."""
+    """Facts of the training for users of the encoder: data, commit, features, and annotations found in prompts."""
     from morphoclip.data.loading.features import FeatureDataModule
-    from morphoclip.data.metadata.enrichment import told
+    from morphoclip.data.metadata.enrichment import annotations_in_prompts
     from morphoclip.evaluation.report.provenance import commit
     from morphoclip.export import training_data
     from morphoclip.profiling.features import features_of_training
@@ -107,19 +107,19 @@ def provenance_of_training(config: DictConfig, method: Method, loader: CellDataM
         known["features"] = features_of_training(loader.roots)
     if config.perturbation:
         table = described_conditions(config.data, loader.table)
-        known["prompts_tell"] = told(table, method.hparams["prompts"])
+        known["prompts_contain"] = annotations_in_prompts(table, method.hparams["prompts"])
     return known
 
 
 def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str]:
-    """Fields that training prompts held: those their templates name, and those their words give away."""
+    """Fields contained in the training prompts: those in the templates, and those found in the text of the prompts."""
     templates = as_dict(config.perturbation).values() if config.perturbation else ()
     named = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
-    return sorted(named | set(trained_on.get("prompts_tell", [])))
+    return sorted(named | set(trained_on.get("prompts_contain", [])))
 
 
 def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:
-    """Every crop of the run's dataset, scaled as in training."""
+    """All crops of the run's dataset, scaled as in training."""
     from morphoclip.data import ShardDataset
 
     return ShardDataset(config.data.root, None, *loader.scaling)

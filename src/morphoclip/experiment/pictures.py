@@ -1,4 +1,4 @@
-"""Images of a report: the best wells, their nearest neighbours, and the crops that weigh most in their embeddings."""
+"""Images of a report: the best wells, their nearest neighbours, and their most and least attended crops."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Attention = Callable[[Sequence[tuple[str, str]]], pd.DataFrame]
 ATTENDED_WELLS, MOST, FEWEST = 3, 4, 3
-AVERAGED = "crops are averaged: all of a well weigh the same, so no crop is the most attended"
+AVERAGED = "crops are averaged with equal weights, so no crop is the most attended"
 
 
 def run_pictures(folder: Path, config: DictConfig, main: Scored, protocol: Protocol) -> Pictures:
-    """Pictures of a run's trained arm, by its dataset and its encoder folder; none where the run has no images."""
+    """Pictures for a run's trained arm, from its dataset and its encoder folder; none if the run has no images."""
     from hydra.utils import instantiate
 
     from morphoclip.experiment.fit import open_dataset
@@ -67,7 +67,7 @@ def neighbours(card: ScoreCard, wells: pd.DataFrame, dataset: ShardDataset, prot
 def contact_sheet(
     card: ScoreCard, wells: pd.DataFrame, dataset: ShardDataset, count: int
 ) -> list[tuple[str, np.ndarray]]:
-    """A crop of each of the `best_wells`, all in one contrast."""
+    """A crop of each of the `best_wells`, all with the same contrast."""
     from morphoclip.profiling.contact_sheet import contact_sheet
 
     shown = best_wells(card, wells, count)
@@ -78,7 +78,7 @@ def contact_sheet(
 
 
 def best_wells(card: ScoreCard, wells: pd.DataFrame, count: int) -> pd.DataFrame:
-    """A control, then the perturbations whose replicates find each other best, all on one plate."""
+    """A control and the perturbations with the highest replicate scores, all from one plate."""
     found = card.tables["replicate"].sort_values("mean_average_precision", ascending=False)
     best = wells[wells[schema.PERTURBATION].isin(found[schema.PERTURBATION].head(count))]
     best = best[best[schema.PLATE] == best[schema.PLATE].mode()[0]].drop_duplicates(schema.PERTURBATION)
@@ -87,13 +87,13 @@ def best_wells(card: ScoreCard, wells: pd.DataFrame, count: int) -> pd.DataFrame
 
 
 def captions(shown: pd.DataFrame) -> pd.Series:
-    """Name (else gene) and well of each row."""
+    """Name (or else gene) and well of each row."""
     names = shown[schema.NAME].where(shown[schema.NAME] != "", shown[schema.GENE])
     return names.where(~schema.is_negcon(shown), "negative control") + " " + shown[schema.WELL]
 
 
 def attended_crops(attention: Attention, shown: pd.DataFrame, dataset: ShardDataset) -> list[Gallery]:
-    """The crops of each well that weigh most in its embedding, and those that weigh least; each row in one contrast."""
+    """The most and the least attended crops of each well; all crops of a row have the same contrast."""
     from morphoclip.profiling.contact_sheet import crop_pictures
 
     rows = []

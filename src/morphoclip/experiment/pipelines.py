@@ -1,4 +1,4 @@
-"""A sweep over orders of normalisation steps on one set of plates, written as a table and a page."""
+"""A sweep over orders of normalisation steps on one set of plates, written as a table and an HTML page."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from morphoclip.progress import progress_bar
 def sweep_pipelines(table: pd.DataFrame, settings: DictConfig, protocol: Protocol, output: Path, seed: int) -> Path:
     """Score every order of `settings.steps`, up to `settings.depth` of them, on the first set of plates.
 
-    Writes sweep.csv and sweep.html into `output` and returns the page's path. A table of sites is aggregated by mean and
-    by median, which doubles the pipelines.
+    Writes sweep.csv and sweep.html to `output` and returns the path of the page. A table of sites is aggregated by mean
+    and by median, which doubles the number of pipelines.
     """
     sets, notes = plate_sets(table, protocol)
     wells = sets[0].table

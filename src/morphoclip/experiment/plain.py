@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def as_dict(config: DictConfig) -> dict[str, Any]:
-    """A node that holds keys as a plain dict."""
+    """A config node with keys as a plain dict."""
     plain = OmegaConf.to_container(config, resolve=True)
     if not isinstance(plain, dict):
-        raise ValueError(f"expected keys, found {plain!r}")
+        raise ValueError(f"expected key: value entries in the config, found {plain!r}")
     return {str(key): value for key, value in plain.items()}
 
 
@@ -20,10 +20,10 @@ def load_config(path: Path) -> DictConfig:
     """The config in a YAML file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it holds a list.
+        FileNotFoundError: no such file.
+        ValueError: the file holds a list.
     """
     config = OmegaConf.load(path)
     if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} holds a list, not a config")
+        raise ValueError(f"{path} holds a list instead of key: value entries")
     return config

@@ -1,4 +1,4 @@
-"""What a run needs on disk before it trains: the simulated screen, its dataset, features or profiles, and the split."""
+"""Prepares the data of a run: the simulated screen, the dataset, features or profiles, and the split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from morphoclip.experiment.plain import as_dict
 
 
 def prepare_data(data: DictConfig) -> None:
-    """Make what is not there yet; finished parts are reused.
+    """Make the parts that do not exist yet; finished parts are reused.
 
     Args:
-        data: the group `data` of a run's config: `screen` (simulate), `prepare` (cut crops), `features` (write them by a
-            frozen encoder), `profiles` (write them by classical features), `holdout` (write the split).
+        data: the group `data` of a run's config: `screen` (simulate), `prepare` (cut crops), `features` (by a frozen
+            encoder), `profiles` (by classical features), `holdout` (write the split).
     """
     from morphoclip.data import ShardDataset, holdout, write_splits
     from morphoclip.preparation import prepare_dataset, read_load_data
@@ -42,7 +42,7 @@ def prepare_data(data: DictConfig) -> None:
 
 
 def prepare_features(data: DictConfig) -> None:
-    """Write the features of the dataset's crops by the frozen encoder that `data.features` names."""
+    """Write the features of the dataset's crops by the frozen encoder `data.features`."""
     import torch
 
     from morphoclip.data import ShardDataset
@@ -58,7 +58,7 @@ def prepare_features(data: DictConfig) -> None:
 
 
 def prepare_profiles(data: DictConfig) -> None:
-    """Write well profiles by classical image features, in place of CellProfiler's."""
+    """Write well profiles by classical image features, which replace CellProfiler's."""
     from morphoclip.data import ShardDataset
     from morphoclip.models.classical import ClassicalFeatures
     from morphoclip.profiling import embed, write_profiles
@@ -69,12 +69,12 @@ def prepare_profiles(data: DictConfig) -> None:
 
 
 def holdout_of(data: DictConfig) -> dict[str, Any] | None:
-    """Arguments of `splits.holdout`, None where a run holds nothing out."""
+    """Arguments of `splits.holdout`; None if the run holds nothing out."""
     return None if data.holdout is None else as_dict(data.holdout)
 
 
 def training_split(data: DictConfig) -> str | None:
-    """Name of the split to train on, made of its holdout, so that runs with other holdouts keep to their own files."""
+    """Name of the training split, from a hash of the holdout, so that runs with different holdouts use different files."""
     if data.holdout is None:
         return data.loader.split
     return f"train-{hashlib.sha256(json.dumps(as_dict(data.holdout)).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""The report of scored arms: one HTML file, the csv files of the main arm, and the table that is printed."""
+"""The report of scored arms: one HTML file, the csv files of the main arm, and the printed table."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from morphoclip.evaluation.tasks.questions import REPLICATE, TASKS
 from morphoclip.experiment.design import FOLD
 from morphoclip.experiment.score import Arm, Scored, Scoring
 
-GROUPED = ("sister", "compound_gene")  # tasks whose mean is reported too: do perturbations find those that act alike?
+GROUPED = ("sister", "compound_gene")  # tasks whose mean is reported too: perturbations with the same target
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of the main arm's wells; `notes` on what is not shown."""
+    """Images of the main arm's wells, and `notes` on images that are missing."""
 
     contact_sheet: Sequence[tuple[str, np.ndarray]] = ()
     galleries: Sequence[Gallery] = ()
@@ -37,10 +37,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Published:
-    """Published numbers beside ours, with what makes them comparable."""
+    """Published numbers next to ours, and a note on which are comparable."""
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    note: str = "Only rows marked comparable were scored on the plates, known from metadata=, and with the p-values of the paper."
+    note: str = "Rows marked comparable were scored on the paper's plates (known from metadata=) and with its p-values."
 
 
 def report(
@@ -63,13 +63,13 @@ def report(
     Args:
         scored: name -> card and wells, in the order shown. main: the arm whose details are shown and written.
         arms: the same arms before normalisation.
-        configuration: recorded as it is. inputs: name -> hash of the files that were read.
+        configuration: recorded unchanged. inputs: name -> hash of the input files.
 
     Returns:
         The path of report.html.
     """
     card, wells, table = scored[main].card, scored[main].wells, arms[main].table
-    if FOLD in wells:  # several models: pictures are those of the first
+    if FOLD in wells:  # with several models, pictures are of the first
         wells = wells[wells[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True)
         table = table[table[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True) if FOLD in table else table
     card.notes += [*differences(scored, main), *pictures.notes]
@@ -106,7 +106,7 @@ def report(
 
 
 def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
-    """One row per arm and task: its score, its controls, and how much higher the main arm scores on common rows.
+    """One row per arm and task: score, controls, and the gain of the main arm over this one on common rows.
 
     Returns:
         arm, task, mean_average_precision, ci_low, ci_high, chance, n; the controls of the task as means over the sets of
@@ -128,7 +128,7 @@ def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
 
 
 def controls_of(card: ScoreCard, task: str) -> dict[str, float]:
-    """Control -> its mean over the sets of plates, weighted by how many rows each has."""
+    """Control -> its mean over the sets of plates, weighted by their number of rows."""
     rows = card.metrics[card.metrics["task"] == task]
     scores = rows["metric"].str.startswith(("mean_average_precision", "fraction_retrieved"))
     return {
@@ -138,7 +138,7 @@ def controls_of(card: ScoreCard, task: str) -> dict[str, float]:
 
 
 def differences(scored: Mapping[str, Scored], main: str) -> list[str]:
-    """One line per other arm: how much higher the main one scores in each task, paired and ungated, with intervals."""
+    """One line per other arm: the gain of the main arm in each task, paired and ungated, with intervals."""
     card = scored[main].card
     lines = []
     for name, result in scored.items():
@@ -158,7 +158,7 @@ def _comparable(task: str, card: ScoreCard) -> bool:
 
 
 def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
-    """(title, caption, table) of the scores other than average precision that a card holds."""
+    """(title, caption, table) of a card's scores other than average precision."""
     columns = ["subset", "metric", "value", "chance", "n"]
     return [
         (name.replace("_", " ").capitalize(), (function.__doc__ or "").strip(), rows[columns])
@@ -168,14 +168,14 @@ def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def shown_row(card: ScoreCard, task: str) -> pd.Series:
-    """The row of metrics that stands for a task: over all perturbations, not only those retrieved."""
+    """The row of `metrics` reported for a task: over all perturbations, not only retrieved ones."""
     rows = card.metrics[(card.metrics["task"] == task) & (card.metrics["subset"] == "all")].set_index("metric")
     ungated = "mean_average_precision_ungated"
     return rows.loc[ungated if ungated in rows.index else "mean_average_precision"]
 
 
 def print_arms(table: pd.DataFrame, main: str) -> None:
-    """Print `arm_table`: one line per arm, mean AP [95 % interval] of each task, and what layout alone scores."""
+    """Print `arm_table`: one line per arm with mean AP [95 % interval] of each task and the same-position control."""
     from rich.console import Console
     from rich.table import Table
 

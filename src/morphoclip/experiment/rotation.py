@@ -1,7 +1,7 @@
-"""Many trainings, one score: each plate and each share of the compounds is left out in turn, for each seed.
+"""Rotation: one training per seed, held-out plate and held-out fold of the compounds, scored together.
 
-Every training embeds all wells; the tables of all trainings, one below the other, are the run's out-of-fold profiles. The
-name of the training is part of what names a set of plates, so that profiles of two models are never compared.
+Every training embeds all wells; the joined tables of all trainings are the run's out-of-fold profiles. The name of the
+training is one of the columns that define a set of plates, so that profiles of two models are never compared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from morphoclip.experiment.plain import as_dict
 
 
 def run_rotation(config: DictConfig, folder: Path) -> None:
-    """Train a model for each seed, plate and share of compounds; write the arms and the design into `folder`.
+    """Train a model for each seed, plate and fold of compounds; write the arms and the design to `folder`.
 
-    The profiles of a finished training are kept in `folder`/turns and not made again. Arms are the trained encoder (named
-    as the experiment), the same one untrained, and the given profiles under each preset of `rotation.baselines`.
+    Profiles of a finished training are kept in `folder`/turns and reused. Arms are the trained encoder (named after the
+    experiment), its untrained twin, and the given profiles under each preset of `rotation.baselines`.
     """
     from morphoclip.profiling import write_profiles
 
@@ -58,7 +58,7 @@ def read_wells(data: DictConfig) -> pd.DataFrame:
 def profiles_of_turn(
     config: DictConfig, folder: Path, wells: pd.DataFrame, seed: int, turn: Rotation
 ) -> dict[str, pd.DataFrame]:
-    """Profiles of all wells by the encoder before and after one training; from disk where they are there."""
+    """Profiles of all wells by the encoder before and after one training; read from disk if they exist."""
     from morphoclip.data.loading.features import TableDataModule, TableDataset
     from morphoclip.export import encoder_provenance
     from morphoclip.profiling import read_profiles, write_profiles

@@ -1,12 +1,12 @@
-"""One run: prepare ▶ fit ▶ encoder folder, profile tables, who was held out. Scoring starts where this ends.
+"""One run: prepare ▶ fit ▶ encoder folder, profile tables, design. Scoring then reads only these files.
 
     run folder/
-      config.yaml, checkpoints/, logs/     of the training
+      config.yaml, checkpoints/, logs/     config, checkpoints and logs of the training
       encoder/                             the exported encoder
-      profiles/<arm>.parquet               wells by the trained encoder and by each arm it is compared with
-      held_out.parquet (+ .json)           the roles of the wells, and what the arms are: `design.Design`
+      profiles/<arm>.parquet               well profiles by the trained encoder and by each baseline
+      held_out.parquet (+ .json)           the roles of the wells and the list of arms: `design.Design`
 
-`score.score_run` makes score cards and the report of these files alone, now or later.
+`score_run` makes score cards and the report from these files, at the end of the run or later.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> Path:
-    """Train what `config` (configs/train.yaml, composed) describes, then score it; returns the run's folder.
+    """Train the model described by `config` (configs/train.yaml, composed), then score it; returns the run folder.
 
     Under torchrun or srun every rank calls this; rank 0 prepares the data, exports and scores.
     """
@@ -56,7 +56,7 @@ def run(config: DictConfig) -> Path:
     config.trainer.num_nodes = launch.nodes
     config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
     config.data.loader.split = training_split(config.data)
-    config.name = str(config.name)  # a number, a date or nan where YAML reads one: a name all the same
+    config.name = str(config.name)  # YAML reads some names as numbers or dates
     config.run_id = None if config.run_id is None else str(config.run_id)
     join(launch)
     folder = run_folder(config.output_dir, config.name, config.run_id)
@@ -81,11 +81,11 @@ def run(config: DictConfig) -> Path:
 
 
 def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
-    """Write what a training leaves: the encoder folder and, where the run is to be scored, its arms and its design."""
+    """Write the results of a training: the encoder folder and, if the run is to be scored, its arms and its design."""
     from morphoclip.profiling import export_encoder, load_encoder, write_profiles
 
     folder = Path(config.folder)
-    shutil.rmtree(folder / "encoder", ignore_errors=True)  # of an earlier, shorter start of this run
+    shutil.rmtree(folder / "encoder", ignore_errors=True)  # from an earlier, shorter start of this run
     export_encoder(method, folder / "encoder", trained_on=method.trained_on)
     if not config.score.tasks:
         print(f"encoder: {folder / 'encoder'}")

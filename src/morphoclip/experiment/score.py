@@ -1,4 +1,4 @@
-"""Arms × design ▶ score cards ▶ report: the one way profiles are normalised, cross-fitted and scored."""
+"""Arms × design ▶ score cards: profiles are normalised, cross-fitted and scored here and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from morphoclip import configs_dir
 from morphoclip.evaluation import Protocol, ScoreCard, score
 from morphoclip.evaluation.card.alarms import shuffled_labels
 from morphoclip.evaluation.tasks.protocol import plate_sets
-from morphoclip.experiment.design import ASKS, FOLD, PROFILED, SCORED, TRAINED, Design
+from morphoclip.experiment.design import FOLD, PROFILED, QUERY, SCORED, TRAINED, Design
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Profiles of the wells (one row per well, or per well and FOLD of the design), and how they are normalised."""
+    """Profiles of the wells (one row per well, or per well and FOLD of the design), and their normalisation."""
 
     table: pd.DataFrame
     normalizer: Normalizer
@@ -28,7 +28,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Scored:
-    """An arm's score card, and its scored wells as they were ranked (of a cross-fit, the first half)."""
+    """An arm's score card, and its scored wells after normalisation (for a cross-fit, the first half)."""
 
     card: ScoreCard
     wells: pd.DataFrame
@@ -36,11 +36,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How arms are scored; the keys of configs/evaluate.yaml and configs/score.
+    """Settings of scoring: keys of configs/evaluate.yaml and configs/score.
 
     Attributes:
-        normalize_within: `set`: each set of plates by itself, on the features its plates share; `table`: all wells at
-            once, so that sets share what is fitted on their pooled controls.
+        normalize_within: `set`: each set of plates separately, on the features its plates share; `table`: all wells at
+            once, so that sets share the statistics fitted on their pooled controls.
         crossfit: never score against negative controls that normalisation was fitted on.
     """
 
@@ -61,23 +61,23 @@ class Scoring:
 
     @classmethod
     def of(cls, config: DictConfig, protocol: Protocol) -> Scoring:
-        """The keys of `config` that are ours."""
+        """The settings in `config`, whose other keys are ignored."""
         known = [field.name for field in fields(cls) if field.name in config and field.name != "protocol"]
         plain = as_dict(config)
         return cls(protocol, **{name: plain[name] for name in known})
 
 
 def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None = None) -> dict[str, Scored]:
-    """Score every arm on the same wells, by the same rules, with the same number of negative controls.
+    """Score every arm on the same wells, with the same rules and the same number of negative controls.
 
     Args:
         arms: name -> profiles and their normalisation.
-        design: who was trained on what, and who asks; None: every well is scored and asks, and nothing was trained.
+        design: the roles of the wells; None: every well is scored and is a query, and none was trained on.
     """
     if design is not None and design.folds:
         by_model = replace(scoring.protocol, set_by=[*scoring.protocol.set_by, FOLD])
         scoring = replace(scoring, protocol=by_model, normalize_within="set")
-    # A normalisation that is fitted on controls leaves half of them to rank against: then every arm gets as many.
+    # A normalisation fitted on controls leaves half of them to rank against: then every arm gets equally many.
     halve = scoring.crossfit and any(arm.normalizer.uses_negcon for arm in arms.values())
     scored = {}
     for name, arm in arms.items():
@@ -94,13 +94,13 @@ def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None 
 def normalized_folds(
     table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring, halve: bool = True
 ) -> tuple[list[pd.DataFrame], list[str]]:
-    """(the table normalised, as one table or as the two of a cross-fit; notes on wells and features left out).
+    """(the normalised table, or the two tables of a cross-fit; notes on wells and features left out).
 
-    Statistics come from the wells that training saw, where the table says which; a plate it never saw is centred on its
-    own controls.
+    Statistics are fitted on the wells of training if the table marks them; a plate not trained on is centred on its own
+    controls.
 
     Args:
-        halve: two tables also where no step is fitted on controls, each with half of them.
+        halve: return two tables, each with half of the controls, even if no step is fitted on controls.
     """
 
     def normalize(part: pd.DataFrame) -> list[pd.DataFrame]:
@@ -121,14 +121,14 @@ def normalized_folds(
 
 
 def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreCard, pd.DataFrame]:
-    """(score card, first fold) of normalised tables, by the roles of their wells where they have some."""
+    """(score card, first fold) of normalised tables, by the roles of their wells if they have any."""
     folds = [fold[fold[SCORED].to_numpy()] if SCORED in fold else fold for fold in folds]
-    asks, profiled = (folds[0][role].to_numpy() if role in folds[0] else None for role in (ASKS, PROFILED))
+    queries, profiled = (folds[0][role].to_numpy() if role in folds[0] else None for role in (QUERY, PROFILED))
     card = score(
         folds,
         tasks=scoring.tasks,
         protocol=scoring.protocol,
-        queries=asks,
+        queries=queries,
         profiled=profiled,
         relationships=scoring.relationships,
         p_convention=scoring.p_convention,
@@ -141,7 +141,7 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
 
 
 def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring) -> list[str]:
-    """Score shuffled labels once more, cross-fitted, and compare: the alarm, if there is one."""
+    """Score shuffled labels again with cross-fitting and compare; returns the alarm, if any."""
     quick = replace(scoring, tasks=["replicate"], p_convention="copairs", null_size=100, strict=False, ties="expected")
     honest = replace(quick, crossfit=True, relationships=None)
     other, _ = score_folds(normalized_folds(table, normalizer, honest)[0], honest)
@@ -153,7 +153,7 @@ def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer,
 
 
 def preset(name: str) -> Normalizer:
-    """The normalisation of a file of configs/normalize.
+    """The normalisation of a file in configs/normalize.
 
     Raises:
         ValueError: there is no such file.

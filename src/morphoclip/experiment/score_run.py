@@ -1,4 +1,4 @@
-"""Score what a run left in its folder, when its training ends or any time later."""
+"""Score a run from its folder, at the end of its training or any time later."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from morphoclip.experiment.tables import arms_of_run
 
 
 def score_run(folder: str | Path) -> Path:
-    """Score what a run left in its folder: score cards of its arms, metrics.csv of the main one, report.html.
+    """Score a run from its folder: score cards of its arms, metrics.csv of the main one, report.html.
 
     Returns:
-        The report's path.
+        The path of the report.
     """
     folder = Path(folder)
     config = load_config(folder / "config.yaml")

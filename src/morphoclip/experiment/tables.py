@@ -1,4 +1,4 @@
-"""Where the profiles of arms come from: tables on disk, an encoder and a dataset, or what a run left."""
+"""Sources of the profiles of arms: tables on disk, an encoder with a dataset, or a run folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = ("profiles", "encoder", "checkpoint")
 
 
 def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> dict[str, Arm]:
-    """The arms that a run's folder holds, each under the run's normalisation, and given profiles under their presets.
+    """The arms in a run folder, each with the run's normalisation, and given profiles with their presets.
 
     Args:
         about: the sidecar of the run's design: `arms` (names of tables in the folder), `given` (name -> preset).
@@ -39,7 +39,7 @@ def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> d
 
 
 def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
-    """The profiles that an evaluation's config names, read from disk or embedded now, annotated.
+    """The profiles named by an evaluation's config, read from disk or embedded now, and annotated.
 
     Raises:
         ValueError: not exactly one of `SOURCES` is given, or an encoder without `dataset`.
@@ -60,21 +60,21 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
 
 
 def as_arm(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> Arm:
-    """A table as an arm: annotated, under the chosen normalisation or else the one that suits its features."""
+    """A table as an arm: annotated, with the chosen normalisation or else the default for its features."""
     table = annotated(table, config.metadata, protocol)
-    if config.get("normalize") is not None:  # the key is absent where no preset was chosen
+    if config.get("normalize") is not None:  # the key is absent if no preset was chosen
         return Arm(table, instantiate(config.normalize))
     return Arm(table, default_normalizer(table))
 
 
 def default_normalizer(table: pd.DataFrame) -> Normalizer:
-    """`center` for the profiles of an encoder, `none` for others, which come normalised."""
+    """`center` for the profiles of an encoder; `none` for others, which are already normalised."""
     of_encoder = all(feature.startswith(EMBEDDING_PREFIX) for feature in schema.split_columns(table)[1])
     return preset("center" if of_encoder else "none")
 
 
 def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.DataFrame:
-    """Well profiles of a dataset folder, scaled as the encoder was trained, or of a load_data.csv."""
+    """Well profiles of a dataset folder, scaled as in the encoder's training, or of a load_data.csv."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,12 +83,12 @@ def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.
 
 
 def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:
-    """All tables that paths or globs match, one below the other; a feature that a file lacks is NaN on its rows."""
+    """All tables that match paths or globs, joined; a feature that a file lacks is NaN in its rows."""
     patterns = patterns if isinstance(patterns, str) else list(patterns)
     return join_profiles({str(path): read_profiles(path) for path in profile_paths(patterns)})
 
 
 def annotated(table: pd.DataFrame, metadata: str | None, protocol: Protocol) -> pd.DataFrame:
-    """The table in canonical columns, with the annotations of a metadata folder."""
+    """The table with canonical columns and the annotations of a metadata folder."""
     table = with_canonical_ids(table.rename(columns=dict(protocol.columns)))
     return table if metadata is None else annotate(table, metadata)

@@ -1,4 +1,4 @@
-"""The gated attention that a method trained over an encoder's crops, beside the weights of its encoder folder."""
+"""The trained attention pool over crops, stored in the encoder folder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from morphoclip.export.weights import damaged, read_checkpoint, read_tensors, wr
 from morphoclip.models import Encoder, FeatureEncoder, GatedAttentionPool
 from morphoclip.models.pooling import Pool
 
-POOL = "crop_pool.safetensors"  # beside the weights of an encoder folder
+POOL = "crop_pool.safetensors"  # in the encoder folder
 
 
-PREFIXES = ("image.pool.", "crop_pool.")  # of a checkpoint; the second as runs were saved before
+PREFIXES = ("image.pool.", "crop_pool.")  # in a checkpoint; the second is that of older runs
 
 
 def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
-    """The gated pool that a method trained over an encoder's crops; None where crops were averaged or never pooled.
+    """The attention pool trained over an encoder's crops; None if crops were averaged or not pooled.
 
     Args:
-        source: an encoder folder, a checkpoint or a run folder, as `load_encoder` takes. Encoders of cached features
-            hold their own pool.
+        source: an encoder folder, a checkpoint or a run folder, as for `load_encoder`. Encoders of cached features have
+            their own pool inside.
     """
     path = Path(source)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
@@ -44,14 +44,14 @@ def load_crop_pool(source: str | Path) -> GatedAttentionPool | None:
 
 
 def save_crop_pool(pool: nn.Module, folder: str | Path) -> None:
-    """Write the pool into an encoder folder."""
+    """Write the pool to an encoder folder."""
     write_tensors(Path(folder) / POOL, pool.state_dict())
 
 
 def attends(encoder: Encoder | FeatureEncoder, pool: Pool | None = None) -> bool:
-    """Whether crops weigh differently, by the pool of cached features in the encoder or else by `pool` over its crops.
+    """Whether crops are weighted: by the pool inside an encoder of cached features, or else by `pool`.
 
-    A pool in another space than the encoder's (`method.image.export=backbone`) says nothing of what is exported.
+    A pool in another space than the encoder's (`method.image.export=backbone`) does not apply to the exported encoder.
     """
     if isinstance(encoder, FeatureEncoder):
         return not encoder.pool.is_mean
@@ -59,9 +59,9 @@ def attends(encoder: Encoder | FeatureEncoder, pool: Pool | None = None) -> bool
 
 
 def check_attends(encoder: Encoder | FeatureEncoder, pool: Pool | None = None) -> None:
-    """Raise ValueError where crops are averaged, so that all weigh the same."""
+    """Raise ValueError if crops are averaged with equal weights."""
     if not attends(encoder, pool):
         raise ValueError(
-            "this model averages its crops: all of a well weigh the same and there is no attention to show. Attention "
-            "needs a gated pool (method.image.pool or encoder.pool) and method.image.export=joint"
+            "this model averages crops with equal weights, so there is no attention to show. Attention needs a gated "
+            "pool (method.image.pool or encoder.pool) and method.image.export=joint"
         )

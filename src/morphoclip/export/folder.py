@@ -1,4 +1,4 @@
-"""Trained encoders as folders: written from a run, a checkpoint or a method."""
+"""Writing encoder folders from a run, a checkpoint or a method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from morphoclip.version import __version__
 
 @runtime_checkable
 class TrainedMethod(Protocol):
-    """A method, as far as an encoder folder is concerned with it."""
+    """The part of a method's interface that writing an encoder folder uses."""
 
     trained_on: dict[str, Any]
 
@@ -48,21 +48,20 @@ def export_encoder(
 ) -> Path:
     """Write an encoder folder: config.json, model.safetensors and a model card.
 
-    Beside them, where the source has it, the pool of its crops and the towers that read words and structures into the
-    joint space of its images (`export.towers`), so that the folder alone answers `morphoclip query`. Frozen towers
-    are written whole, pretrained ones too.
+    If the source has them, the pool of crops and the text and molecule towers (`export.towers`) are written too, so that
+    the folder alone is enough for `morphoclip query`. Towers are complete, including frozen and pretrained ones.
 
     Args:
         source: a method (its `export_encoder()` chooses, e.g. the teacher), an encoder, a checkpoint, a run folder
             (its `checkpoints/last.ckpt`), an encoder folder or a hub id.
         to: the folder to make. It is written under a temporary name and renamed.
-        trained_on: what `load_encoder` shall know of the training data: `training_data(dataset)`, and what else the
-            caller wants on record (`git_commit`, …). Default: the source's own `trained_on`, if it has one.
-        trust_remote_code: to read the source, see `load_encoder`.
+        trained_on: facts of the training data to record: `training_data(dataset)` and further entries (`git_commit`,
+            …). Default: the source's own `trained_on`, if it has one.
+        trust_remote_code: for reading the source, see `load_encoder`.
 
     Raises:
         FileExistsError: `to` exists and is not empty.
-        ValueError: a source without an encoder, or as `load_encoder`.
+        ValueError: a source without an encoder, or as in `load_encoder`.
     """
     to = Path(to)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -114,7 +113,7 @@ def _add_towers(source: Encoder | FeatureEncoder | TrainedMethod | Path, folder:
     path = source
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if (path / TOWERS).is_dir():
-        load_towers(path)  # a mixed folder is not passed on
+        load_towers(path)  # raises for a folder that mixes two exports
         shutil.copytree(path / TOWERS, folder / TOWERS)
     elif checkpoint.is_file() and not (path / CONFIG).is_file():
         saved = read_checkpoint(checkpoint)

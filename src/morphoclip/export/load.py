@@ -1,4 +1,4 @@
-"""Encoder folders, checkpoints and Hugging Face repositories read back as modules."""
+"""Loading encoders from encoder folders, checkpoints and Hugging Face repositories."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def load_encoder(
     """An encoder in eval mode, its `preprocess` attached, without gradients.
 
     Args:
-        source: an encoder folder, a checkpoint, a run folder, or the id of a Hugging Face repository that holds an
-            encoder folder ("owner/name").
-        device: where to put it.
-        trust_remote_code: for an encoder around a Hugging Face model with code of its own (OpenPhenom): fetch that code
-            by the name in the config, and run it. Nothing in a folder can ask for it.
+        source: an encoder folder, a checkpoint, a run folder, or the id of a Hugging Face repository with an encoder
+            folder ("owner/name").
+        device: device of the encoder.
+        trust_remote_code: for an encoder around a Hugging Face model with its own code (OpenPhenom): fetch that code by
+            the name in the config, and run it. Only the caller can allow this, never the folder.
 
     Returns:
-        An `Encoder` or `FeatureEncoder`; its `trained_on` holds what is known of the training data, see `training_data`.
+        An `Encoder` or `FeatureEncoder`; its `trained_on` holds facts of the training data, see `training_data`.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: nothing at `source`.
         ValueError: not an encoder folder or checkpoint, a newer format, weights that do not fit the config, or code that
             would run without `trust_remote_code`.
     """
@@ -56,10 +56,10 @@ def load_encoder(
 
 
 def local_source(source: str | Path) -> Path:
-    """`source` if it is there, else an encoder folder with its towers and pool fetched from a Hugging Face repository.
+    """`source` if it exists, else an encoder folder (with towers and pool) fetched from a Hugging Face repository.
 
     Raises:
-        FileNotFoundError: neither a path that exists nor an id "owner/name".
+        FileNotFoundError: neither an existing path nor an id "owner/name".
     """
     return Path(source) if Path(source).exists() else _fetch(source, [CONFIG, WEIGHTS, POOL, f"{TOWERS}/*"])
 
@@ -73,7 +73,7 @@ def _fetch(source: str | Path, files: list[str]) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=files))
     except OSError as error:
         raise FileNotFoundError(
-            f"there is no {source} here (a mistyped path?), and as a Hugging Face repository it was not fetched: {error}"
+            f"no file or folder {source}, and fetching it as a Hugging Face repository failed: {error}"
         ) from error
 
 
@@ -92,7 +92,7 @@ def _from_folder(folder: Path, trust_remote_code: bool) -> Encoder | FeatureEnco
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
     weights = read_tensors(folder / WEIGHTS)
     encoder = _rebuild(architecture, weights, trained_on, folder, trust_remote_code)
-    # Of the config as it was written: a later version may know more settings.
+    # The hash of the config as written: a later version may have more settings.
     if config.get("sha256") not in (None, tensors_hash(weights, json.dumps(architecture, sort_keys=True))):
         raise ValueError(mixed(folder / WEIGHTS))
     return encoder
@@ -110,18 +110,18 @@ def _from_checkpoint(path: Path, trust_remote_code: bool) -> Encoder | FeatureEn
 def _rebuild(
     config: Mapping, weights: Mapping[str, torch.Tensor], trained_on: Mapping, source: Path, trust_remote_code: bool
 ) -> Encoder | FeatureEncoder:
-    config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # the caller's to say
+    config = {key: value for key, value in config.items() if key != "trust_remote_code"}  # for the caller to decide
     name = str(config.get("name"))
     if is_foreign(name) and not trust_remote_code:
         raise ValueError(
-            f"{source} holds an encoder of another package, {name}, whose code loading it would run: read it, then say "
+            f"loading {source} would run the code of another package, {name}: read that code, then pass "
             "trust_remote_code=True (--trust-remote-code)"
         )
     if trust_remote_code and config.get("name") == "per_channel":
         config["trust_remote_code"] = True
     try:
         encoder = create_encoder(**config)
-    except (ValueError, OSError, ImportError):  # these say what to do
+    except (ValueError, OSError, ImportError):  # their messages name the remedy
         raise
     except Exception as error:
         raise damaged(source, error) from error

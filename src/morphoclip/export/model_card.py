@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from morphoclip.models.features import FEATURE_ENCODERS
 
 _QUERY = """
-`towers/` reads texts and structures into the joint space of these features, with nothing but this folder:
+`towers/` embeds texts and structures in the joint space of these features; it needs only this folder:
 
 ```sh
 {embed}
-morphoclip query path/to/this/folder --profiles profiles.parquet --text "what was done to the cells"
+morphoclip query path/to/this/folder --profiles profiles.parquet --text "the perturbation"
 morphoclip query path/to/this/folder --profiles profiles.parquet --plate PLATE --well B03
 ```
 
-Words are best those of the training prompts, which `towers/config.json` lists.
+Word the text like the training prompts, which `towers/config.json` lists.
 """
 
 
-_OF_CROPS = """Takes {channels} in this order and gives {size} features a crop.
+_OF_CROPS = """Takes {channels} in this order and gives {size} features per crop.
 
 ```python
 import morphoclip
@@ -27,12 +27,12 @@ encoder = morphoclip.load_encoder("path/to/this/folder")
 features = encoder(encoder.preprocess(crops, low, high))  # crops (B, C, H, W) uint16, low and high (B, C)
 ```
 
-`low` and `high` are the intensities that become 0 and 1 (percentiles of the field unless stated otherwise below).
+`low` and `high` are the intensities that scale to 0 and 1 (percentiles of the field unless stated otherwise below).
 """
 
 
-_OF_FEATURES = """Sees no images: it takes the features that a frozen encoder gave of each crop, {dim} numbers for each of
-{channels} in this order, and gives {size} features a well. Write those features first, as those of training were:
+_OF_FEATURES = """Takes no images, but the features of each crop by a frozen encoder, {dim} numbers for each of
+{channels} in this order, and gives {size} features per well. Compute those features first, as in training:
 
 ```sh
 {write}
@@ -43,7 +43,7 @@ _OF_FEATURES = """Sees no images: it takes the features that a frozen encoder ga
 import morphoclip
 from morphoclip.profiling import embed
 encoder = morphoclip.load_encoder("path/to/this/folder")
-profiles = embed(encoder, "FEATURES")  # a row a well; level="perturbation" makes a row a condition
+profiles = embed(encoder, "FEATURES")  # one row per well; level="perturbation" gives one row per condition
 ```
 
 Trained on a profile table (one channel, `profile`), it takes `profiling.features.embed_features(encoder, TableDataset(table))`.
@@ -51,7 +51,7 @@ Trained on a profile table (one channel, `profile`), it takes `profiling.feature
 
 
 def model_card(config: Mapping, reads_words: bool = False) -> str:
-    """The model card, Hugging Face style."""
+    """The model card in the format of Hugging Face."""
     known = {key: value for key, value in config["trained_on"].items() if value is not None}
     facts = "\n".join(f"| {key} | `{value}` |" for key, value in {**config["encoder"], **known}.items())
     encoder = config["encoder"]
@@ -80,12 +80,12 @@ Weights and config of the image encoder together have sha256 `{config["sha256"]}
 
 
 def _features_command(made: Mapping) -> str:
-    """The `morphoclip features` line that makes features as those of training, as far as these say what made them."""
+    """The `morphoclip features` command that computed the training features, as far as they record it."""
     encoder = made.get("encoder") or {}
     backbone = encoder.get("backbone") or "ENCODER"
     if encoder.get("backbone") and not backbone.startswith("hf:"):
         backbone = f"timm:{backbone}"
-    words = ["morphoclip features", backbone, "DATASET --out FEATURES"]
-    words += [f"--revision {encoder['revision']}"] if encoder.get("revision") else []
-    words += ["--standardise-by-plate"] if made.get("standardised_by_plate") else []
-    return " ".join(words)
+    parts = ["morphoclip features", backbone, "DATASET --out FEATURES"]
+    parts += [f"--revision {encoder['revision']}"] if encoder.get("revision") else []
+    parts += ["--standardise-by-plate"] if made.get("standardised_by_plate") else []
+    return " ".join(parts)

@@ -1,4 +1,4 @@
-"""What an encoder is known by: hashes of its weights, and what is on record of the data it was trained on."""
+"""Provenance of an encoder: hashes of its weights, and facts of its training data."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ SCALING = ("scale_by", "low_percentile", "high_percentile")
 
 @runtime_checkable
 class RecordsTraining(Protocol):
-    """An encoder that records what it was trained on; one of your own need not."""
+    """An encoder that records its training data. This is optional for your own encoders."""
 
     trained_on: dict[str, Any]
 
 
 def facts_of_training(encoder: Encoder | FeatureEncoder) -> dict[str, Any]:
-    """What an encoder's `trained_on` holds; empty where it has none."""
+    """An encoder's `trained_on`; empty if it has none."""
     return dict(encoder.trained_on) if isinstance(encoder, RecordsTraining) else {}
 
 
 def training_data(dataset) -> dict[str, object]:
-    """What an encoder's users need to know of the `ShardDataset` it was trained on, as plain JSON.
+    """Facts of the `ShardDataset` an encoder was trained on, for its users, as plain JSON.
 
-    Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, how fields were cut
-    (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256.
+    Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, the settings of
+    cutting crops (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256.
     """
     manifest = dataset.manifest
     made_with = manifest["made_by"].get("arguments", {})
@@ -48,17 +48,17 @@ def training_data(dataset) -> dict[str, object]:
 
 
 def encoder_hash(encoder: Encoder | FeatureEncoder) -> str:
-    """sha256 over an encoder's config and weights, whatever file they came from."""
+    """sha256 over an encoder's config and weights, independent of the file they were loaded from."""
     return weights_hash(encoder, json.dumps(encoder.config, sort_keys=True))
 
 
 def weights_hash(module: nn.Module, config: str = "") -> str:
-    """sha256 over the weights of a module, and over `config` before them."""
+    """sha256 over `config` and then the weights of a module."""
     return tensors_hash(module.state_dict(), config)
 
 
 def encoder_provenance(encoder: Encoder | FeatureEncoder) -> dict[str, object]:
-    """What a profile table's sidecar says of the encoder that made it."""
+    """The entry on the encoder in a profile table's sidecar."""
     return {
         "encoder_sha256": encoder_hash(encoder),
         "encoder": encoder.config,

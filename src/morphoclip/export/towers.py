@@ -1,10 +1,10 @@
-"""The folder `towers` of an encoder folder: what turns words and structures into the joint space of its images.
+"""The folder `towers` of an encoder folder: text and molecule towers into the joint space of the images.
 
-    towers/config.json         how the towers are built, the training prompts, tokenizers learned from them
+    towers/config.json         settings of the towers, the training prompts, tokenizers learned from them
     towers/model.safetensors   weights of towers, heads and projections, frozen ones too; config.json has their sha256
     towers/<number>/           config.json and tokenizer files of a Hugging Face tower
 
-The folder is complete: no hub, run or cache is asked when it is read, and nothing in it is code.
+The folder is complete: reading it needs no hub, run or cache, and it contains no code.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def save_towers(
     """Write `folder`/towers.
 
     Args:
-        folder: an encoder folder in the making.
+        folder: the encoder folder being written.
         described: `conditions` (plain arguments), `prefix` (of the names in `state`), `files` (name -> bytes).
         state: state dict of the whole method; a value is a tensor, or a tokenizer as text.
-        encoder_sha256: of the encoder whose space the towers share.
-        source: where they come from, for errors.
+        encoder_sha256: hash of the encoder whose space the towers share.
+        source: origin of the towers, for error messages.
 
     Raises:
-        ValueError: as `write_files`.
+        ValueError: as in `write_files`.
     """
     target, prefix = Path(folder) / TOWERS, described["prefix"]
     target.mkdir()
@@ -54,16 +54,16 @@ def save_towers(
 
 
 def load_towers(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """(arguments of the conditions, their state dict, where the towers' files lie) of an encoder folder.
+    """(arguments of the conditions, their state dict, folder of the towers' files) of an encoder folder.
 
     Raises:
-        FileNotFoundError: the folder holds no towers, or not all of them.
-        ValueError: they are damaged, of a newer format, or of another encoder or export than what lies beside them.
+        FileNotFoundError: files of the towers are missing.
+        ValueError: they are damaged, of a newer format, or were not exported together with the encoder.
     """
     target = Path(folder) / TOWERS
     for path in (target / CONFIG, target / WEIGHTS):
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: export the run again with `morphoclip export`")
+            raise FileNotFoundError(f"{path} does not exist: export the run again with `morphoclip export`")
     config = read_settings(target / CONFIG)
     try:
         version, newer = config["format_version"], config["format_version"] > FORMAT_VERSION
@@ -73,31 +73,31 @@ def load_towers(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any], Pat
         raise damaged(target / CONFIG, error) from error
     if newer:
         raise ValueError(f"{target} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
-    beside = read_settings(Path(folder) / CONFIG).get("sha256")
-    if beside != made_with:
+    actual = read_settings(Path(folder) / CONFIG).get("sha256")
+    if actual != made_with:
         raise ValueError(
-            f"the towers in {folder} were trained with another encoder ({str(made_with)[:12]}, beside them is "
-            f"{str(beside)[:12]}): export the run again and keep its folder together"
+            f"the towers in {folder} belong to encoder {str(made_with)[:12]}, but the folder holds encoder "
+            f"{str(actual)[:12]}: export the run again and keep the folder together"
         )
     tensors = read_tensors(target / WEIGHTS)
-    if config.get("sha256") not in (None, tensors_hash(tensors)):  # None: written before it was recorded
+    if config.get("sha256") not in (None, tensors_hash(tensors)):  # None: written before the hash was recorded
         raise ValueError(mixed(target / WEIGHTS))
     return conditions, tensors | state, target
 
 
 def mixed(weights: Path) -> str:
-    """What to say of weights whose sha256 is not the one in the config beside them."""
+    """The error message for weights whose sha256 differs from the one in their config."""
     return (
-        f"{weights} is not what {weights.parent / CONFIG} was written with: the folder mixes two exports or is damaged. "
+        f"{weights} does not match the hash in {weights.parent / CONFIG}: the folder mixes two exports or is damaged. "
         "Copy or export it again"
     )
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], source: object) -> None:
-    """Write what a Hugging Face tower needs, name -> bytes, below a folder.
+    """Write the files of a Hugging Face tower (name -> bytes) to a folder.
 
     Raises:
-        ValueError: a name leads out of the folder; `source` is who named it.
+        ValueError: a name leads out of the folder; the message names `source`.
     """
     for name, content in files.items():
         path = (folder / name).resolve()

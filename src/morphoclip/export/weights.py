@@ -1,4 +1,4 @@
-"""Weights, checkpoints and settings on disk; what is damaged is named together with the remedy."""
+"""Reading and writing weights, checkpoints and settings, with clear errors for damaged files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 def damaged(path: str | Path, error: object) -> ValueError:
-    """The error to raise of a file that cannot be what morphoclip wrote."""
+    """The error for a file that morphoclip cannot have written."""
     return ValueError(
-        f"{path} is damaged or not what morphoclip wrote: copy or export the folder again ({type(error).__name__}: {error})"
+        f"{path} is damaged or was not written by morphoclip: copy or export the folder again ({type(error).__name__}: {error})"
     )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file that those may read who may read its neighbours; safetensors' own `save_file` grants its owner alone."""
+    """Write a safetensors file with default permissions; safetensors' own `save_file` makes it readable by its owner only."""
     from safetensors.torch import save
 
-    # clone: tensors that share storage (tied weights) are written each on its own, which safetensors insists on.
+    # clone: safetensors refuses tensors that share storage (tied weights).
     path.write_bytes(save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}))
 
 
@@ -31,7 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        ValueError: it is none, or cut short.
+        ValueError: it is not a safetensors file, or is truncated.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -43,7 +43,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], config: str = "") -> str:
-    """sha256 over `config` and then over tensors by name."""
+    """sha256 over `config` and then the tensors sorted by name."""
     digest = hashlib.sha256(config.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -55,7 +55,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the file does not hold a JSON object.
     """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -64,17 +64,19 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A training checkpoint, on the CPU; nothing in it runs.
+    """A training checkpoint, loaded to the CPU with `weights_only=True`, so that no code in it runs.
 
     Raises:
-        ValueError: it is none, or cut short.
+        ValueError: it is not a checkpoint, or is truncated.
     """
     if path.suffix == ".safetensors":
-        raise ValueError(f"{path} holds weights alone: give its folder, {path.parent}")
+        raise ValueError(f"{path} holds only weights: give its folder, {path.parent}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of unpickling other bytes, any
-        raise ValueError(f"{path} cannot be read as a checkpoint ({error}): it is damaged or no checkpoint") from error
+    except Exception as error:  # unpickling arbitrary bytes can raise anything
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({error}): it is damaged or not a checkpoint"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} has no state_dict: it is no checkpoint of a training")
+        raise ValueError(f"{path} has no state_dict: it is not a training checkpoint")
     return checkpoint

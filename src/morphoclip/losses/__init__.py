@@ -1,4 +1,4 @@
-"""Embeddings ▶ scalar: pure torch, no Lightning, no config. Computed outside autocast, gathered over ranks, exact under DDP."""
+"""Embeddings ▶ scalar loss: pure torch, computed outside autocast, gathered over ranks, exact under DDP."""
 
 from morphoclip.losses.cloob import CLOOBLoss
 from morphoclip.losses.context import LossContext

@@ -1,4 +1,4 @@
-"""Which rows of all ranks are the candidates of a cross-modal loss, and which images belong to which."""
+"""Candidates of a cross-modal loss over all ranks, and their matching with images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from morphoclip.losses.context import LossContext
 
 @dataclass(frozen=True)
 class Match:
-    """How the N images and M other rows of all ranks belong together; copies of an id count once.
+    """The matching of the N images and M other rows of all ranks by id; copies of an id count once.
 
     Attributes:
         image_counts, other_counts: rows on each rank.
         is_first: bool (M,), False on the second and later copies of an id.
         column: int64 (N,), the first row of `other` with the image's id.
-        is_paired: bool (M,), first copies that at least one image belongs to.
+        is_paired: bool (M,), first copies with at least one image.
     """
 
     image_counts: list[int]
@@ -37,25 +37,25 @@ class Match:
 
     @property
     def local_other(self) -> slice:
-        """This rank's rows among the M others."""
+        """This rank's rows among the M other rows."""
         return _rows_of(rank(), self.other_counts)
 
     def gather_images(self, x: Tensor) -> Tensor:
-        """Values (B, …) of this rank's images to those of all images (N, …)."""
+        """Gather values (B, …) of this rank's images to those of all images (N, …)."""
         return gather_rows(x, self.image_counts)
 
     def column_weights(self, weights: Tensor) -> Tensor:
-        """Weights between images (b, N) to weights of candidates (b, M): the sum over the images with that id."""
+        """Sum weights between images (b, N) over the images of each id: weights of candidates (b, M)."""
         return weights.new_zeros(len(weights), len(self.is_first)).index_add_(1, self.column, weights)
 
     def images_per_candidate(self, dtype: torch.dtype) -> Tensor:
-        """How many images each candidate (M,) has, at least 1 so that it can divide."""
+        """Number of images of each candidate, (M,), at least 1 so that it can be a divisor."""
         return torch.bincount(self.column, minlength=len(self.is_first)).clamp_min(1).to(dtype)
 
 
 @dataclass(frozen=True)
 class Candidates(Match):
-    """A match with its normalised rows, image (N, D) and other (M, D), gathered with gradient."""
+    """A match with the normalised rows image (N, D) and other (M, D), gathered with gradient."""
 
     image: Tensor
     other: Tensor
@@ -70,21 +70,21 @@ def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) 
     """Match the rows of all ranks by id. Without ids row i of `other` belongs to image i.
 
     Raises:
-        ValueError: no ids but unequal numbers of rows; one of the ids missing or not one a row; an image whose id no
-            rank holds.
+        ValueError: unequal numbers of rows without ids; ids that are missing or not one per row; an image whose id is on
+            no rank.
     """
     image_counts = row_counts(image)
     if context is None or (context.image_id is None and context.other_id is None):
         if len(image) != len(other):
-            raise ValueError(f"{len(image)} images against {len(other)} others: give a LossContext with their ids")
+            raise ValueError(f"{len(image)} images but {len(other)} other rows: give a LossContext with their ids")
         other_counts = image_counts
         image_id = other_id = torch.arange(sum(image_counts), device=image.device)
     else:
         image_id, other_id = context.require("a cross-modal loss", "image_id", "other_id")
         if (len(image_id), len(other_id)) != (len(image), len(other)):
             raise ValueError(
-                f"{len(image_id)} image ids for {len(image)} images, {len(other_id)} other ids for {len(other)} others: "
-                "a LossContext has one id a row"
+                f"{len(image_id)} image ids for {len(image)} images, {len(other_id)} other ids for {len(other)} other rows: "
+                "a LossContext has one id per row"
             )
         other_counts = row_counts(other)
         image_id, other_id = gather_rows(image_id, image_counts), gather_rows(other_id, other_counts)
@@ -92,11 +92,13 @@ def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) 
     ordered, order = torch.sort(other_id, stable=True)
     starts = torch.ones_like(ordered, dtype=torch.bool)
     starts[1:] = ordered[1:] != ordered[:-1]
-    place = torch.searchsorted(ordered, image_id).clamp_max(len(ordered) - 1)
-    if not torch.equal(ordered[place], image_id):
-        lost = image_id[ordered[place] != image_id].unique().tolist()
-        raise ValueError(f"images have the ids {lost[:5]}, which no rank holds in `other`: encode those prompts too")
-    column = order[place]
+    found = torch.searchsorted(ordered, image_id).clamp_max(len(ordered) - 1)
+    if not torch.equal(ordered[found], image_id):
+        missing = image_id[ordered[found] != image_id].unique().tolist()
+        raise ValueError(
+            f"images have the ids {missing[:5]}, which are not in `other` on any rank: encode those prompts too"
+        )
+    column = order[found]
     nothing = torch.zeros_like(starts)
     return Match(
         image_counts=image_counts,
@@ -108,7 +110,7 @@ def match_candidates(image: Tensor, other: Tensor, context: LossContext | None) 
 
 
 def gather_candidates(image: Tensor, other: Tensor, context: LossContext | None) -> Candidates:
-    """Match the rows of all ranks, and normalise and gather them. Raises as `match_candidates` does."""
+    """Match the rows of all ranks, normalise and gather them. Raises as `match_candidates` does."""
     match = match_candidates(image, other, context)
     return Candidates(
         **vars(match),
@@ -118,9 +120,9 @@ def gather_candidates(image: Tensor, other: Tensor, context: LossContext | None)
 
 
 def other_to_image(rows: Candidates, logit_scale: Tensor | float, chunk_size: int | None) -> Tensor:
-    """Cross-entropy of each paired candidate to the images of its id, evenly; the mean over candidates of all ranks.
+    """Cross-entropy of each paired candidate to the images of its id (uniform target), averaged over candidates.
 
-    Scaled so that the mean over ranks is the global mean.
+    Scaled such that the mean over ranks is the global mean.
     """
     per_candidate = rows.images_per_candidate(rows.image.dtype)
 

@@ -1,4 +1,4 @@
-"""Rows in chunks, outside autocast as every loss, so that memory holds chunk × N logits."""
+"""Sums and maps over rows in chunks, so that memory holds chunk × N logits; outside autocast like every loss."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def slices(rows: slice, chunk_size: int) -> Iterator[slice]:
 
 def fits(rows: slice, chunk_size: int | None) -> bool:
     if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} must be at least 1, or None to hold all rows")
+        raise ValueError(f"chunk_size={chunk_size} must be at least 1, or None for all rows at once")
     return chunk_size is None or rows.stop - rows.start <= chunk_size
 
 
 def sum_over_rows(function: Callable[..., Tensor], rows: slice, chunk_size: int | None, *inputs: Any) -> Tensor:
-    """`function(rows, *inputs)`, a few sums () or (P,) over rows, at most `chunk_size` rows (None: all) at a time.
+    """`function(rows, *inputs)`, sums () or (P,) over rows, computed for at most `chunk_size` rows (None: all) at a time.
 
-    Gradients reach `inputs` alone, what else the function knows is constant. Those of a chunk are computed beside its
-    value, so that no chunk's logits outlive it and none is computed twice; they can be differentiated once.
+    Gradients reach only `inputs`; anything else the function uses is constant. The gradients of a chunk are computed
+    together with its value, so that its logits are freed and not computed twice. No second derivatives.
     """
     return function(rows, *inputs) if fits(rows, chunk_size) else _ChunkedSum.apply(function, rows, chunk_size, *inputs)
 
 
 def map_rows(function: Callable[..., Tensor], rows: slice, chunk_size: int | None, *inputs: Tensor) -> Tensor:
-    """`function(rows, *inputs)` (R, …), which maps each row on its own, at most `chunk_size` rows (None: all) at a time.
+    """`function(rows, *inputs)` (R, …), a row-wise map, computed for at most `chunk_size` rows (None: all) at a time.
 
-    Gradients reach `inputs` alone, what else the function knows is constant. The backward pass computes each chunk again,
-    so that only the inputs are kept and one chunk's graph is held; gradients can be differentiated once.
+    Gradients reach only `inputs`; anything else the function uses is constant. The backward pass recomputes each chunk,
+    so that only the inputs and the graph of one chunk are held. No second derivatives.
     """
     return function(rows, *inputs) if fits(rows, chunk_size) else _ChunkedMap.apply(function, rows, chunk_size, *inputs)
 
@@ -46,7 +46,7 @@ class _ChunkedSum(torch.autograd.Function):
         wanted = [n for n, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
         given = [x.detach() if isinstance(x, Tensor) else x for x in inputs]
         leaves = [given[n].requires_grad_() for n in wanted]
-        gradients: list[list[Tensor]] = []  # of each sum, by each leaf
+        gradients: list[list[Tensor]] = []  # of each sum with respect to each leaf
         total: Tensor | None = None
         for chunk in slices(rows, chunk_size):
             with torch.set_grad_enabled(bool(leaves)):
@@ -57,7 +57,7 @@ class _ChunkedSum(torch.autograd.Function):
                     found = torch.autograd.grad(part, leaves, retain_graph=n + 1 < len(parts))
                     for gradient, more in zip(gradients[n], found, strict=True):
                         gradient += more
-                    del found, more  # before the next chunk: they are as large as all inputs
+                    del found, more  # free them before the next chunk: they are as large as all inputs
             value = torch.stack([part.detach() for part in parts])
             total = value if total is None else total + value
         ctx.wanted, ctx.count = wanted, len(inputs)
@@ -71,8 +71,8 @@ class _ChunkedSum(torch.autograd.Function):
         found: list[Tensor | None] = [None] * (3 + ctx.count)
         for n, gradient in enumerate(ctx.saved_tensors):
             part, leaf = divmod(n, len(ctx.wanted))
-            place, scaled = 3 + ctx.wanted[leaf], outer.reshape(-1)[part] * gradient
-            found[place] = scaled if found[place] is None else found[place].add_(scaled)
+            slot, scaled = 3 + ctx.wanted[leaf], outer.reshape(-1)[part] * gradient
+            found[slot] = scaled if found[slot] is None else found[slot].add_(scaled)
         return tuple(found)
 
 
@@ -91,6 +91,9 @@ class _ChunkedMap(torch.autograd.Function):
         leaves = [x for x in inputs if x.requires_grad]
         parts = outer.split([chunk.stop - chunk.start for chunk in ctx.chunks])
         for chunk, part in zip(ctx.chunks, parts, strict=True):
-            with torch.enable_grad(), torch.autocast(outer.device.type, enabled=False):  # as the forward pass of a loss
+            with (
+                torch.enable_grad(),
+                torch.autocast(outer.device.type, enabled=False),
+            ):  # like the forward pass of a loss
                 torch.autograd.backward(ctx.function(chunk, *inputs), part, inputs=leaves)  # adds to their .grad
         return None, None, None, *(x.grad for x in inputs)

@@ -17,14 +17,14 @@ from morphoclip.losses.precision import full_precision
 class CLOOBLoss(CrossModalLoss):
     """L(p_xx, p_xy) + L(p_yy, p_yx) of images x and others y (Fürst et al. 2022).
 
-    p_xy = norm(Xᵀ softmax(β X y)) retrieves state y from the stored images X, and so on. InfoLOOB leaves the positive
-    out of the denominator: L(a, b) = τ [−mean_i k_ii + mean_i log Σ_{j≠i} e^{k_ij}], k = a bᵀ/τ. Rows of the same id
-    are positives, of which the mean counts, and never negatives.
+    p_xy = norm(Xᵀ softmax(β X y)) is state y retrieved from the stored images X, and likewise for the others. InfoLOOB
+    leaves the positive out of the denominator: L(a, b) = τ [−mean_i k_ii + mean_i log Σ_{j≠i} e^{k_ij}], k = a bᵀ/τ.
+    Rows of the same id are positives, which enter by their mean, and never negatives.
 
     Args:
         inv_tau: 1/τ, fixed.
         beta: β, the inverse temperature of retrieval.
-        chunk_size: rows of similarities held at a time; None holds all.
+        chunk_size: rows of similarities held at a time; None for all.
     """
 
     uses_logit_scale = False
@@ -45,14 +45,14 @@ class CLOOBLoss(CrossModalLoss):
         *,
         context: LossContext | None = None,
     ) -> Tensor:
-        """Loss of image (B, D) against other (U, D); τ is fixed, so `logit_scale` and `logit_bias` play no part.
+        """Loss of image (B, D) against other (U, D); τ is fixed, so `logit_scale` and `logit_bias` are not used.
 
         Raises:
-            ValueError: all images share one id, which leaves no negatives; ids as in `match_candidates`.
+            ValueError: all images share one id, so that there are no negatives; ids as in `match_candidates`.
         """
         rows = gather_candidates(image, other, context)
         if rows.is_paired.sum() < 2:
-            raise ValueError("CLOOBLoss needs images of two ids or more: the positive is no part of its denominator")
+            raise ValueError("CLOOBLoss needs images of at least two ids per step: raise batch_size")
         x, y = rows.image, rows.other
         # States of this rank, retrieved from the stored rows of all ranks.
         p_xx = self.retrieve(x[rows.local_image], x)
@@ -83,7 +83,7 @@ class CLOOBLoss(CrossModalLoss):
         return world_size() * (from_image + from_other) / self.inv_tau
 
     def retrieve(self, states: Tensor, stored: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Normalised Hopfield retrieval (S, D) of states (S, D) from the rows of stored (N, D) that `kept` (N,) keeps."""
+        """Normalised Hopfield retrieval (S, D) of states (S, D) from the rows of stored (N, D) where `kept` (N,) is True."""
 
         def rows(chunk: slice, states: Tensor, stored: Tensor) -> Tensor:
             similarity = self.beta * states[chunk] @ stored.T  # (s, N)

@@ -1,4 +1,4 @@
-"""What a cross-modal loss may know about its rows besides their embeddings."""
+"""Labels and profiles of the rows of a loss, besides their embeddings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossContext:
-    """Labels of the B images and U other rows (prompts, molecules) of this rank; codes mean the same on all ranks.
+    """Labels of the B images and U other rows (prompts, molecules) of this rank, in codes shared by all ranks.
 
     Attributes:
-        image_id: int64 (B,), which prompt belongs to the image.
-        other_id: int64 (U,), the prompt of each row of `other`. Each distinct prompt need be there once only; one
-            that several ranks hold counts once.
-        perturbation: int64 (B,), what replicates share. A negative code leaves the row out of `SupConLoss`.
+        image_id: int64 (B,), id of the image's prompt.
+        other_id: int64 (U,), id of the prompt in each row of `other`. One row per distinct prompt is enough; a prompt on
+            several ranks counts once.
+        perturbation: int64 (B,), equal for replicates. `SupConLoss` ignores rows with a negative code.
         plate: int64 (B,).
-        image_profile: (B, C, D), pooled per-channel image profiles before any embedding is added (CWCL's weights).
-        image_frozen: (B, D), embeddings in the frozen image space (S2L's distances).
+        image_profile: (B, C, D), pooled image profiles per channel, before channel embeddings are added (for CWCL).
+        image_frozen: (B, D), embeddings in the frozen image space (for S2L).
     """
 
     image_id: Tensor | None = None
@@ -32,7 +32,7 @@ class LossContext:
         """The fields `names`.
 
         Raises:
-            ValueError: one of them was not given.
+            ValueError: one of them is None.
         """
         missing = [name for name in names if getattr(self, name) is None]
         if missing:

@@ -1,4 +1,4 @@
-"""What cross-modal losses have in common: which learned scalars and image spaces they use."""
+"""Base class of cross-modal losses: which learned scalars and image spaces they use."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import nn
 
 
 class CrossModalLoss(nn.Module):
-    """Base of the losses between images and what was done to them.
+    """Base of the losses between images and perturbations.
 
     Called as `loss(image (B, D), other (U, D), logit_scale, logit_bias=None, *, context=None)`.
 
     Attributes:
-        uses_logit_scale: False for a loss with a temperature of its own.
+        uses_logit_scale: False for a loss with its own temperature.
         uses_logit_bias: True for a loss that takes a learned bias.
-        uses_frozen_images: True for a loss that compares images in a space that nothing trains
+        uses_frozen_images: True for a loss that compares images in a space that is not trained
             (`LossContext.image_frozen`).
     """
 

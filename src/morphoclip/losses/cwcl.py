@@ -15,20 +15,20 @@ from morphoclip.losses.precision import full_precision
 
 
 class CWCLLoss(CrossModalLoss):
-    """CellCLIP's loss: soft targets from the images' similarity one way, hard ones the other (Lu et al. 2025).
+    """CellCLIP's loss: soft targets from image similarity for image→other, hard ones for other→image (Lu et al. 2025).
 
     Image→other: −(1/B) Σ_ij (w_ij / Σ_k w_ik) log softmax_j z_ij with w_ij = ½ + Σ_c cos(μ_ic, μ_jc)/(2C) on the pooled
-    channel profiles μ. Other→image: cross-entropy to the images of that prompt. The two are added, without ½.
+    channel profiles μ. Other→image: cross-entropy to the images of that prompt. The two are summed, without ½.
 
-    The published weights are nearly flat: at a mean cosine of .8 and B = 512 the true pair gets .217 % of the target,
-    every other .195 %. The options make them tell images apart.
+    The published weights are nearly uniform: at a mean cosine of .8 and B = 512 the true pair gets .217 % of the target,
+    every other .195 %. The options sharpen them.
 
     Args:
-        center: take the mean profile of the step's images off before the cosine.
-        power: raise the weights to it.
-        temperature: replace w by exp(w / temperature); None does not.
-        top_k: keep the k largest weights of an image, its own among them; 1 leaves the true pair alone. None keeps all.
-        chunk_size: rows of logits held at a time; None holds all.
+        center: subtract the mean profile of the step's images before the cosine.
+        power: exponent of the weights.
+        temperature: replace w by exp(w / temperature); None keeps w.
+        top_k: keep the k largest weights of an image, including its own; 1 keeps only the true pair, None all.
+        chunk_size: rows of logits held at a time; None for all.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class CWCLLoss(CrossModalLoss):
         return world_size() * soft + other_to_image(rows, logit_scale, self.chunk_size)
 
     def sharpened(self, weights: Tensor, first: int = 0) -> Tensor:
-        """Weights (b, N) between 0 and 1 of images `first`, `first` + 1, … with all N, after the options."""
+        """Apply the options to weights (b, N) in [0, 1] between images `first`, `first` + 1, … and all N images."""
         weights = weights.clamp_min(0) ** self.power
         if self.temperature is not None:
             weights = ((weights - weights.amax(1, keepdim=True)) / self.temperature).exp()
         if self.top_k is not None and self.top_k < weights.shape[1]:
             ranked = weights.clone()
-            ranked.diagonal(first).fill_(torch.inf)  # an image's own weight wins all ties
+            ranked.diagonal(first).fill_(torch.inf)  # an image's own weight ranks first among ties
             largest = ranked.topk(self.top_k, dim=1).indices
             weights = torch.zeros_like(weights).scatter(1, largest, weights.gather(1, largest))
         return weights

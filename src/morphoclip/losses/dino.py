@@ -15,15 +15,14 @@ from morphoclip.losses.sinkhorn import sinkhorn
 class DINOLoss(nn.Module):
     """Cross-entropy from the teacher's global views to all other views of the student (Caron et al. 2021).
 
-    The mean over the 2V − 2 pairs of different views of −Σ softmax((t − c)/τ_t) · log softmax(s/τ_s). The centre c is
-    the mean of the teacher's outputs over all ranks, averaged exponentially; it changes in training mode only, after
-    its use.
+    The mean over the 2V − 2 pairs of different views of −Σ softmax((t − c)/τ_t) · log softmax(s/τ_s). The centre c is an
+    exponential moving average of the teacher's mean output over all ranks, updated after use, in training mode only.
 
     Args:
         out_dim: K.
         student_temp: τ_s.
-        center_momentum: of c.
-        sinkhorn_iters: balance the teacher by Sinkhorn in place of centring (DINOv2); 0 centres.
+        center_momentum: momentum of c.
+        sinkhorn_iters: iterations of Sinkhorn balancing of the teacher, as in DINOv2; 0 uses centring instead.
     """
 
     center: Tensor
@@ -45,7 +44,7 @@ class DINOLoss(nn.Module):
         """
         targets = self._targets(teacher, teacher_temp)  # (2, B, K)
         views = torch.stack(list(student)) / self.student_temp  # (V, B, K)
-        # Targets sum to 1, so a cross-entropy is the logsumexp less the targets' mean logit.
+        # Targets sum to 1, so the cross-entropy is the logsumexp minus the logits' mean under the targets.
         normalisers = views.logsumexp(dim=2).mean(dim=1)  # (V,)
         agreement = torch.einsum("gbk,vbk->gv", targets, views) / views.shape[1]
         entropies = normalisers - agreement  # (2, V)

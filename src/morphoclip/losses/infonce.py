@@ -1,4 +1,4 @@
-"""InfoNCE between images and prompts, as in CLIP, exact where prompts repeat (Radford et al. 2021)."""
+"""InfoNCE between images and prompts, as in CLIP (Radford et al. 2021), exact for repeated prompts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from morphoclip.losses.precision import full_precision
 class InfoNCELoss(CrossModalLoss):
     """½ (image→other + other→image) cross-entropy over all ranks' distinct candidates (Radford et al. 2021).
 
-    Image→other is the mean over images, other→image the mean over the candidates that have an image; there the target
-    spreads evenly over the images of that id, so that none is its twin's negative.
+    Image→other is the mean over images; other→image is the mean over the candidates that have an image, with a target
+    that is uniform over the images of that id, so that images of one prompt are not negatives of each other.
 
     Args:
-        multi_positive: spread both targets over all rows of the same perturbation, a candidate weighing as many rows
-            as it has images of that perturbation. Without it only rows of the same id are positives.
-        chunk_size: rows of logits held at a time; None holds all, B_local × B_global.
+        multi_positive: make both targets uniform over all rows of the same perturbation, where a candidate has weight
+            equal to its number of images of that perturbation. Otherwise only rows of the same id are positives.
+        chunk_size: rows of logits held at a time; None for all, B_local × B_global.
     """
 
     def __init__(self, multi_positive: bool = False, chunk_size: int | None = None) -> None:
@@ -40,9 +40,9 @@ class InfoNCELoss(CrossModalLoss):
         *,
         context: LossContext | None = None,
     ) -> Tensor:
-        """Loss of image (B, D) against other (U, D), scaled so that the mean over ranks is the global loss.
+        """Loss of image (B, D) against other (U, D), scaled such that the mean over ranks is the global loss.
 
-        `logit_scale` multiplies the cosines; `logit_bias` shifts all logits alike and so changes nothing here.
+        `logit_scale` multiplies the cosines; `logit_bias` shifts all logits equally and has no effect.
 
         Raises:
             ValueError: see `gather_candidates`; `multi_positive` without `context.perturbation`.
@@ -53,15 +53,15 @@ class InfoNCELoss(CrossModalLoss):
             label = rows.gather_images(label)
         else:
             label = rows.column
-        # Images of the same label: one 1-D count instead of an N×N matrix.
+        # Number of images of the same label: a 1-D count instead of an N×N matrix.
         ordered = label.sort().values
         replicates = torch.searchsorted(ordered, label, right=True) - torch.searchsorted(ordered, label)
-        # What a candidate's weights over all images add up to.
+        # The sum of a candidate's weights over all images.
         candidate_total = torch.zeros(len(rows.other), dtype=image.dtype, device=image.device)
         candidate_total.index_add_(0, rows.column, replicates.to(image.dtype)).clamp_min_(1)
 
         def images(chunk: slice, scale: Tensor | float, image: Tensor, other: Tensor) -> Tensor:
-            """(Σ image→other cross-entropy, Σ the positives' share of the other→image cross-entropy)."""
+            """(Σ image→other cross-entropy, Σ the positive logits' part of the other→image cross-entropy)."""
             logits = scale * image[chunk] @ other.T  # (b, M)
             weights = rows.column_weights((label[chunk, None] == label).to(logits.dtype))  # (b, M)
             positive = (weights / weights.sum(1, keepdim=True) * logits).sum()

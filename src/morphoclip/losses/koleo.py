@@ -1,4 +1,4 @@
-"""Spreads embeddings evenly over the sphere, as DINOv2 does (Oquab et al. 2023)."""
+"""A regulariser that spreads embeddings over the sphere, as in DINOv2 (Oquab et al. 2023)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morphoclip.losses.precision import full_precision
 class KoLeoLoss(nn.Module):
     """−mean log of the distance to the nearest other embedding (Kozachenko-Leonenko; Sablayrolles et al. 2019).
 
-    Neighbours are sought over all ranks. B must be the same on all ranks.
+    Neighbours are found among the embeddings of all ranks. B must be the same on all ranks.
     """
 
     @full_precision
@@ -24,5 +24,5 @@ class KoLeoLoss(nn.Module):
         own = rank() * len(x) + torch.arange(len(x), device=x.device)
         with torch.no_grad():
             nearest = (x @ everyone.T).scatter(1, own[:, None], -torch.inf).argmax(dim=1)
-        # The small number keeps the gradient finite where two embeddings coincide.
+        # The small constant keeps the gradient finite if two embeddings coincide.
         return -((x - everyone[nearest]).norm(dim=1) + 1e-8).log().mean()

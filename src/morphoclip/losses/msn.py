@@ -17,14 +17,14 @@ class MSNLoss(nn.Module):
     """Cross-entropy from sharpened targets to anchors over prototypes, plus mean-entropy maximisation (Assran 2022).
 
     L = mean H(p⁺, p) + λ (log K − H(p̄)), where p = softmax(cos(anchor, q)/τ) and p⁺ = softmax(cos(target, q)/(τ·s)),
-    balanced by Sinkhorn, carries no gradient. p̄ is the mean over the anchors of *all ranks*: a mean over one rank's
-    points elsewhere.
+    balanced by Sinkhorn, has no gradient. p̄ is the mean over the anchors of *all ranks*: the gradient of a mean over one
+    rank's anchors has another direction.
 
     Args:
         temperature: τ.
         target_sharpen: s.
         me_max_weight: λ.
-        sinkhorn_iters: 0 leaves the targets as they are.
+        sinkhorn_iters: iterations of Sinkhorn balancing of the targets; 0 for none.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class MSNLoss(nn.Module):
             ValueError: the number of anchors is not a multiple of the number of targets.
         """
         if len(anchors) % len(targets):
-            raise ValueError(f"{len(anchors)} anchors are no whole number of views of {len(targets)} targets")
+            raise ValueError(
+                f"the number of anchors ({len(anchors)}) must be a multiple of the targets ({len(targets)})"
+            )
         q = F.normalize(prototypes, dim=1)
         log_p = (F.normalize(anchors, dim=1) @ q.T / self.temperature).log_softmax(dim=1)  # (V·B, K)
         with torch.no_grad():

@@ -13,8 +13,8 @@ from morphoclip.losses.precision import full_precision
 class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy between two views (Chen et al. 2020, eq. 1).
 
-    The 2B views of this rank are anchors, the 2BW views of all ranks the keys: an anchor's other view is its target,
-    its own column is left out. B must be the same on all ranks.
+    The 2B views of this rank are anchors and the 2BW views of all ranks are keys: the target of an anchor is the other
+    view of its image, and its own column is left out. B must be the same on all ranks.
     """
 
     def __init__(self, temperature: float = 0.2) -> None:
@@ -29,7 +29,7 @@ class NTXentLoss(nn.Module):
             ValueError: z1 and z2 differ in shape.
         """
         if z1.shape != z2.shape:
-            raise ValueError(f"the two views must have one shape, not {tuple(z1.shape)} and {tuple(z2.shape)}")
+            raise ValueError(f"the two views must have the same shape, not {tuple(z1.shape)} and {tuple(z2.shape)}")
         anchors = F.normalize(torch.cat([z1, z2]), dim=-1)  # (2B, D)
         keys = gather_rows(anchors)  # (2BW, D)
         own = torch.arange(len(anchors), device=anchors.device)

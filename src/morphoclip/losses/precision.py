@@ -1,4 +1,4 @@
-"""A loss is computed outside autocast: in bf16 it looks frozen (10.4025 prints as 10.375)."""
+"""Losses are computed outside autocast, because bf16 is too coarse for their values (10.4025 becomes 10.375)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def promote(value):
-    """Half and bf16 tensors to float32, also inside lists, tuples and dataclasses; all else as it is."""
+    """Convert half and bf16 tensors to float32, also inside lists, tuples and dataclasses; leave all else unchanged."""
     if isinstance(value, Tensor):
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
     if isinstance(value, list | tuple):
@@ -22,13 +22,13 @@ def promote(value):
 
 
 def _device(*values) -> str:
-    """Type of the device of the first tensor among values and lists of tensors; the CPU where there is none."""
+    """Device type of the first tensor among values and lists of tensors; "cpu" if there is none."""
     tensors = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
     return next((v.device.type for v in tensors if isinstance(v, Tensor)), "cpu")
 
 
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Run a loss's `forward` with autocast off and its arguments promoted; float64 stays float64."""
+    """Decorator: run a loss's `forward` with autocast off and its arguments promoted; float64 stays float64."""
 
     @functools.wraps(forward)
     def wrapped(self, *args, **kwargs) -> Tensor:

@@ -19,11 +19,11 @@ from morphoclip.losses.precision import full_precision
 class S2LLoss(CrossModalLoss):
     """−(1/B) Σ_ij [w_ij log σ(z_ij) + (γ − δ w_ij) log σ(−z_ij)] (Fradkin et al. 2024).
 
-    w_ij = 1 − (4/π) arctan(d_ij²/c), 0 below the threshold, where d_ij is the Euclidean distance of images i and j in
-    the frozen image space, given as `context.image_frozen` in the scale that c is meant for. With the published
-    constants a true pair (w = 1) weighs both terms alike, as γ − δ = 1: its optimum is σ(z) = .5. γ = δ = 1 makes it
-    σ(z) = 1. A prompt that several images share has the sum of their weights, at most 1: more than 1 would turn the
-    repelling term round and leave the loss without a minimum.
+    w_ij = 1 − (4/π) arctan(d_ij²/c), set to 0 below the threshold, where d_ij is the Euclidean distance of images i and j
+    in the frozen image space, given as `context.image_frozen` on the scale of c. With the published constants both terms
+    of a true pair (w = 1) have weight 1, as γ − δ = 1, so that its optimum is σ(z) = .5; with γ = δ = 1 it is σ(z) = 1. A
+    prompt shared by several images has the sum of their weights, at most 1: beyond 1 the repelling term would change its
+    sign and the loss would have no minimum.
     """
 
     uses_logit_bias = True

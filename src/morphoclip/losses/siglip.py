@@ -15,10 +15,10 @@ from morphoclip.losses.precision import full_precision
 
 
 class SigLIPLoss(CrossModalLoss):
-    """−(1/B) Σ_ij log σ(y_ij (z_ij + b)), y = 1 where prompt j is image i's and −1 elsewhere (Zhai et al. 2023).
+    """−(1/B) Σ_ij log σ(y_ij (z_ij + b)), y_ij = 1 if prompt j belongs to image i, else −1 (Zhai et al. 2023).
 
-    A sum over pairs divided by the number of images: a mean over pairs would be B times too small. Start with a logit
-    scale of 10 and a bias of −10. Prompts travel round a ring of ranks; a prompt that several ranks hold counts once.
+    The sum over pairs is divided by the number of images; a mean over pairs would be B times too small. Start with a
+    logit scale of 10 and a bias of −10. Prompts are passed around a ring of ranks; a prompt on several ranks counts once.
     """
 
     uses_logit_bias = True
@@ -37,7 +37,7 @@ class SigLIPLoss(CrossModalLoss):
         *,
         context: LossContext | None = None,
     ) -> Tensor:
-        """Loss of image (B, D) against other (U, D), scaled so that the mean over ranks is the global loss."""
+        """Loss of image (B, D) against other (U, D), scaled such that the mean over ranks is the global loss."""
         match = match_candidates(image, other, context)
         image, visitors = F.normalize(image, dim=-1), F.normalize(other, dim=-1)
         column = match.column[match.local_image]
@@ -48,14 +48,14 @@ class SigLIPLoss(CrossModalLoss):
             if turn > 0:
                 visitors = ring_shift(visitors, match.other_counts[owner])
             first = sum(match.other_counts[:owner])
-            places = torch.arange(first, first + len(visitors), device=image.device)
-            is_first = match.is_first[places]
+            columns = torch.arange(first, first + len(visitors), device=image.device)
+            is_first = match.is_first[columns]
 
             def pairs(
-                chunk: slice, scale, bias, image, visitors, places: Tensor = places, is_first: Tensor = is_first
+                chunk: slice, scale, bias, image, visitors, columns: Tensor = columns, is_first: Tensor = is_first
             ) -> Tensor:
                 z = scale * image[chunk] @ visitors.T + bias  # (b, U)
-                is_own = column[chunk, None] == places
+                is_own = column[chunk, None] == columns
                 return -(F.logsigmoid(torch.where(is_own, z, -z)) * is_first).sum()
 
             inputs = (logit_scale, bias, image, visitors)

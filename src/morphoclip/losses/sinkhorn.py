@@ -1,4 +1,4 @@
-"""Sinkhorn's balancing of assignments to prototypes, over all ranks, in the log domain."""
+"""Sinkhorn balancing of assignments to prototypes, over all ranks, in the log domain."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from morphoclip.distributed import gather_rows
 
 @torch.no_grad()
 def sinkhorn(log_scores: Tensor, iterations: int) -> Tensor:
-    """Assignments (B, K) whose rows sum to 1 and whose columns share the samples of all ranks evenly (Cuturi 2013).
+    """Assignments (B, K) with row sums 1 and equal column sums over the samples of all ranks (Cuturi 2013).
 
-    Each iteration normalises the columns over all ranks, then the rows; none leaves the softmax of each row.
+    Each iteration normalises the columns over all ranks, then the rows; without iterations it is the softmax of each row.
 
     Args:
-        log_scores: (B, K), the log of the scores to balance. Shifting a row changes the result, so no maximum is
-            taken off: sums are done as logsumexp, since exp overflows float32 at small temperatures. B must be the
-            same on all ranks.
+        log_scores: (B, K), log of the scores to balance. Shifting a row changes the result, so no maximum is
+            subtracted; sums are computed as logsumexp, since exp overflows float32 at small temperatures. B must be
+            the same on all ranks.
         iterations: 3 in DINO and MSN.
     """
     log_q = log_scores

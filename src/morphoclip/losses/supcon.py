@@ -15,10 +15,10 @@ from morphoclip.losses.precision import full_precision
 class SupConLoss(nn.Module):
     """−1/|P(i)| Σ_{p∈P(i)} log softmax over the other images, averaged over anchors (Khosla et al. 2020, L_out).
 
-    P(i) are the images of the same perturbation on another plate. Images of the same perturbation on the *same* plate
-    stand in neither numerator nor denominator: pulling them together would reward the plate, pushing them apart would
-    undo the phenotype. Anchors without positives contribute nothing, to the mean's count either, but are negatives of
-    others. The mean is over the anchors of all ranks; a step in which none has a positive gives 0.
+    P(i) are the images of the same perturbation on another plate. Images of the same perturbation on the *same* plate are
+    in neither numerator nor denominator: attracting them would reward the plate, repelling them would oppose the
+    phenotype. Anchors without positives are not counted in the mean, but are negatives of others. The mean is over the
+    anchors of all ranks; it is 0 if none has a positive.
     """
 
     def __init__(self, chunk_size: int | None = None) -> None:
@@ -35,7 +35,7 @@ class SupConLoss(nn.Module):
         *,
         context: LossContext | None = None,
     ) -> Tensor:
-        """Loss of image (B, D); `other` and `logit_bias` play no part and are there for the common signature.
+        """Loss of image (B, D); `other` and `logit_bias` are part of the common signature and are not used.
 
         Raises:
             ValueError: `context.perturbation` or `context.plate` is missing.
@@ -57,7 +57,7 @@ class SupConLoss(nn.Module):
             same, elsewhere, labelled, positive = positives(chunk)
             logits = scale * image[chunk] @ image.T
             kept = (~same | elsewhere) & labelled
-            # A row left out would have an empty softmax, whose gradient is NaN: it keeps its own logits instead.
+            # A row without candidates would have an empty softmax with NaN gradient: it keeps its own logits instead.
             kept = kept | ~kept.any(1, keepdim=True)
             log_softmax = logits - logits.masked_fill(~kept, -torch.inf).logsumexp(1, keepdim=True)
             n_positive = positive.sum(1)

@@ -1,1 +1,1 @@
-"""LightningModules, one file a method; `base.Method` holds what all of them do alike."""
+"""Methods as LightningModules, one file each; `base.Method` holds what they share."""

@@ -1,4 +1,4 @@
-"""What every method does alike: optimise by schedule, draw by (seed, step), guard, monitor, save its encoder's config."""
+"""Base class of methods: schedules, random draws by (seed, step), the gradient guard, collapse monitors, checkpoints."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from morphoclip.training.seeding import fold, generator
 
 
 def build(spec: Mapping[str, Any], **kw: Any) -> Any:
-    """The object that a plain dict with a `_target_` describes; `kw` are further arguments."""
-    # Unconverted, Hydra would wrap the objects of a list in configs of its own.
+    """Instantiate a plain dict with a `_target_`; `kw` are further arguments."""
+    # Without conversion, Hydra would wrap objects in lists in its own config types.
     return instantiate(spec, _convert_="all", **kw)
 
 
 class Method(pl.LightningModule):
-    """Base of the methods. A subclass calls `save_hyperparameters()`, and defines `training_step`.
+    """Base of the methods. A subclass calls `save_hyperparameters()` and defines `training_step`.
 
-    Everything given is plain (dicts, numbers, strings), so that a checkpoint's hyperparameters rebuild the method
-    under `weights_only=True`; nested dicts with a `_target_` are instantiated here.
+    All arguments are plain (dicts, numbers, strings), so that the method can be rebuilt from a checkpoint's
+    hyperparameters under `weights_only=True`; nested dicts with a `_target_` are instantiated here.
 
     Args:
-        encoder: keywords of `create_encoder`.
+        encoder: arguments of `create_encoder`.
         optimizer: e.g. `{_target_: morphoclip.training.optimizers.AdamW, lr: …}`.
-        augment: a `_target_` of a `morphoclip.augment.Compose`; None augments nothing.
-        seed: of every draw.
-        monitor_every: steps between the collapse monitors.
+        augment: a `_target_` of a `morphoclip.augment.Compose`; None for no augmentation.
+        seed: seed of all random draws.
+        monitor_every: steps between computations of the collapse monitors.
 
     Attributes:
-        trained_on: plain facts of the training data (`profiling.training_data(dataset)`), to be set before fitting;
-            checkpoints and exports carry them, so that whoever embeds with the encoder knows how to cut and scale.
-        collapse: the last monitors not yet looked at by `CollapseAlarm`: `rank_me`, `mean_cosine` and, of methods with
-            K prototypes, the number of `prototypes` in use and the mean `max_probability` times K.
+        trained_on: facts of the training data (`export.training_data(dataset)`), set before fitting. Checkpoints and
+            exports contain them, so that `embed` can cut and scale images in the same way.
+        collapse: the latest monitors not yet read by `CollapseAlarm`: `rank_me`, `mean_cosine` and, for methods with K
+            prototypes, the number of `prototypes` in use and the mean `max_probability` times K.
     """
 
-    clip_each_parameter = False  # a method may clip each parameter's gradient on its own
+    clip_each_parameter = False  # True clips each parameter's gradient separately
 
-    encoder: Any  # an Encoder; a FeatureEncoder of methods that take cached features
+    encoder: Any  # an Encoder, or a FeatureEncoder for cached features
     encoder_prefix = "encoder."
 
     def __init__(
@@ -72,34 +72,34 @@ class Method(pl.LightningModule):
         self.collapse: dict[str, Tensor] = {}
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
-        """The encoder that profiles are made with."""
+        """The encoder to compute profiles with."""
         return self.encoder
 
     @property
     def crop_pool(self) -> Pool | None:
-        """The pool of crops, of a method that pools them."""
+        """The pool over crops; None for methods that do not pool."""
         return None
 
     def describe_towers(self) -> dict[str, Any] | None:
-        """What reads texts and structures, as plain data; None of a method that reads none."""
+        """The text and molecule towers as plain data; None for methods without any."""
         return None
 
     # Randomness
 
     def step_key(self, batch_idx: int) -> tuple[int, int]:
-        """(optimizer step, batch within it): what draws are seeded by. The same after a resume as without one."""
+        """(optimizer step, batch within it), the seed of draws. It is the same after a resume as without one."""
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def draws(self, count: int, batch_idx: int, purpose: str) -> tuple[int, slice, torch.Generator]:
-        """(rows to draw, which of them are this rank's, with what) for `count` rows here, the same on every rank.
+        """(rows to draw, slice of this rank, generator) for `count` rows on this rank; the generator is equal on all ranks.
 
-        Rows are drawn for the batches of all ranks and sliced, so that two ranks see what one would.
+        Rows are drawn for the batches of all ranks and sliced, so that two ranks see the same as one.
         """
         own = slice(rank() * count, (rank() + 1) * count)
         return count * world_size(), own, generator(self.seed, *self.step_key(batch_idx), purpose)
 
     def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
-        """Standardised float views (B, C, H, W) of a batch of crops, one a purpose, each augmented on its own."""
+        """Standardised float views (B, C, H, W) of a batch of crops, one per purpose, each with its own augmentation."""
         augmentation = augmentation or self.augmentation
         x = self.encoder.scale(crops.tensor("images"), crops.tensor("low"), crops.tensor("high"))
         views = []
@@ -110,9 +110,9 @@ class Method(pl.LightningModule):
         return views
 
     def sampled_channels(self, crops: int, batch_idx: int, *purposes: str) -> Tensor | None:
-        """int64 (V·crops, m), view-major: channels that each view of each crop shows; None to encoders that see all.
+        """int64 (V·crops, m), view-major: the channels of each view of each crop; None for encoders that use all channels.
 
-        m is alike for all views and ranks of a step, so that views can share a forward pass.
+        m is the same for all views and ranks of a step, so that views can share a forward pass.
         """
         if not self.encoder.samples_channels:
             return None
@@ -131,14 +131,14 @@ class Method(pl.LightningModule):
         lr = self.recipe.set_step(optimizer, self.global_step, self.total_steps)
         self.log("train/lr", lr, batch_size=len(batch))
 
-    # To look at
+    # Pictures
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Name -> what a step makes of a few crops, (rows, C, H, W) in [0, 1]; nothing unless a method has some."""
+        """Name -> images of a training step on a few crops, (rows, C, H, W) in [0, 1]; empty by default."""
         return {}
 
     def frames(self, *views: Tensor) -> Tensor:
-        """Standardised views (B, C, h, w) one below the other in [0, 1], small ones in a black frame."""
+        """Standardised views (B, C, h, w) stacked vertically in [0, 1], small ones in a black frame."""
         side = max(view.shape[-1] for view in views)
         shown = [self.encoder.unstandardise(view) for view in views]
         return torch.cat([F.pad(view, (0, side - view.shape[-1], 0, side - view.shape[-2])) for view in shown])
@@ -148,7 +148,9 @@ class Method(pl.LightningModule):
     def on_fit_start(self) -> None:
         total = self.trainer.estimated_stepping_batches
         if total in (-1, float("inf")):
-            raise ValueError("schedules need the number of steps, which streamed data does not tell: set max_steps")
+            raise ValueError(
+                "schedules need the number of steps, which streamed data does not have: set trainer.max_steps"
+            )
         self.total_steps = int(total)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -159,16 +161,16 @@ class Method(pl.LightningModule):
         self.after_optimizer_step()
 
     def after_optimizer_step(self) -> None:
-        """What a method does once an optimizer step, accumulated or not; `global_step` is still that step's number.
+        """Hook called once per optimizer step, accumulated or not; `global_step` is still that step's number.
 
-        It comes before any checkpoint: Lightning's callbacks save before a module's `on_train_batch_end`, and a run
-        resumed from there would have lost the step's last word.
+        It runs before any checkpoint is saved. In `on_train_batch_end`, which Lightning calls after its checkpoint
+        callbacks, an update of the step (e.g. of a teacher) would be missing from the checkpoint.
         """
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip by the norm of all gradients (or of each, `clip_each_parameter`); the guard reads the global norm."""
+        """Clip by the norm of all gradients (or of each parameter's, `clip_each_parameter`); the guard uses the global norm."""
         if gradient_clip_algorithm not in (None, "norm"):
-            raise ValueError(f"gradient_clip_algorithm {gradient_clip_algorithm!r} is not offered: clip by norm")
+            raise ValueError(f"gradient_clip_algorithm {gradient_clip_algorithm!r} is not supported: clip by norm")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if gradient_clip_val and self.clip_each_parameter:
@@ -181,9 +183,9 @@ class Method(pl.LightningModule):
     def report(
         self, loss: Tensor, embeddings: Tensor, batch: Batch, assignments: Tensor | None = None, **scalars: Tensor
     ) -> dict[str, Tensor]:
-        """Log a step and return what `training_step` should.
+        """Log a step and return the result of `training_step`.
 
-        `embeddings` (B, D) and, of methods with prototypes, the targets' `assignments` (B, K) are watched for collapse.
+        `embeddings` (B, D) and, for methods with prototypes, the targets' `assignments` (B, K) are monitored for collapse.
         """
         self.last_loss = loss.detach()
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)

@@ -1,4 +1,4 @@
-"""Images against what was done to the cells: bags of crops or features and prompts in one joint space (Radford et al. 2021)."""
+"""CLIP: bags of crops or features, and prompts on their perturbations, in one joint space (Radford et al. 2021)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from morphoclip.models.pooling import Pool
 class CLIP(Method):
     """Bag of images ▶ joint space ◀ text or molecule tower ◀ prompt.
 
-    The image side (`image_sides`) takes crops or cached features, the perturbation side is `Conditions`; each distinct
-    prompt is encoded once per step. To the cross-modal loss comes `image_loss.weight` times an image-image loss between
-    the sub-bags of each plate (SupCon across plates: cross-well alignment).
+    The image side (`image_sides`) takes crops or cached features; the perturbation side is `Conditions`. Each distinct
+    prompt is encoded once per step. The loss is the cross-modal loss plus `image_loss.weight` times an image-image loss
+    between the sub-bags of each plate (SupCon across plates: cross-well alignment).
 
     Build it from configs as `hydra.utils.instantiate(config.method, prompts=prompts)`: configs/method/clip.yaml refers
-    to the encoder, optimizer and augment groups and hands all of them over as plain dicts.
+    to the encoder, optimizer and augment groups and passes all of them as plain dicts.
 
     Args:
         encoder, optimizer, augment, seed, monitor_every: see `Method`.
@@ -36,19 +36,19 @@ class CLIP(Method):
             conditions outside the training split. A text tower learns its tokenizer from these.
         text: `_target_` of a tower, or towers by modality, see `Conditions`.
         loss: `_target_` of a cross-modal loss.
-        image: keywords of the image side: `pool`, `pool_hidden`, `export`, `recompute` of `CropBags`; `FeatureBags` takes
-            `recompute` of them, since the pool of features is the encoder's.
-        conditions: further keywords of `Conditions`: `dose`, `recompute`, `cache`.
-        image_loss: `{loss: _target_ of an image-image loss, weight, temperature}`; weight 0, or None, leaves it out.
+        image: arguments of the image side: `pool`, `pool_hidden`, `export`, `recompute` for `CropBags`; only `recompute`
+            for `FeatureBags`, since the pool of features belongs to the encoder.
+        conditions: further arguments of `Conditions`: `dose`, `recompute`, `cache`.
+        image_loss: `{loss: _target_ of an image-image loss, weight, temperature}`; with weight 0 or None it is left out.
         embed_dim: size of the joint space.
-        temperature: of the cross-modal loss at the start; its inverse, the logit scale, is learned within [1, 100].
-            None for losses that ignore it (CLOOB).
-        logit_bias: start of a learned bias for losses that use one (SigLIP, S2L); None has none.
-        modalities, doses: of each condition, see `Conditions`.
+        temperature: initial temperature of the cross-modal loss; its inverse, the logit scale, is learned within
+            [1, 100]. None for losses with their own (CLOOB).
+        logit_bias: initial value of a learned bias for losses that use one (SigLIP, S2L); None for no bias.
+        modalities, doses: modality and dose of each condition, see `Conditions`.
 
     Raises:
-        ValueError: a temperature or bias for a loss that ignores it, none for a loss that needs it; a loss that needs
-            a frozen image space (S2L) on an encoder that trains on crops.
+        ValueError: a temperature or bias for a loss that does not use it, or none for a loss that needs it; a loss that
+            needs a frozen image space (S2L) with an encoder that trains on crops.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CLIP(Method):
         self.image_logit_scale = 1 / aligned.get("temperature", 0.1)
 
     def check_loss(self) -> None:
-        """Raise ValueError where the loss and the learned scale, bias or image side do not go together."""
+        """Raise ValueError if the loss does not fit the learned scale, the learned bias or the image side."""
         name, loss = type(self.loss).__name__, self.loss
         if self.logit_scale is not None and not loss.uses_logit_scale:
             raise ValueError(
@@ -119,8 +119,8 @@ class CLIP(Method):
         checkpoint["towers"] = self.describe_towers()
 
     def describe_towers(self) -> dict[str, Any] | None:
-        """The perturbation side as plain data, see `towers.describe`; None where the exported encoder does not share
-        its space (`image.export=backbone`) or a tower cannot be described."""
+        """The perturbation side as plain data, see `towers.describe`; None if the exported encoder is in another space
+        (`image.export=backbone`) or a tower cannot be described."""
         return describe(self.conditions) if self.image.is_joint else None
 
     @property
@@ -130,7 +130,7 @@ class CLIP(Method):
 
     @property
     def crop_pool(self) -> Pool | None:
-        """The pool of crops, which an encoder folder keeps beside the encoder; None where features are pooled."""
+        """The pool over crops, which the encoder folder stores next to the encoder; None if features are pooled."""
         return self.pool if self.image.trains_on_crops else None
 
     def on_fit_start(self) -> None:
@@ -142,7 +142,7 @@ class CLIP(Method):
         return self.conditions(rows)
 
     def instances(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What bags are pooled from: crops (B, N, embed_dim) in the joint space, or features (B, N, C, D)."""
+        """The instances of the bags: crops (B, N, embed_dim) in the joint space, or features (B, N, C, D)."""
 
         def views() -> tuple[Tensor, Tensor | None]:
             (view,) = self.views(as_crops(batch), batch_idx, "view")
@@ -173,13 +173,13 @@ class CLIP(Method):
         return self.report(loss, image, batch, **parts)
 
     def plate_loss(self, instances: Tensor, batch: Batch) -> Tensor:
-        """The image-image loss between the sub-bags (one per plate) of instances (B, N, …)."""
+        """The image-image loss between the sub-bags, one per plate, of instances (B, N, …)."""
         plate = batch.tensor("plate").view(instances.shape[:2])
         sub_bags, is_first = self.pool.pool_groups(instances, plate, batch.mask)  # (B, N, …), (B, N)
         perturbation = batch.perturbation[:, None].expand_as(plate).where(is_first, -1)
         context = LossContext(perturbation=perturbation.flatten(), plate=plate.flatten())
         sub_images = self.image.embed(self.encoder, sub_bags.flatten(0, 1))
-        assert self.image_loss is not None  # asked only where there is one
+        assert self.image_loss is not None  # called only with an image loss
         return self.image_loss(sub_images, None, self.image_logit_scale, context=context)
 
     def after_optimizer_step(self) -> None:

@@ -1,4 +1,4 @@
-"""What was done to the cells ▶ joint space: towers of words and molecules, doses, one candidate a distinct condition."""
+"""Conditions ▶ joint space: text and molecule towers, doses, and one candidate per distinct prompt."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from morphoclip.models.frozen import frozen_embeddings
 class Conditions(nn.Module):
     """Prompt (and dose) ▶ tower of its modality ▶ projection into the joint space.
 
-    Every tower runs every step: one whose modality is absent gets rows of weight 0, so that no rank waits for another.
+    Every tower runs in every step; one whose modality is absent gets rows of weight 0, so that ranks stay in step.
 
     Args:
-        prompts: one a row of the `PerturbationTable`; None for conditions outside the training split. Equal prompts
+        prompts: one per row of the `PerturbationTable`; None for conditions outside the training split. Equal prompts
             (a template without dose) are one candidate.
-        text: `_target_` of a tower that reads all prompts, or `{towers: [{modalities: […], tower: …, head: …}, …]}`. A
-            tower that learns from its prompts is given them as `prompts`. A `head` is a `_target_` built with the
-            tower's and the dose's size as `in_dim` (`ResidualMLP`).
+        text: `_target_` of a tower for all prompts, or `{towers: [{modalities: […], tower: …, head: …}, …]}`. A tower
+            that learns from its prompts gets them as `prompts`. A `head` (e.g. `ResidualMLP`) is a `_target_` built with
+            `in_dim` = the tower's size plus the dose's.
         embed_dim: size of the joint space.
-        modalities: of each condition; needed with several towers.
-        doses: of each condition in µM, '' where there is none; needed with a dose encoding.
-        dose: `_target_` of a `DoseEncoding`, concatenated to what a tower says. Doses then tell candidates apart.
-        recompute: prompts a chunk, see `recomputed`; None keeps all.
-        cache: folder that keeps what frozen towers say of their prompts; None computes it once a run.
+        modalities: modality of each condition; needed with several towers.
+        doses: dose of each condition in µM, '' if there is none; needed with a dose encoding.
+        dose: `_target_` of a `DoseEncoding`, concatenated to the tower's output. Candidates then differ by dose too.
+        recompute: prompts per chunk, see `recomputed`; None keeps all activations.
+        cache: folder that stores the embeddings of frozen towers; None computes them once per run.
 
     Raises:
-        ValueError: a modality without a tower or with two, or a tower without a prompt to read.
+        ValueError: a modality has no tower or several, or a tower has no prompts.
     """
 
     row: Tensor
@@ -61,13 +61,13 @@ class Conditions(nn.Module):
         self.spec: dict[str, Any] = {"text": text, "embed_dim": embed_dim, "dose": dose}
         specs = text.get("towers") or [{"tower": text}]
         self.reads = [list(spec.get("modalities", ())) for spec in specs]
-        homes = self.homes(len(prompts), modalities)
+        tower_numbers = self.tower_numbers(len(prompts), modalities)
         if dose is not None and doses is None:
             raise ValueError("a dose encoding needs the doses of the conditions")
         given_doses = doses if dose is not None and doses is not None else [""] * len(prompts)
         keys = [
-            None if prompt is None else (prompt, home, amount or "")
-            for prompt, home, amount in zip(prompts, homes, given_doses, strict=True)
+            None if prompt is None else (prompt, number, amount or "")
+            for prompt, number, amount in zip(prompts, tower_numbers, given_doses, strict=True)
         ]
         self.distinct = sorted({key for key in keys if key is not None})
         row = {key: i for i, key in enumerate(self.distinct)}
@@ -76,19 +76,19 @@ class Conditions(nn.Module):
         self.dose = None if dose is None else build(dose)
         amounts = [float(amount) if amount else torch.nan for *_, amount in self.distinct]
         self.register_buffer("amount", torch.tensor(amounts), persistent=False)
-        self.home = torch.tensor([home for _, home, _ in self.distinct])
+        self.tower_number = torch.tensor([tower_number for _, tower_number, _ in self.distinct])
         self.towers, self.heads, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for number, spec in enumerate(specs):
             texts = self.texts(number)
             if not texts:
                 raise ValueError(
-                    f"no condition in training has a modality of {list(spec['modalities'])}: drop that tower"
+                    f"no training condition has a modality of {list(spec['modalities'])}: remove that tower from the config"
                 )
             self.add_tower(spec, texts, embed_dim)
         self.tokenize()
 
-    def homes(self, count: int, modalities: Sequence[str] | None) -> list[int]:
-        """The number of the tower that reads each of `count` conditions. Raises as `tower_of` does."""
+    def tower_numbers(self, count: int, modalities: Sequence[str] | None) -> list[int]:
+        """The number of the tower of each of `count` conditions. Raises as `tower_of` does."""
         if len(self.reads) == 1 and not self.reads[0]:
             return [0] * count
         if modalities is None:
@@ -96,23 +96,23 @@ class Conditions(nn.Module):
         return [self.tower_of(modality) for modality in modalities]
 
     def tower_of(self, modality: str) -> int:
-        """The number of the tower that reads a modality.
+        """The number of the tower of a modality.
 
         Raises:
-            ValueError: none does, or several do.
+            ValueError: it has no tower, or several.
         """
         if len(self.reads) == 1 and not self.reads[0]:
             return 0
         found = [number for number, reads in enumerate(self.reads) if modality in reads]
         if len(found) != 1:
             raise ValueError(
-                f"modality {modality!r} is read by {len(found)} of the towers {self.reads}: name it in one under text.towers"
+                f"modality {modality!r} is listed by {len(found)} of the towers {self.reads}: list it once in text.towers"
             )
         return found[0]
 
     def add_tower(self, spec: Mapping[str, Any], texts: Sequence[str], embed_dim: int) -> None:
         learns = "prompts" in inspect.signature(get_class(spec["tower"]["_target_"])).parameters
-        # A prompt is not a setting: Hydra would read a `${` in it.
+        # Prompts are not passed through Hydra, which would interpolate a `${` in them.
         tower = build({**spec["tower"], "_partial_": True})(**({"prompts": sorted(set(texts))} if learns else {}))
         width = tower.embed_dim + (self.dose.embed_dim if self.dose is not None else 0)
         head = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
@@ -122,11 +122,11 @@ class Conditions(nn.Module):
         self.register_buffer(f"frozen_{len(self.towers) - 1}", None, persistent=False)
 
     def texts(self, number: int) -> list[str]:
-        """The prompts that tower `number` reads, in the order of its candidates."""
-        return [prompt for prompt, home, _ in self.distinct if home == number]
+        """The prompts of tower `number`, in the order of its candidates."""
+        return [prompt for prompt, tower_number, _ in self.distinct if tower_number == number]
 
     def tokenize(self) -> None:
-        """Read all prompts by the towers' own tokenizers; again after a state dict brought other tokenizers."""
+        """Tokenize all prompts with the towers' own tokenizers; repeat after loading a state dict with other tokenizers."""
         self.tokens: list[Any] = [tower.tokenize(self.texts(number)) for number, tower in enumerate(self.towers)]
 
     def __len__(self) -> int:
@@ -135,16 +135,16 @@ class Conditions(nn.Module):
 
     @torch.no_grad()
     def spread(self, most: int = 256) -> None:
-        """Start with the prompts of each tower (up to `most`) at mean 0 and variance 1 in each joint dimension.
+        """Initialise the projections so that each tower's prompts (up to `most`) have mean 0 and variance 1 per dimension.
 
-        Prompts share most words, so their first embeddings share one large component and all cosines start near 1;
-        short runs spend half their steps on getting out of there. Unlike a batch norm this is the same on all ranks.
+        Prompts share most words, so their initial embeddings share one large component and all cosines are near 1; short
+        runs would spend half of their steps on undoing that. Unlike a batch norm this is the same on all ranks.
         """
         for number, projection in enumerate(self.projections):
-            own = (self.home == number).nonzero().flatten()
+            own = (self.tower_number == number).nonzero().flatten()
             chosen = own[torch.linspace(0, len(own) - 1, min(most, len(own))).round().long()]
             parts = nn.ModuleList([self.towers[number], self.heads[number]])
-            # Untrained batch statistics say nothing, so a batch normalisation starts with those of the prompts.
+            # Initial batch statistics are arbitrary, so batch norms start with those of the prompts.
             parts.train(len(own) > 1 and any(isinstance(part, _BatchNorm) for part in parts.modules()))
             embedded = self.embed(number, chosen)  # (U, E)
             parts.train()
@@ -154,7 +154,7 @@ class Conditions(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Compute what frozen towers say of their prompts, once; with `cache`, once for all runs of that tower."""
+        """Compute the embeddings of frozen towers once per run, or with `cache` once for all runs."""
         for number, tower in enumerate(self.towers):
             if tower.is_frozen:
                 frozen = frozen_embeddings(tower, self.texts(number), self.cache, self.device)
@@ -165,18 +165,18 @@ class Conditions(nn.Module):
         return self.projections[0].weight.device
 
     def embed(self, number: int, rows: Tensor) -> Tensor:
-        """Joint embeddings (U, E) of candidates `rows` (U,), all of tower `number`; rows lie on the CPU."""
-        places = torch.searchsorted((self.home == number).nonzero().flatten(), rows)
+        """Joint embeddings (U, E) of candidates `rows` (U,) of tower `number`; rows are on the CPU."""
+        positions = torch.searchsorted((self.tower_number == number).nonzero().flatten(), rows)
         frozen, tower = getattr(self, f"frozen_{number}"), self.towers[number]
 
         def run(chunk: slice) -> Tensor:
-            return tower(*(part.to(self.device) for part in tower.take(self.tokens[number], places[chunk])))
+            return tower(*(part.to(self.device) for part in tower.take(self.tokens[number], positions[chunk])))
 
         if frozen is not None:
-            states = frozen[places.to(frozen.device)]
+            states = frozen[positions.to(frozen.device)]
         else:
-            states = recomputed(tower, run, len(places), self.recompute)
-        if next(tower.parameters(), None) is None:  # a fingerprint as it is: float32, whatever the method computes in
+            states = recomputed(tower, run, len(positions), self.recompute)
+        if next(tower.parameters(), None) is None:  # a plain fingerprint is float32; convert it to the method's dtype
             states = states.to(self.projections[number].weight.dtype)
         if self.dose is not None:
             states = torch.cat([states, self.dose(self.amount[rows.to(self.device)].to(states.dtype))], dim=1)
@@ -186,17 +186,19 @@ class Conditions(nn.Module):
         """Joint embeddings (U, E) of the distinct candidates at `rows` (U,).
 
         Raises:
-            ValueError: a row is -1, i.e. a condition without a prompt has got into training.
+            ValueError: a row is -1, i.e. a training batch contains a condition without a prompt.
         """
         chosen = rows.cpu()
         if (chosen < 0).any():
-            raise ValueError("a training batch holds conditions without a prompt: take them out of the split")
-        if len(self.towers) == 1 and len(chosen) >= self.least(0):
+            raise ValueError("a training batch contains conditions without a prompt: remove them from the split")
+        if len(self.towers) == 1 and len(chosen) >= self.minimum_rows(0):
             return self.embed(0, chosen)
         joint: Tensor | None = None
         for number in range(len(self.towers)):
-            here = (self.home[chosen] == number).nonzero().flatten()
-            present = torch.cat([chosen[here], self.company(number, self.least(number) - len(here), chosen)])
+            here = (self.tower_number[chosen] == number).nonzero().flatten()
+            present = torch.cat(
+                [chosen[here], self.padding_rows(number, self.minimum_rows(number) - len(here), chosen)]
+            )
             embedded = self.embed(number, present)
             joint = embedded.new_zeros(len(rows), embedded.shape[1]) if joint is None else joint
             joint = joint.index_add(0, here.to(rows.device), embedded[: len(here)].to(joint.dtype))
@@ -204,24 +206,24 @@ class Conditions(nn.Module):
         assert joint is not None  # there is a tower
         return joint
 
-    def least(self, number: int) -> int:
-        """Rows a tower must be given: one, so that all ranks run it, and two where it normalises over the batch."""
+    def minimum_rows(self, number: int) -> int:
+        """Minimum number of rows of a tower: one, so that all ranks run it, or two if it has batch norm."""
         parts = (*self.towers[number].modules(), *self.heads[number].modules())
         return 2 if any(isinstance(part, _BatchNorm) for part in parts) else 1
 
-    def company(self, number: int, count: int, chosen: Tensor) -> Tensor:
-        """`count` candidates of a tower besides those `chosen`, as long as there are others; they join with weight 0."""
-        own = (self.home == number).nonzero().flatten()
+    def padding_rows(self, number: int, count: int, chosen: Tensor) -> Tensor:
+        """Up to `count` further candidates of a tower, not in `chosen`, to be added with weight 0."""
+        own = (self.tower_number == number).nonzero().flatten()
         others = own[~torch.isin(own, chosen)]
         return torch.cat([others, own])[: max(count, 0)]
 
     def embed_texts(
         self, texts: Sequence[str], modality: str | None = None, dose: float | None = None, number: int = 0
     ) -> Tensor:
-        """Joint embeddings (U, E) of any texts, as the tower of `modality` reads them (None: tower `number`).
+        """Joint embeddings (U, E) of any texts by the tower of `modality` (None: tower `number`).
 
         Raises:
-            ValueError: no tower reads this modality.
+            ValueError: the modality has no tower.
         """
         number = number if modality is None else self.tower_of(modality)
         tower = self.towers[number]

@@ -1,4 +1,4 @@
-"""Bags of crops as a flat batch of crops, for methods and encoders that take one crop at a time."""
+"""Bags of crops as flat batches of crops, for methods and encoders on single crops."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from morphoclip.batch import Batch
 
 
 def as_crops(batch: Batch) -> Batch:
-    """Bags (B, N, C, H, W) to crops (B·N, C, H, W), padding included; a batch of crops passes as it is.
+    """Bags (B, N, C, H, W) to crops (B·N, C, H, W), including padding; a batch of crops is returned unchanged.
 
-    Labels of the bag (perturbation, condition, is_control) are repeated for its crops.
+    Labels of a bag (perturbation, condition, is_control) are repeated for its crops.
     """
     images = batch.tensor("images")
     if images.ndim == 4:
@@ -24,5 +24,5 @@ def as_crops(batch: Batch) -> Batch:
 
 
 def first_crops(batch: Batch, count: int) -> Batch:
-    """The first crops of a batch, to look at."""
+    """The first `count` crops of a batch, for display."""
     return as_crops(batch).map(lambda tensor: tensor[:count])

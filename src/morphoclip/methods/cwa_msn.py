@@ -1,4 +1,4 @@
-"""CWA-MSN: masked views of a crop agree with a teacher's whole view of another well's crop (Assran et al. 2022)."""
+"""CWA-MSN: masked views of a crop match a teacher's full view of a crop from another well (Assran et al. 2022)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from morphoclip.models import ProjectionHead
 class CWAMSN(Distillation):
     """Masked siamese networks (Assran et al. 2022) between two wells of one perturbation.
 
-    In a batch of pairs (B, 2, C, H, W) anchors come from the first crop and targets from the second; which wells pair
-    up is the sampler's choice, and a pair whose second crop is padding falls back to the first. A batch of crops
-    (B, C, H, W) is plain MSN.
+    In a batch of pairs (B, 2, C, H, W) anchors are views of the first crop and targets of the second; the sampler chooses
+    the pairs. If the second crop is padding, the first is used for both. A batch of crops (B, C, H, W) is plain MSN.
 
-    Build it from configs as `hydra.utils.instantiate(config.method)`. The encoder is a timm ViT that takes images of
-    both view sizes (`dynamic_img_size: true`).
+    Build it from configs as `hydra.utils.instantiate(config.method)`. The encoder is a timm ViT that takes both view
+    sizes (`dynamic_img_size: true`).
 
     Args:
         global_view, local_view: `_target_` of the Compose that makes a view of a crop.
-        local_views: number of unmasked small anchors beside the masked large one.
-        mask_ratio: share of the large anchor's patches that the student does not see.
+        local_views: number of unmasked small anchors, in addition to the masked large one.
+        mask_ratio: fraction of the large anchor's patches hidden from the student.
         prototypes: K.
         head: widths of the projection head after the encoder's own, with batch norm over ranks.
         temperature, target_sharpen, me_max_weight, sinkhorn_iters: see `MSNLoss`.
@@ -60,7 +59,9 @@ class CWAMSN(Distillation):
         super().__init__(ema_momentum, encoder=encoder, optimizer=optimizer, seed=seed, monitor_every=monitor_every)
         self.save_hyperparameters()
         if not hasattr(self.encoder.backbone, "patch_embed"):
-            raise ValueError(f"CWA-MSN hides patches, {encoder['name']} has none: take a vision transformer of timm")
+            raise ValueError(
+                f"CWA-MSN masks patches, which {encoder['name']} does not have: use a timm vision transformer"
+            )
         self.global_view, self.local_view = build(global_view), build(local_view)
         self.local_views = [f"local view {number}" for number in range(local_views)]
         self.mask_ratio = mask_ratio
@@ -87,7 +88,7 @@ class CWAMSN(Distillation):
         return self.report(loss, embeddings[0], batch, assignments)
 
     def visible_patches(self, view: Tensor, batch_idx: int) -> Tensor:
-        """int64 (B, L'), the patches of the large anchor that the student sees."""
+        """int64 (B, L'), the visible patches of the large anchor."""
         patch = self.encoder.backbone.patch_embed.patch_size
         patches = (view.shape[-2] // patch[0]) * (view.shape[-1] // patch[1])
         visible = patches - round(self.mask_ratio * patches)
@@ -95,7 +96,7 @@ class CWAMSN(Distillation):
         return draw_visible(count, patches, visible, draws)[own, :visible].to(view.device)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The views of a pair, one below the other: target, anchor without its hidden patches, small anchors."""
+        """The views of a pair, stacked vertically: target, anchor without its masked patches, small anchors."""
         first, second = (first_crops(side, 1) for side in split_pairs(batch))
         (whole,) = self.views(second, batch_idx, "target view", augmentation=self.global_view)
         (large,) = self.views(first, batch_idx, "anchor view", augmentation=self.global_view)
@@ -110,10 +111,10 @@ class CWAMSN(Distillation):
 
 
 def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
-    """The crops (B, C, H, W) that anchors and targets are cut from; the same ones where the batch holds no pairs.
+    """The crops (B, C, H, W) of anchors and of targets; the same crops if the batch holds no pairs.
 
     Raises:
-        ValueError: bags of another size than 2.
+        ValueError: bags of a size other than 2.
     """
     images = batch.tensor("images")
     if images.ndim == 4:
@@ -124,7 +125,7 @@ def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
     partner = torch.ones_like(row) if batch.mask is None else batch.mask[:, 1].long()
     fields = {name: batch.tensor(name) for name in ("images", "low", "high")}
     pair = [
-        replace(batch, mask=None, **{name: value[row, place] for name, value in fields.items()})
-        for place in (torch.zeros_like(row), partner)
+        replace(batch, mask=None, **{name: value[row, column] for name, value in fields.items()})
+        for column in (torch.zeros_like(row), partner)
     ]
     return pair[0], pair[1]

@@ -1,4 +1,4 @@
-"""DINO: a student's views, large and small, agree with a teacher's large ones (Caron et al. 2021)."""
+"""DINO: a student's global and local views match a teacher's global views (Caron et al. 2021)."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class DINO(Distillation):
         global_view, local_view: `_target_` of the Compose that makes a view of a crop.
         local_views: number of local views; there are two global ones.
         out_dim: K, number of prototypes.
-        head: keywords of `PrototypeHead` (hidden, bottleneck).
+        head: arguments of `PrototypeHead` (hidden, bottleneck).
         student_temp, center_momentum, sinkhorn_iters: see `DINOLoss`.
-        teacher_temp: `_target_` of a schedule that gives the teacher's temperature.
-        koleo_weight: of `KoLeoLoss` on the student's global embeddings.
-        clip_each_parameter: clip each parameter's gradient on its own, as the authors' code does.
+        teacher_temp: `_target_` of the schedule of the teacher's temperature.
+        koleo_weight: weight of `KoLeoLoss` on the student's global embeddings.
+        clip_each_parameter: clip each parameter's gradient separately, as the authors' code does.
         ema_momentum: see `Distillation`; encoder, optimizer, seed, monitor_every: see `Method`.
     """
 
@@ -70,7 +70,7 @@ class DINO(Distillation):
             self.views(crops, batch_idx, *self.global_views, augmentation=self.global_view)
         )  # (2B, C, H, W)
         targets = self.teacher_head(self.teacher_encoder(large))  # (2B, K)
-        # One call a resolution.
+        # One call per resolution.
         embeddings = [self.encoder(large, shown=self.sampled_channels(len(crops), batch_idx, *self.global_views))]
         if self.local_views:
             small = torch.cat(self.views(crops, batch_idx, *self.local_views, augmentation=self.local_view))
@@ -89,7 +89,7 @@ class DINO(Distillation):
         return self.report(loss, embeddings[0][: len(crops)], batch, assignments, **parts)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The views of a crop, one below the other: two global ones, then the local ones."""
+        """The views of a crop, stacked vertically: two global ones, then the local ones."""
         crop = first_crops(batch, 1)
         large = self.views(crop, batch_idx, *self.global_views, augmentation=self.global_view)
         small = self.views(crop, batch_idx, *self.local_views, augmentation=self.local_view)

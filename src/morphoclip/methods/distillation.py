@@ -1,4 +1,4 @@
-"""What methods with a teacher share: it follows the student once an optimizer step, and is what they export."""
+"""Base of methods with a teacher, which is the moving average of the student and is exported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Distillation(Method):
     """Base of DINO and CWA-MSN. A subclass ends its `__init__` with `add_teacher`.
 
     Args:
-        ema_momentum: `_target_` of a schedule that gives the teacher's momentum at (step, total steps).
-        method: keywords of `Method`.
+        ema_momentum: `_target_` of the schedule of the teacher's momentum.
+        method: arguments of `Method`.
     """
 
     encoder_prefix = "teacher_encoder.module."
@@ -27,7 +27,7 @@ class Distillation(Method):
         self.ema_momentum = build(ema_momentum)
 
     def add_teacher(self, head: nn.Module) -> None:
-        """Start the teacher as a copy of the encoder and its head."""
+        """Initialise the teacher as a copy of the encoder and its head."""
         self.head = head
         self.teacher_encoder = Teacher(self.encoder)
         self.teacher_head = Teacher(head)

@@ -1,6 +1,6 @@
 """The image side of a cross-modal method: bags of crops, or bags of cached features ▶ joint space.
 
-Both give `instances` (what a bag is pooled from), pool them, and embed what was pooled; the method need not know which.
+Both classes have the same interface: the `instances` of a bag, their pool, and the embedding of a pooled bag.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Views = Callable[[], tuple[Tensor, Tensor | None]]
 
 
 class CropBags(nn.Module):
-    """Crops ▶ encoder ▶ projection ▶ pool: a bag's embedding is a mean of its crops in the joint space.
+    """Crops ▶ encoder ▶ projection ▶ pool: the embedding of a bag is the (weighted) mean of its crops in the joint space.
 
     Args:
         width: size of the encoder's output.
         embed_dim: size of the joint space.
-        pool: `gated` or `mean`. pool_hidden: attention space of the gated pool.
-        export: `joint` where the encoder itself ends with the projection, `backbone` where it lies here.
-        recompute: crops per chunk that is computed again in the backward pass; None keeps all activations.
+        pool: `gated` or `mean`. pool_hidden: size of the attention space of the gated pool.
+        export: `joint` if the projection is part of the encoder, `backbone` if it is part of this module.
+        recompute: crops per chunk that is recomputed in the backward pass; None keeps all activations.
     """
 
     trains_on_crops = True
@@ -49,15 +49,15 @@ class CropBags(nn.Module):
         self.pool: Pool = POOLS[pool](embed_dim, pool_hidden)
 
     def pool_of(self, encoder: Encoder) -> Pool:
-        """The pool of its bags."""
+        """The pool of the bags."""
         return self.pool
 
     def instances(self, encoder: Encoder, batch: Batch, views: Views) -> Tensor:
-        """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 on padding; a batch without bags has bags of one."""
+        """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 for padding; single crops are bags of one."""
         view, shown = views()
         if batch.mask is None or batch.mask.all():
             return self.project(encoder, view, shown).unflatten(0, (len(batch), -1))
-        # Padding costs nothing and does not enter batch statistics.
+        # Padding is not computed and does not enter batch statistics.
         present = batch.mask.flatten()
         crops = self.project(encoder, view[present], None if shown is None else shown[present])
         padded = crops.new_zeros(len(view), crops.shape[1]).masked_scatter(present[:, None], crops)
@@ -67,22 +67,22 @@ class CropBags(nn.Module):
         """Joint embeddings (n, embed_dim) of preprocessed crops (n, C, H, W); `shown` as in `Encoder.forward_tokens`."""
         if self.recompute is None:
             return self.projection(encoder(view, shown=shown))
-        # The projection normalises over the batch, so only what lies before it runs in chunks.
+        # The projection has batch norm, so only the part before it runs in chunks.
         backbone = encoder.backbone
         inputs = (view,) if shown is None else (view, shown)
         features = recomputed(backbone, lambda rows: backbone(*(x[rows] for x in inputs)), len(view), self.recompute)
         return self.projection(encoder.projection(features))
 
     def embed(self, encoder: Encoder, pooled: Tensor) -> Tensor:
-        """Joint embeddings (B, embed_dim) of pooled instances (B, embed_dim): themselves."""
+        """Joint embeddings (B, embed_dim) of pooled instances (B, embed_dim): the identity."""
         return pooled
 
     def profiles(self, pooled: Tensor) -> Tensor:
-        """(B, 1, embed_dim): what losses compare images by, besides their embeddings."""
+        """Image profiles (B, 1, embed_dim) for `LossContext.image_profile`."""
         return pooled[:, None]
 
     def frozen(self, instances: Tensor, mask: Tensor | None) -> Tensor | None:
-        """None: nothing of an image is frozen where its crops are trained on."""
+        """None: an encoder that trains on crops has no frozen image space."""
         return None
 
 
@@ -90,7 +90,7 @@ class FeatureBags(nn.Module):
     """Cached features ▶ pool, each channel with its own weights ▶ the encoder's network.
 
     Args:
-        recompute: bags per chunk that is computed again in the backward pass; None keeps all activations.
+        recompute: bags per chunk that is recomputed in the backward pass; None keeps all activations.
     """
 
     trains_on_crops = False
@@ -101,7 +101,7 @@ class FeatureBags(nn.Module):
         self.recompute = recompute
 
     def pool_of(self, encoder: FeatureEncoder) -> Pool:
-        """The pool of its bags: the encoder's own."""
+        """The pool of the bags, which is the encoder's own."""
         return encoder.pool
 
     def instances(self, encoder: FeatureEncoder, batch: Batch, views: Views) -> Tensor:
@@ -118,7 +118,7 @@ class FeatureBags(nn.Module):
         return pooled
 
     def frozen(self, instances: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Unit vectors (B, C·D): the mean of each bag's features, which no training changes."""
+        """Unit vectors (B, C·D): the mean of each bag's features, which is independent of training."""
         if mask is None:
             return F.normalize(instances.mean(dim=1).flatten(1), dim=1)
         kept = mask[..., None, None].to(instances.dtype)

@@ -1,4 +1,4 @@
-"""Masked autoencoding: pixels of hidden patches from the visible ones (He et al. 2022)."""
+"""MAE: reconstruct the pixels of masked patches from the visible ones (He et al. 2022)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class MAE(Method):
     """He et al. 2022 with Kim et al.'s mask ratio; features are the mean of patch tokens.
 
     Build it from configs as `hydra.utils.instantiate(config.method)`. The encoder is a timm ViT with a linear patch
-    embedding: a convolutional stem sees across the edges of masked patches.
+    embedding, because a convolutional stem would see pixels of masked patches.
 
     Args:
-        mask_ratio: share of patches hidden.
+        mask_ratio: fraction of patches that are masked.
         norm_pix, per_channel: see `MAELoss`.
-        decoder: keywords of `MAEDecoder` (width, depth, heads).
+        decoder: arguments of `MAEDecoder` (width, depth, heads).
         encoder, optimizer, augment, seed, monitor_every: see `Method`. The encoder pools patch tokens by their mean.
 
     Raises:
-        ValueError: the encoder has no patches or a projection, which reconstruction would not train.
+        ValueError: the encoder has no patches, or has a projection, which reconstruction would not train.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class MAE(Method):
         monitor_every: int = 50,
     ) -> None:
         if encoder["name"] == "channel_vit":
-            raise ValueError("MAE paints patches of all channels, channel_vit has a token a channel: take a timm ViT")
-        # Without fc_norm the last norm comes before pooling, where the decoder reads and so trains it.
+            raise ValueError(
+                "MAE reconstructs patches of all channels, but channel_vit has one token per channel: use a timm ViT"
+            )
+        # Without fc_norm the last norm comes before pooling, so that the decoder's loss trains it.
         super().__init__({**encoder, "global_pool": "avg", "fc_norm": False}, optimizer, augment, seed, monitor_every)
         self.save_hyperparameters()
         vit = self.encoder.backbone
@@ -72,13 +74,13 @@ class MAE(Method):
         return self.report(loss, tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1), batch)
 
     def draw_mask(self, x: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Patches (B, L) int64 with the visible ones first, and which ones are hidden (B, L) bool."""
+        """Patches (B, L) int64 with the visible ones first, and the mask (B, L) bool of hidden ones."""
         count, own, draws = self.draws(len(x), batch_idx, "mask")
         order = draw_visible(count, self.patches, self.visible, draws)[own].to(x.device)
         return order, torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, : self.visible], False)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Three rows a crop: what is visible, with the hidden patches painted in, and the crop."""
+        """Three rows per crop: the visible patches, the reconstruction, and the crop."""
         (x,) = self.views(first_crops(batch, 3), batch_idx, "view")
         order, mask = self.draw_mask(x, batch_idx)
         tokens = self.encoder.forward_tokens(x, order[:, : self.visible])

@@ -1,4 +1,4 @@
-"""How many parameters each part of a method has, and how many of them train."""
+"""Parameter counts of the parts of a method, trainable and total."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def parameter_counts(method: nn.Module) -> dict[str, tuple[int, int]]:
-    """Part (`encoder`, `conditions`, …) -> (trainable, all); the last is the whole method."""
+    """Part (`encoder`, `conditions`, …) -> (trainable, total); the last entry is the whole method."""
     parts = {name: list(part.parameters()) for name, part in method.named_children()}
     parts["scalars"] = list(method.parameters(recurse=False))
     parts["whole"] = list(method.parameters())
@@ -18,7 +18,7 @@ def parameter_counts(method: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def described(counts: dict[str, tuple[int, int]]) -> str:
-    """One line: trainable and all parameters of each part, in thousands."""
-    return "parameters, thousands trained/all: " + ", ".join(
+    """One line with the trainable and total parameters of each part, in thousands."""
+    return "parameters in thousands, trained/total: " + ", ".join(
         f"{name} {trained / 1e3:,.1f}/{total / 1e3:,.1f}" for name, (trained, total) in counts.items()
     )

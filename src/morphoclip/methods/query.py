@@ -1,4 +1,4 @@
-"""A trained cross-modal model as a translator: texts and structures into its joint space."""
+"""Queries to a trained cross-modal model: texts and structures embedded in its joint space."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ Kind = Literal["text", "smiles"]
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Where images, texts and structures of a trained model meet; `conditions` reads the last two."""
+    """The joint space of a trained model; `conditions` embeds texts and structures in it."""
 
     conditions: Conditions
 
 
 def load_clip(source: str | Path, *, allow: Collection[str] = ()) -> JointSpace:
-    """What reads the texts and structures of a trained cross-modal model, in evaluation mode.
+    """The text and molecule side of a trained cross-modal model, in evaluation mode.
 
     Args:
-        source: an encoder folder with towers (as train.py and `morphoclip export` write for method=clip), a run folder,
-            or a checkpoint. A folder needs nothing besides itself.
-        allow: `_target_`s of your own towers that may be imported and built; only a run or checkpoint names such.
+        source: an encoder folder with towers (written by train.py and `morphoclip export` for method=clip), a run folder,
+            or a checkpoint. A folder is complete in itself.
+        allow: `_target_`s of your own towers that may be imported and built; only runs and checkpoints can name them.
 
     Raises:
-        FileNotFoundError: nothing there, or an encoder folder without towers.
-        ValueError: the model is of a method without words, or its towers cannot be rebuilt or are not allowed.
+        FileNotFoundError: nothing at `source`, or an encoder folder without towers.
+        ValueError: the method has no text side, or the towers cannot be rebuilt or are not allowed.
     """
     given = Path(source)
     checkpoint = given / "checkpoints" / "last.ckpt" if given.is_dir() else given
     if (given / TOWERS).is_dir():
         return JointSpace(rebuild(*load_towers(given), source=given))
     if (given / CONFIG).is_file():
-        beside = given.parent / "checkpoints" / "last.ckpt"  # a run of an older version, asked by its encoder
-        if given.name != "encoder" or not beside.is_file():
+        checkpoint_of_run = (
+            given.parent / "checkpoints" / "last.ckpt"
+        )  # the run of an encoder folder from an older version
+        if given.name != "encoder" or not checkpoint_of_run.is_file():
             raise FileNotFoundError(_without_towers(given))
-        checkpoint = beside
+        checkpoint = checkpoint_of_run
     if not checkpoint.is_file():
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}: give a run folder that train.py printed, its checkpoints/last.ckpt, or an "
@@ -58,12 +60,12 @@ def load_clip(source: str | Path, *, allow: Collection[str] = ()) -> JointSpace:
     saved = read_checkpoint(checkpoint)
     method = saved.get("trained_on", {}).get("method")
     if method != CLIP.__name__:
-        raise ValueError(f"{checkpoint} is of {method}, which knows no words: train with method=clip")
+        raise ValueError(f"{checkpoint} was trained with {method}, which has no text side: train with method=clip")
     return JointSpace(_from_checkpoint(saved, checkpoint, allow))
 
 
 def _from_checkpoint(saved: Mapping[str, Any], path: Path, allow: Collection[str]) -> Conditions:
-    """The perturbation side of a checkpoint, and nothing else of the method it names."""
+    """Build only the perturbation side of a checkpoint."""
     towers = saved.get("towers")
     prefix = towers["prefix"] if towers else PREFIX
     state = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
@@ -71,7 +73,7 @@ def _from_checkpoint(saved: Mapping[str, Any], path: Path, allow: Collection[str
         with TemporaryDirectory() as files:
             write_files(Path(files), towers["files"], path)
             return rebuild(towers["conditions"], state, files, path)
-    # Saved before checkpoints described their towers, or with towers that a description cannot name.
+    # Saved before checkpoints described their towers, or with the user's own towers, which are not described.
     known = saved.get("hyper_parameters", {})
     known = known | (known.get("conditions") or {})
     arguments = {key: known[key] for key in inspect.signature(Conditions).parameters if key in known}
@@ -79,69 +81,69 @@ def _from_checkpoint(saved: Mapping[str, Any], path: Path, allow: Collection[str
 
 
 def _without_towers(folder: Path) -> str:
-    """Why an encoder folder answers no words, and what to do."""
+    """The error message for an encoder folder without towers."""
     method = read_settings(folder / CONFIG).get("trained_on", {}).get("method")
     if method not in (None, CLIP.__name__):
-        return f"{folder} is of {method}, which knows no words: train with method=clip"
+        return f"{folder} was trained with {method}, which has no text side: train with method=clip"
     return (
-        f"{folder} holds the image side alone: it has no {TOWERS}/ to read words or structures with. Export the run again, "
-        "`morphoclip export RUN --to FOLDER`, or ask the run itself. Runs with method.image.export=backbone, with towers of "
-        "your own code, or trained before folders held towers answer from the run only (of your own code: `load_clip` in Python)"
+        f"{folder} has no {TOWERS}/ to embed texts or structures with. Export the run again, `morphoclip export RUN --to "
+        "FOLDER`, or give the run folder. Runs with method.image.export=backbone, with your own towers, or trained before "
+        "folders held towers need the run folder (for your own towers: `load_clip` in Python)"
     )
 
 
 def embed_query(method: CLIP | JointSpace, text: str | None, smiles: str | None, dose: float | None = None) -> Tensor:
-    """The joint embedding (E,) of a text or of a structure, each by the tower that reads it.
+    """The joint embedding (E,) of a text or of a structure, by the tower trained on its kind.
 
     Raises:
-        ValueError: not exactly one of the two, or as `embed_words`.
+        ValueError: not exactly one of the two is given, or as in `embed_texts`.
     """
     if (text is None) == (smiles is None):
         raise ValueError("give either a text or a SMILES")
     if smiles is not None:
-        return embed_words(method, "smiles", [smiles], dose)[0]
-    return embed_words(method, "text", [str(text)], dose)[0]
+        return embed_texts(method, "smiles", [smiles], dose)[0]
+    return embed_texts(method, "text", [str(text)], dose)[0]
 
 
 @torch.inference_mode()
-def embed_words(
-    method: CLIP | JointSpace, kind: Kind, words: Sequence[str], dose: float | None = None, batch_size: int = 256
+def embed_texts(
+    method: CLIP | JointSpace, kind: Kind, texts: Sequence[str], dose: float | None = None, batch_size: int = 256
 ) -> Tensor:
-    """The joint embeddings (U, E) of texts or structures, by the tower that reads them, `batch_size` at a time.
+    """The joint embeddings (U, E) of texts or structures, by the tower trained on their kind, `batch_size` at a time.
 
     Args:
-        kind: `smiles` goes to a molecule tower, or a text tower whose training prompts were bare SMILES; `text` to the
-            first tower that was trained on anything else.
-        dose: µM of all of them, for models trained with `method.dose`.
+        kind: `smiles` selects a molecule tower, or a text tower trained on plain SMILES; `text` the first tower trained
+            on anything else.
+        dose: dose of all in µM, for models trained with `method.dose`.
 
     Raises:
-        ValueError: no tower reads them, a text is empty, RDKit cannot read a SMILES, or a dose for a model without doses.
+        ValueError: no tower for this kind, an empty text, a SMILES that RDKit cannot read, or a dose for a model without.
     """
     sides = method.conditions
     if dose is not None and sides.dose is None:
-        raise ValueError("this model reads no doses (it was trained without method.dose): ask without one")
-    if not all(word.strip() for word in words):
-        raise ValueError(f"an empty {kind} says nothing")
+        raise ValueError("this model was trained without doses (method.dose): leave out the dose")
+    if not all(text.strip() for text in texts):
+        raise ValueError(f"the {kind} to embed is empty: give one")
     if kind == "smiles":
-        for smiles in words:
+        for smiles in texts:
             if not _is_smiles(smiles):
-                raise ValueError(f"{smiles!r} is no SMILES that RDKit reads")
+                raise ValueError(f"RDKit cannot read the SMILES {smiles!r}: correct it")
     fitting = [number for number in range(len(sides.towers)) if kind in _reads(sides, number)]
     if not fitting:
-        lacking, instead = {"text": ("words", "SMILES"), "smiles": ("bare SMILES", "text")}[kind]
+        lacking, instead = {"text": ("texts", "SMILES"), "smiles": ("bare SMILES", "text")}[kind]
         raise ValueError(
-            f"no tower of this run was trained on {lacking}, but on prompts such as {sides.distinct[0][0]!r}: ask with a "
+            f"no tower of this model was trained on {lacking}; its prompts are like {sides.distinct[0][0]!r}: give a "
             f"{instead} of that kind"
         )
-    parts = [list(words[start : start + batch_size]) for start in range(0, len(words), batch_size)]
+    parts = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
     return torch.cat([sides.embed_texts(part, dose=dose, number=fitting[0]) for part in parts])
 
 
 def _reads(sides: Conditions, number: int) -> set[Kind]:
-    """What a tower was trained on. A gene may look like a SMILES (CBS), so most one-word prompts have to."""
+    """The kinds a tower was trained on. Some genes are valid SMILES (CBS), so most one-word prompts must be valid."""
     if type(sides.towers[number]).__name__ in ("MorganEncoder", "GraphEncoder"):
         return {"smiles"}
-    prompts = {prompt for prompt, home, _ in sides.distinct if home == number}
+    prompts = {prompt for prompt, tower, _ in sides.distinct if tower == number}
     single = [prompt for prompt in prompts if len(prompt.split()) == 1]
     structures = sum(map(_is_smiles, single))
     known: dict[Kind, bool] = {"smiles": 2 * structures > len(single), "text": structures < len(prompts)}
@@ -158,6 +160,6 @@ def _is_smiles(text: str) -> bool:
 
 @torch.inference_mode()
 def embed_prompts(method: CLIP | JointSpace, batch_size: int = 256) -> tuple[Tensor, list[str]]:
-    """The joint embeddings (U, E) of the distinct prompts the model was trained on, and their words."""
+    """The joint embeddings (U, E) of the distinct training prompts, and the prompts themselves."""
     names = [prompt if not dose else f"{prompt} ({dose} µM)" for prompt, _, dose in method.conditions.distinct]
     return torch.cat([method.conditions(rows) for rows in torch.arange(len(names)).split(batch_size)]), names

@@ -1,4 +1,4 @@
-"""A tower run chunk by chunk, each chunk computed again in the backward pass, so that any batch fits (Gao et al. 2021)."""
+"""Gradient caching: a tower runs in chunks that are recomputed in the backward pass, so that any batch fits (Gao et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from morphoclip.losses.chunks import fits, slices
 
 
 def recomputed(tower: nn.Module, run: Callable[[slice], Tensor], rows: int, chunk_size: int | None) -> Tensor:
-    """`run(slice(0, rows))` of a tower that treats each row on its own, at most `chunk_size` rows (None: all) at a time.
+    """`run(slice(0, rows))` of a row-wise tower, computed for at most `chunk_size` rows (None: all) at a time.
 
-    The loss then sees all rows at once. Gradients equal those of the same chunks run one after another and kept, dropout
-    included: each chunk's random state is restored before it is computed again.
+    The loss sees all rows at once. Gradients equal those without recomputation, including dropout: the random state of
+    each chunk is restored before it is recomputed.
 
     Raises:
-        ValueError: a chunk size for a tower whose batch normalisation is training: it would see chunks, not the batch.
+        ValueError: a chunk size for a tower with batch norm in training mode, which would normalise over chunks.
     """
     if chunk_size is not None:
         refuse_batch_norm(tower)
@@ -30,10 +30,10 @@ def recomputed(tower: nn.Module, run: Callable[[slice], Tensor], rows: int, chun
 
 
 def refuse_batch_norm(tower: nn.Module) -> None:
-    """Raise ValueError where a batch normalisation of the tower is in training mode."""
+    """Raise ValueError if a batch norm of the tower is in training mode."""
     for name, part in tower.named_modules():
         if isinstance(part, _BatchNorm) and part.training:
             raise ValueError(
-                f"{type(tower).__name__}.{name} is a batch normalisation in training: in chunks it would normalise over a "
-                "chunk and not over the batch. Set recompute=null (method.image or method.conditions) or take a tower without one"
+                f"{type(tower).__name__}.{name} is a batch norm in training mode and would normalise over chunks instead of "
+                "the batch: set recompute=null (method.image or method.conditions), or use a tower without batch norm"
             )

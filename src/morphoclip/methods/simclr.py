@@ -1,4 +1,4 @@
-"""SimCLR: two augmented views of a crop attract, all other crops repel (Chen et al. 2020)."""
+"""SimCLR: contrast two augmented views of a crop with all other crops (Chen et al. 2020)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SimCLR(Method):
     """Chen et al. 2020 with Kim et al.'s head (D-512-128, ReLU, no batch norm).
 
     Build it from configs as `hydra.utils.instantiate(config.method)`: configs/method/simclr.yaml refers to the encoder,
-    optimizer and augment groups and hands all of them over as plain dicts.
+    optimizer and augment groups and passes all of them as plain dicts.
 
     Args:
         head: widths of the projection head after the encoder's own.
-        loss: `_target_` of a loss of two views.
+        loss: `_target_` of a loss between two views.
         encoder, optimizer, augment, seed, monitor_every: see `Method`.
     """
 
@@ -52,6 +52,6 @@ class SimCLR(Method):
         return self.report(loss, features[0], batch)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Two rows a crop: its views."""
+        """Two rows per crop: its views."""
         views = self.views(first_crops(batch, 4), batch_idx, *PURPOSES)
         return {"views": self.frames(torch.stack(views, dim=1).flatten(0, 1))}

@@ -1,4 +1,4 @@
-"""The perturbation side of a trained method as plain data, and built again from it without the run."""
+"""The perturbation side of a trained method as plain data, and its reconstruction without the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from morphoclip import models
 from morphoclip.export.weights import damaged
 from morphoclip.methods.conditions import Conditions
 
-PREFIX = "conditions."  # of their names in a method's state dict
-# What a config that came with a folder may build. A name that loads other things (create_encoder) is not among them.
+PREFIX = "conditions."  # of the names in a method's state dict
+# The classes that the config of an encoder folder may build. Functions that load other things (create_encoder) are not
+# included.
 PARTS = {
     "text": ("SmallTextEncoder", "HuggingFaceTextEncoder"),
     "molecule": ("MorganEncoder",),
@@ -29,10 +30,10 @@ TARGETS = {
 
 
 def describe(conditions: Conditions) -> dict[str, Any] | None:
-    """`conditions` (arguments that rebuild them but for the weights), the towers' `files` and the weights' `prefix`.
+    """`conditions` (arguments to rebuild them without weights), the towers' `files`, and the `prefix` of the weights.
 
-    Prompts are the distinct ones of training. None where a tower or head is a class of the user's own: a folder names no
-    code to run.
+    Prompts are the distinct training prompts. None if a tower or head is the user's own class, because a folder must not
+    name code to run.
     """
     text, dose = conditions.spec["text"], conditions.spec["dose"]
     if any(target not in TARGETS for target in _targets([text, dose])):
@@ -47,7 +48,7 @@ def describe(conditions: Conditions) -> dict[str, Any] | None:
         "prompts": [prompt for prompt, _, _ in conditions.distinct],
         "text": {"towers": towers},
         "embed_dim": conditions.spec["embed_dim"],
-        "modalities": [conditions.reads[home][0] for _, home, _ in conditions.distinct] if by_modality else None,
+        "modalities": [conditions.reads[number][0] for _, number, _ in conditions.distinct] if by_modality else None,
         "doses": None if dose is None else [amount for _, _, amount in conditions.distinct],
         "dose": dose,
     }
@@ -61,18 +62,18 @@ def rebuild(
     source: str | Path,
     allow: Collection[str] = (),
 ) -> Conditions:
-    """The conditions that `describe` described, in evaluation mode and without gradients.
+    """Rebuild the conditions from the result of `describe`, in evaluation mode and without gradients.
 
     Args:
-        state: their state dict, without prefix.
-        files: folder of the towers' files; None asks the hub, or the folder they came from, by name.
-        source: what all of it was read from, for errors.
-        allow: `_target_`s to build beside the towers of this package.
+        state: the state dict, without prefix.
+        files: folder of the towers' files; None loads them by name from the hub or their original folder.
+        source: file or folder they were read from, for error messages.
+        allow: `_target_`s that may be built in addition to the towers of this package.
 
     Raises:
-        ValueError: the arguments name code that is neither a tower of this package nor allowed, or what they describe
-            cannot be built or does not fit the weights.
-        ImportError: a tower needs an extra that is not installed.
+        ValueError: the arguments name code that is neither a tower of this package nor allowed, or the conditions cannot
+            be built or do not fit the weights.
+        ImportError: a tower needs an optional dependency that is not installed.
     """
     try:
         text, dose = arguments["text"], arguments.get("dose")
@@ -82,8 +83,8 @@ def rebuild(
         raise damaged(source, error) from error
     if foreign:
         raise ValueError(
-            f"{source} names {foreign[0]!r}, which is no tower of this package, so it is not run. If it is your own, ask "
-            f"from Python: load_clip(RUN, allow=[{foreign[0]!r}]); otherwise export the run again"
+            f"{source} names {foreign[0]!r}, which is not a tower of this package and is not run. If it is your own, use "
+            f"load_clip(RUN, allow=[{foreign[0]!r}]) in Python; otherwise export the run again"
         )
     try:
         towers = [
@@ -92,7 +93,7 @@ def rebuild(
         conditions = Conditions(**{**arguments, "text": {"towers": towers}})
         conditions.load_state_dict(state)
         conditions.tokenize()
-    except Exception as error:  # a tokenizer that cannot be read raises an Exception and no subclass
+    except Exception as error:  # `tokenizers` raises plain Exception for a file it cannot read
         lacking = next((e for e in (error, error.__cause__) if isinstance(e, ImportError)), None)
         if lacking is not None or (files is None and isinstance(error.__cause__ or error, OSError)):
             raise (lacking or error.__cause__ or error) from error
@@ -101,7 +102,7 @@ def rebuild(
 
 
 def _without_weights(tower: Mapping[str, Any], files: str | Path | None, number: int) -> dict[str, Any]:
-    """The settings of a tower whose weights a state dict brings, and whose other files lie in `files`."""
+    """The settings of a tower whose weights come from a state dict and whose other files are in `files`."""
     if "name_or_path" not in tower:
         return dict(tower)
     where = {} if files is None else {"name_or_path": str(Path(files) / str(number))}
@@ -109,7 +110,7 @@ def _without_weights(tower: Mapping[str, Any], files: str | Path | None, number:
 
 
 def _targets(spec: Any) -> Iterator[str]:
-    """Every `_target_` in nested settings; an interpolation, which could make more of them, counts as one."""
+    """Yield every `_target_` in nested settings, and every interpolation, which could hide one."""
     if isinstance(spec, Mapping):
         yield from (spec[key] for key in spec if key == "_target_")
         for value in spec.values():

@@ -1,4 +1,4 @@
-"""How much a vision transformer attends to each patch, to look at."""
+"""Attention maps of vision transformers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from morphoclip.models.per_channel import PerChannel
 
 @torch.no_grad()
 def attention_maps(encoder: Encoder, x: Tensor, block: int = -1) -> Tensor:
-    """How much each patch is attended to, (B, heads, h, w); a map's mean is 1.
+    """The attention to each patch, (B, heads, h, w), scaled to a mean of 1 per map.
 
-    From the class token; of encoders without one, from all patches alike. Other prefix tokens are left out, the
-    channels of `channel_vit` are summed. `per_channel` sees each stain by itself, so it has a map a channel, the mean
-    over its heads: (B, C, h, w).
+    It is the attention from the class token or, without one, the mean over all patches. Other prefix tokens are left
+    out, and the channels of `channel_vit` are summed. `per_channel` sees each stain separately and gives one map per
+    channel, the mean over its heads: (B, C, h, w).
 
     Args:
         encoder: a vision transformer of `create_encoder`, in eval mode.
         x: preprocessed crops (B, C, H, W).
-        block: which one; −1 is the last.
+        block: number of the transformer block; −1 is the last.
 
     Raises:
-        ValueError: as `check_attention`, or the blocks do not attend among all patches.
+        ValueError: as in `check_attention`, or the blocks have no attention among all patches.
     """
     check_attention(encoder, block)
     backbone, vit = encoder.backbone, _transformer(encoder)
@@ -53,11 +53,11 @@ def attention_maps(encoder: Encoder, x: Tensor, block: int = -1) -> Tensor:
 
 
 def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> None:
-    """Raise ValueError where `encoder` is no vision transformer that reads pixels, or has no such block."""
+    """Raise ValueError unless `encoder` is a vision transformer on pixels and has this block."""
     if isinstance(encoder, FeatureEncoder):
         raise ValueError(
-            f"{encoder.config['name']} reads cached features and sees no pixels: give the encoder that wrote them "
-            "(per_channel, …). How much each crop weighs is told by `morphoclip embed … --attention`"
+            f"{encoder.config['name']} takes cached features, not pixels: give the encoder that computed them "
+            "(per_channel, …). For the weight of each crop use `morphoclip embed … --attention`"
         )
     vit = _transformer(encoder)
     if isinstance(encoder.backbone, PerChannel) and encoder.backbone.is_hugging_face:
@@ -68,11 +68,11 @@ def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> None:
     if not count:
         raise _unsuited(vit)
     if not -count <= block < count:
-        raise ValueError(f"there is no block {block}: the encoder has {count}, 0 to {count - 1}; -1 is the last")
+        raise ValueError(f"block {block} does not exist: the encoder has {count}, 0 to {count - 1}; -1 is the last")
 
 
 def _transformer(encoder: Encoder) -> Any:
-    """The network itself: `covariance_vit` has it in `vit`, `per_channel` in `model`."""
+    """The transformer inside an encoder: `vit` of `covariance_vit`, `model` of `per_channel`, else the backbone."""
     backbone = encoder.backbone
     if isinstance(backbone, CovarianceViT):
         return backbone.vit
@@ -81,16 +81,19 @@ def _transformer(encoder: Encoder) -> Any:
 
 def _unsuited(vit: nn.Module) -> ValueError:
     return ValueError(
-        f"{type(vit).__name__} has no attention among all patches to show, as convolutions and windows (Swin) have none: "
-        "take a plain vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT, EVA)"
+        f"{type(vit).__name__} has no attention among all patches (convolutions and windowed attention have none): "
+        "use a plain vision transformer (ViT, DeiT, DINOv2, DINOv3, BEiT, EVA)"
     )
 
 
 def _of_timm(attention: Any, run: Callable[[], object]) -> Tensor:
-    """The probabilities (B, heads, N, N) that a timm layer mixes values by while `run` runs."""
+    """The attention probabilities (B, heads, N, N) of a timm layer during `run`."""
     seen: list[Tensor] = []
     hook = attention.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    fused, attention.fused_attn = getattr(attention, "fused_attn", False), False  # the fused kernel makes no matrix
+    fused, attention.fused_attn = (
+        getattr(attention, "fused_attn", False),
+        False,
+    )  # the fused kernel has no attention matrix
     try:
         run()
     finally:
@@ -103,7 +106,7 @@ def _of_timm(attention: Any, run: Callable[[], object]) -> Tensor:
 
 
 def _of_hugging_face(model: Any, block: int, run: Callable[[], object]) -> Tensor:
-    """As `_of_timm`, of a Hugging Face model, which returns all blocks' where it is asked to."""
+    """As `_of_timm` for a Hugging Face model, which returns the attention of all blocks."""
     seen: list[Tensor] = []
     hooks = [
         model.register_forward_pre_hook(lambda m, a, kw: (a, kw | {"output_attentions": True}), with_kwargs=True),

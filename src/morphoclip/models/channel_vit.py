@@ -1,4 +1,4 @@
-"""A vision transformer with a token for each (channel, patch), trained on random subsets of channels (Bao et al. 2024)."""
+"""ChannelViT: a vision transformer with one token per channel and patch (Bao et al. 2024)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 
 class ChannelViT(nn.Module):
-    """Bao et al. 2024: one patch embedding for all channels, an embedding a channel, positions shared by channels.
+    """ChannelViT (Bao et al. 2024): a patch embedding shared by all channels, channel embeddings, shared positions.
 
-    Hierarchical channel sampling, in training alone: a number m of channels is drawn evenly from 1 … C a batch, then for
-    each image which m. Methods draw both for the batches of all ranks (`Method.sampled_channels`) and hand them over.
-    The cost grows with channels: a crop has C times the tokens of a plain ViT.
+    Hierarchical channel sampling, in training only: the number m of channels is drawn uniformly from 1 … C per batch,
+    then m channels per image. Methods draw both for the batches of all ranks (`Method.sampled_channels`). A crop has C
+    times the tokens of a plain ViT.
 
     Args:
         in_channels: C.
-        image_size, patch_size: pixels; images of another size get interpolated positions.
-        embed_dim, depth, heads, mlp_ratio, drop_path_rate: of the transformer; the defaults are ViT-S.
-        channel_sampling: whether methods should sample channels in training; False shows all of them there too.
-        global_pool: `token` (class token) or `avg` (mean over the others).
+        image_size, patch_size: in pixels; for other image sizes positions are interpolated.
+        embed_dim, depth, heads, mlp_ratio, drop_path_rate: settings of the transformer; the defaults are ViT-S.
+        channel_sampling: whether methods sample channels in training.
+        global_pool: `token` (class token) or `avg` (mean over the other tokens).
     """
 
     num_prefix_tokens = 1
@@ -40,7 +40,7 @@ class ChannelViT(nn.Module):
     ) -> None:
         super().__init__()
         if global_pool not in ("token", "avg"):
-            raise ValueError(f"global_pool {global_pool!r} is neither token nor avg")
+            raise ValueError(f"global_pool={global_pool!r}: use token or avg")
         self.num_features = embed_dim
         self.channel_sampling = channel_sampling
         self.global_pool = global_pool
@@ -55,10 +55,10 @@ class ChannelViT(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     def forward_features(self, x: Tensor, keep: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
-        """Normalised tokens of images (B, C, H, W): the class token, then the patches of one channel after another.
+        """Normalised tokens (B, 1 + m·L', D) of images (B, C, H, W): the class token, then the patches channel by channel.
 
-        `keep` (B, L') int64 are the patches to see, in every channel; `shown` (B, m) int64 the channels of each image,
-        None all of them. (B, 1 + m·L', D).
+        `keep` (B, L') int64 are the visible patches of every channel (None: all); `shown` (B, m) int64 are the channels
+        of each image (None: all).
         """
         count, channels, height, width = x.shape
         if shown is None:

@@ -1,4 +1,4 @@
-"""Image features with nothing to learn: what a trained encoder has to beat."""
+"""Classical image features without training: the baseline of trained encoders."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from morphoclip.models.encoder import Encoder
 
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-# Below this variance (in units of the field's intensity range, squared) a crop is flat and its texture is noise.
+# Variance below which a crop is flat and its texture is noise, in units of the field's squared intensity range.
 FLAT = 1e-8
 
 
 class IntensityStatistics(Encoder):
-    """Mean, deviation, percentiles and foreground share of each channel: no texture, no place (D = 10 C).
+    """Mean, standard deviation, percentiles and foreground fraction of each channel (D = 10 C).
 
-    Pixels are the field's scaled intensities in [0, 1]; permuting the pixels of a crop changes nothing.
+    Pixels are scaled intensities in [0, 1]. The features do not change when the pixels of a crop are permuted.
     """
 
     def __init__(self, channels: Sequence[str] = CHANNELS) -> None:
@@ -28,16 +28,16 @@ class IntensityStatistics(Encoder):
 
 
 class ClassicalFeatures(Encoder):
-    """Texture, localisation and relations between channels by fixed filters (D = 257 for five channels).
+    """Texture, localisation and correlation between channels by fixed filters (D = 257 for five channels).
 
-    At four scales: energy, sparsity and skewness of each channel's band, correlations between the channels' bands and
-    between their envelopes. Besides: granularity, orientation coherence, radial distribution about the crop's centre,
-    distribution about the nucleus, its size and shape. Flips and quarter turns of a crop change nothing.
+    At four scales: energy, sparsity and skewness of each channel's band, and correlations between the channels' bands
+    and between their envelopes. Also granularity, orientation coherence, radial distribution about the crop's centre,
+    distribution about the nucleus, and its size and shape. The features are invariant to flips and quarter turns.
     """
 
     def __init__(self, channels: Sequence[str] = CHANNELS, nuclear_channel: str = "DNA") -> None:
         if nuclear_channel not in channels:
-            raise ValueError(f"nuclear_channel {nuclear_channel!r} is none of the channels {list(channels)}")
+            raise ValueError(f"nuclear_channel={nuclear_channel!r} is not one of the channels {list(channels)}")
         super().__init__(
             ClassicalFeaturesBackbone(len(channels), list(channels).index(nuclear_channel)),
             **_description("classical_features", channels, nuclear_channel=nuclear_channel),
@@ -45,7 +45,7 @@ class ClassicalFeatures(Encoder):
 
 
 def _description(name: str, channels: Sequence[str], **settings: str) -> dict:
-    """What `Encoder` wants to know of features computed on plain [0, 1] images."""
+    """Arguments of `Encoder` for features computed on [0, 1] images without standardisation."""
     return {
         "channels": channels,
         "mean": [0.0] * len(channels),
@@ -70,9 +70,9 @@ class IntensityStatisticsBackbone(nn.Module):
         return torch.cat([mean, deviation, *self.order_statistics(pixels)], dim=1)
 
     def order_statistics(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Percentiles (B, 7 C) and the share of pixels above a fifth of the field's range (B, C).
+        """Percentiles (B, 7 C) and the fraction of pixels above a fifth of the field's range (B, C).
 
-        Both are read off a histogram, to 1/1024 of the range: sorting the pixels takes twenty times as long.
+        Both come from a histogram with a resolution of 1/1024 of the range; sorting the pixels takes twenty times as long.
         """
         b, c, p = pixels.shape
         level = (pixels * self.bins).long().clamp_(0, self.bins - 1).view(b * c, p)
@@ -86,11 +86,11 @@ class IntensityStatisticsBackbone(nn.Module):
 
 
 class ClassicalFeaturesBackbone(nn.Module):
-    """(B, C, H, W) in [0, 1], H and W at least 32, to (B, D); `nuclear_channel` is the DNA stain's position."""
+    """(B, C, H, W) in [0, 1], H and W at least 32, to (B, D); `nuclear_channel` is the index of the DNA stain."""
 
     levels = 4
     rings = 6
-    # One chunk's intermediate images stay in a core's cache; larger ones run at a third of the speed.
+    # Intermediate images of a chunk fit a core's cache; larger chunks run at a third of the speed.
     chunk = 32
 
     pairs: Tensor
@@ -137,7 +137,7 @@ class ClassicalFeaturesBackbone(nn.Module):
         return torch.cat([linear, envelopes, sparsity, skewness.asinh()], dim=1)
 
     def around_centre(self, x: Tensor) -> Tensor:
-        """Log of each channel's mean intensity, and its share in rings about the crop's centre against the even one."""
+        """Log mean intensity of each channel, and its log intensity in rings about the crop's centre relative to that."""
         h, w = x.shape[-2:]
         y = torch.arange(h, device=x.device, dtype=x.dtype) - (h - 1) / 2
         z = torch.arange(w, device=x.device, dtype=x.dtype) - (w - 1) / 2
@@ -147,7 +147,7 @@ class ClassicalFeaturesBackbone(nn.Module):
         return ring_profile(x.flatten(2), (mask / mask.sum(0)).expand(len(x), -1, -1))
 
     def around_nucleus(self, x: Tensor, blurred: Tensor) -> Tensor:
-        """Where each channel lies against the nuclei; their area, outline to area, and how far from round they are."""
+        """Distribution of each channel about the nuclei, and the nuclei's area, perimeter-to-area ratio and elongation."""
         dna = blurred[:, self.nuclear_channel : self.nuclear_channel + 1]
         low, high = dna.amin((-2, -1), keepdim=True), dna.amax((-2, -1), keepdim=True)
         nucleus = (dna > (low + high) / 2).to(x.dtype)
@@ -167,7 +167,7 @@ class ClassicalFeaturesBackbone(nn.Module):
 
 
 def ring_profile(pixels: Tensor, mask: Tensor) -> Tensor:
-    """Log mean intensity (B, C), then log intensity in each mask relative to it (B, C R).
+    """Log mean intensity (B, C), and log intensity in each mask relative to it (B, C R).
 
     pixels: (B, C, P); mask: (B, P, R), each column summing to 1 (or 0: then the feature is that of a dark ring).
     """
@@ -186,7 +186,7 @@ def log_deviation_and_correlations(pixels: Tensor, pairs: Tensor) -> Tensor:
     return torch.cat([variance.log() / 2, (correlation * 0.999).atanh()], dim=1)
 
 
-# Shifted slices throughout: on a CPU they run several times as fast as padding, pooling and depthwise convolution.
+# Shifted slices throughout: on a CPU they are several times faster than padding, pooling and depthwise convolution.
 
 
 def blur(x: Tensor) -> Tensor:
@@ -206,9 +206,9 @@ def pool(x: Tensor, size: int) -> Tensor:
 
 
 def orientation_coherence(x: Tensor) -> Tensor:
-    """Energy-weighted mean over the crop of how much gradients in 3 x 3 pixels agree in orientation, 0..1, (B, C)."""
+    """Energy-weighted mean coherence of gradient orientations within 3 x 3 pixels, 0..1, (B, C)."""
     falling, rising = x[..., 1:, 1:] - x[..., :-1, :-1], x[..., 1:, :-1] - x[..., :-1, 1:]
-    # The largest middle part that 3 x 3 squares tile, so that a flip moves squares onto squares.
+    # The largest centred part that 3 x 3 squares tile, so that a flip maps squares onto squares.
     top, left = (2 * (side % 3) % 3 for side in falling.shape[-2:])
     falling, rising = (t[..., top : t.shape[-2] - top, left : t.shape[-1] - left] for t in (falling, rising))
     a, b, c = pool(falling.square(), 3), pool(rising.square(), 3), pool(falling * rising, 3)
@@ -217,13 +217,13 @@ def orientation_coherence(x: Tensor) -> Tensor:
 
 
 def granularity(x: Tensor) -> Tensor:
-    """Log share of the intensity that an opening by a 3 x 3 square removes: what is smaller than it, (B, C)."""
+    """Log fraction of the intensity in structures smaller than a 3 x 3 square (removed by an opening), (B, C)."""
     removed = x[..., 2:-2, 2:-2] - widen(-widen(-x))
     return torch.log((removed.mean((-2, -1)) + 1e-4) / (x.mean((-2, -1)) + 0.01))
 
 
 def widen(x: Tensor) -> Tensor:
-    """Maximum over each 3 x 3 square that lies inside: (..., H, W) to (..., H - 2, W - 2)."""
+    """Maximum over each 3 x 3 square inside the image: (..., H, W) to (..., H - 2, W - 2)."""
     x = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
     return torch.maximum(torch.maximum(x[..., :-2], x[..., 1:-1]), x[..., 2:])
 
@@ -234,5 +234,5 @@ def grow(mask: Tensor) -> Tensor:
 
 
 def shrink(mask: Tensor) -> Tensor:
-    """Erosion of a mask by a 3 x 3 square; the crop's border erodes nothing."""
+    """Erosion of a mask by a 3 x 3 square; pixels beyond the border count as foreground."""
     return 1 - grow(1 - mask)

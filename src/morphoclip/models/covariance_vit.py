@@ -1,4 +1,4 @@
-"""A small vision transformer that also reads how its filters' responses vary together."""
+"""A small vision transformer with covariance pooling of its filter responses."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from morphoclip.models.norm import BatchNorm
 from morphoclip.models.vit_demo import vit_demo
 
-# Of a variance whose scale is 1: what is flatter than this has no texture, and its correlations shrink to nought.
+# Added to variances of scale 1: responses flatter than this have no texture, and their correlations shrink to 0.
 FLAT = 1e-3
 
 
 class CovariancePool(nn.Module):
     """Second moments over the map of k learned combinations of filter responses: (B, F, H, W) to (B, k (k + 1) / 2).
 
-    First the k log standard deviations, then the correlations of all pairs, each brought to mean 0 and variance 1 over
-    the ranks' batch. A mean over the map says how much of a pattern there is; that two stains' patterns lie in the same
-    places is a product, which layers of sums and ReLUs are slow to find. Bilinear pooling (Lin et al. 2015),
-    normalised as it trains fastest (global covariance pooling: Li et al. 2018).
+    First the k log standard deviations, then the correlations of all pairs, each normalised to mean 0 and variance 1 over
+    the ranks' batch. A mean over the map measures how much of a pattern there is; the colocalisation of two patterns is a
+    product, which sums and ReLUs learn slowly. Bilinear pooling (Lin et al. 2015), normalised for fast training (global
+    covariance pooling: Li et al. 2018).
 
     Args:
-        features: F; responses are expected to have a variance near 1.
+        features: F; responses should have a variance near 1.
         dim: k.
     """
 
@@ -51,12 +51,11 @@ class CovariancePool(nn.Module):
 class CovarianceViT(nn.Module):
     """`vit_demo` with a `CovariancePool` on each level of its stem; (B, C, H, W) to (B, num_features).
 
-    An embedding is the mean of the transformer's tokens, then the second moments of each level's responses before their
-    ReLU, finest first. As these come from the whole crop, patches cannot be masked: MAE and MSN take `vit_demo`.
+    An embedding is the mean of the transformer's tokens, followed by the second moments of each level's responses before
+    the ReLU, finest first. These use the whole crop, so patches cannot be masked: use `vit_demo` for MAE and MSN.
 
     Args:
-        covariance_dim: k of each level's pool.
-        Others are those of `vit_demo`.
+        covariance_dim: k of each level's pool. All others are those of `vit_demo`.
     """
 
     def __init__(

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 class CrossChannelFormer(nn.Module):
     """A transformer over C channel tokens and a class token (Lu et al. 2025, CellCLIP).
 
-    A learned channel embedding is added, then LayerNorm, the class token, pre-norm blocks as wide as the features,
-    and a projection of the normalised class token. The C + 1 tokens make depth cheap to vary (1-12).
+    Adds a learned channel embedding, then applies LayerNorm, a class token, pre-norm blocks of the features' width, and a
+    projection of the normalised class token. With only C + 1 tokens, depth (1-12) is cheap.
 
     Args:
         feature_dim: D of the channel features, and the width.
         channels: C.
         embed_dim: size of the output.
-        depth, heads: blocks, and attention heads in each.
+        depth, heads: number of blocks, and of attention heads per block.
 
     Raises:
         ValueError: `feature_dim` is not a multiple of `heads`.
@@ -40,10 +40,10 @@ class CrossChannelFormer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, D) to (B, embed_dim); `x` is left as it was.
+        """(B, C, D) to (B, embed_dim); `x` is not modified.
 
         Raises:
-            ValueError: another C or D than it was built for.
+            ValueError: C or D differ from those it was built with.
         """
         if x.ndim != 3 or x.shape[1:] != self.channel_embedding.shape:
             raise ValueError(f"takes (B, {', '.join(map(str, self.channel_embedding.shape))}), not {tuple(x.shape)}")

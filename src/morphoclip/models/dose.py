@@ -1,4 +1,4 @@
-"""A dose as a vector beside its molecule's embedding (Fradkin et al. 2024)."""
+"""Encoding of doses, concatenated to the embedding of the molecule (Fradkin et al. 2024)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 
 class DoseEncoding(nn.Module):
-    """Doses in µM (U,) to (U, D); a missing dose (NaN) is all zeros. It has no parameters.
+    """Doses in µM (U,) to (U, D); a missing dose (NaN) gives zeros. It has no parameters.
 
-    With `kind` none, and with no dose encoding at all, the same molecule at two doses is two classes that share an
-    embedding: doses are then implicit.
+    With `kind` none, or without dose encoding, the same molecule at two doses is two classes with the same embedding.
 
     Args:
         kind: `one_hot` over `levels`; `log10`, one number; `sigmoid` of log10, one number between 0 and 1.
-        levels: the doses in µM that one_hot tells apart; another dose is all zeros.
+        levels: doses in µM for one_hot; any other dose gives zeros.
     """
 
     levels: Tensor
@@ -25,7 +24,7 @@ class DoseEncoding(nn.Module):
     def __init__(self, kind: Literal["none", "one_hot", "log10", "sigmoid"], levels: Sequence[float] = ()) -> None:
         super().__init__()
         if kind not in ("none", "one_hot", "log10", "sigmoid"):
-            raise ValueError(f"dose encoding {kind!r} is none of none, one_hot, log10, sigmoid")
+            raise ValueError(f"dose encoding {kind!r}: use none, one_hot, log10 or sigmoid")
         if kind == "one_hot" and not levels:
             raise ValueError("dose encoding one_hot needs levels: list the doses in µM")
         self.kind = kind

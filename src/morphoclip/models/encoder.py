@@ -1,4 +1,4 @@
-"""The image encoder: any backbone, with its preprocessing attached."""
+"""The image encoder: a backbone with its preprocessing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from morphoclip.models.per_channel import PerChannel
 
 
 class Encoder(nn.Module):
-    """A backbone that knows its channels, its intensity scaling and how to be built again.
+    """A backbone with its channels, its preprocessing, and the config to rebuild it.
 
     Attributes:
         embed_dim: D, the size of an embedding.
         channels: names of the C channels in the order of `images`.
-        config: plain dict such that `create_encoder(**config)` rebuilds this encoder but for its weights.
-        trained_on: what is known of the training data, see `export.training_data`; empty where nothing is.
-        feature_shape: (C, D) of what `features` are cached of a crop; (1, embed_dim) of an encoder of whole crops.
-        samples_channels: whether training shows random subsets of the channels.
+        config: plain dict such that `create_encoder(**config)` rebuilds this encoder without its weights.
+        trained_on: facts of the training data, see `export.training_data`; empty if unknown.
+        feature_shape: (C, D) of the cached features of a crop; (1, embed_dim) for encoders of all channels together.
+        samples_channels: whether training uses random subsets of the channels.
         num_prefix_tokens: tokens of `forward_tokens` before the first patch (class and register tokens).
     """
 
-    backbone: Any  # timm's, Hugging Face's, ours or the user's: its interface is theirs
+    backbone: Any  # from timm, Hugging Face, this package or the user, with their own interfaces
     mean: Tensor
     std: Tensor
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.config = config
         self.trained_on: dict[str, Any] = {}
         self.num_prefix_tokens: int = getattr(backbone, "num_prefix_tokens", 0)
-        # The config holds them; a second copy in the weights could only disagree.
+        # Not persistent: the config holds them, and a second copy in the weights could contradict it.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -65,20 +65,20 @@ class Encoder(nn.Module):
     def scale(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped."""
         low, high = (limit.to(self.mean.dtype)[..., None, None] for limit in (low, high))
-        # One copy, then in place: on a CPU half of the time goes into fresh memory. A channel without contrast
-        # (high = low) becomes black and white, not infinite.
+        # One copy, then in place: on a CPU half of the time is spent on new memory. A channel without contrast
+        # (high = low) becomes black and white instead of infinite.
         return images.to(self.mean.dtype, copy=True).sub_(low).div_((high - low).clamp_min(1e-6)).clamp_(0, 1)
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Subtract the channel means and divide by the channel deviations of [0, 1] images (B, C, H, W)."""
+        """Subtract the channel means from [0, 1] images (B, C, H, W) and divide by the channel standard deviations."""
         return (x - self.mean).div_(self.std)
 
     def unstandardise(self, x: Tensor) -> Tensor:
-        """Standardised images (B, C, H, W) back to [0, 1], to look at."""
+        """Standardised images (B, C, H, W) back to [0, 1], for display."""
         return (x * self.std + self.mean).clamp_(0, 1)
 
     def preprocess(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """uint16 crops (B, C, H, W) with their limits (B, C) to what `forward` takes."""
+        """uint16 crops (B, C, H, W) with their limits (B, C) to the input of `forward`: scaled and standardised."""
         return self.standardise(self.scale(images, low, high))
 
     def forward(self, x: Tensor, keep: Tensor | None = None, shown: Tensor | None = None) -> Tensor:
@@ -92,23 +92,23 @@ class Encoder(nn.Module):
 
         Args:
             x: preprocessed crops (B, C, H, W).
-            keep: int64 (B, L'), which patches the transformer sees (the others are masked out); None sees all.
-            shown: int64 (B, m), which channels `channel_vit` sees; None shows all. No other backbone takes it.
+            keep: int64 (B, L'), the visible patches (the others are masked out); None for all.
+            shown: int64 (B, m), the channels used by `channel_vit`; None for all. No other backbone takes it.
 
         Returns:
-            (B, P + L', width): P prefix tokens, then the patches in the order of `keep`; of `channel_vit`, those of one
-            channel after another. A convolutional backbone has no prefix and gives a token for each place of its last
-            feature map, `per_channel` a token a channel.
+            (B, P + L', width): P prefix tokens, then the patches in the order of `keep` (for `channel_vit`, channel by
+            channel). A convolutional backbone has no prefix and gives one token per position of its last feature map,
+            `per_channel` one token per channel.
 
         Raises:
-            TypeError: patches are masked but the backbone is not a timm vision transformer, or channels are left out but
-                it is not `channel_vit`.
+            TypeError: `keep` for a backbone that is not a timm vision transformer, or `shown` for one that is not
+                `channel_vit`.
         """
         vit = self.backbone
         if isinstance(vit, ChannelViT):
             return vit.forward_features(x, keep, shown)
         if shown is not None:
-            raise TypeError(f"{type(vit).__name__} sees all channels at once: only channel_vit takes a choice of them")
+            raise TypeError(f"{type(vit).__name__} uses all channels: only channel_vit can use a subset")
         if keep is None:
             features = vit.forward_features(x)
             return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features

@@ -1,4 +1,4 @@
-"""An encoder by its name: own backbones, fixed extractors, frozen backbones per channel, encoders of features, any timm model."""
+"""`create_encoder`: own backbones, fixed extractors, frozen backbones per channel, feature encoders, any timm model."""
 
 from __future__ import annotations
 
@@ -47,20 +47,22 @@ def create_encoder(
     """Build an encoder by name.
 
     Args:
-        name: one of `OWN_BACKBONES`, `per_channel`, a `FIXED` extractor, one of `FEATURE_ENCODERS` on cached features, any timm model (ViT, ResNet, ConvNeXt, …),
-            or `package.module:Name` of a backbone of your own: a module with `num_features`, built with `in_channels`.
+        name: one of `OWN_BACKBONES`, `per_channel`, a `FIXED` extractor, one of `FEATURE_ENCODERS` on cached features, any
+            timm model (ViT, ResNet, ConvNeXt, …), or `package.module:Name` of your own backbone: a module with
+            `num_features`, built with `in_channels`.
         in_channels: C.
-        channels: their names; None takes the first C of DNA, ER, RNA, AGP, Mito.
-        image_size: side of a crop in pixels, for backbones with position embeddings.
-        mean, std: statistics of [0, 1] images, one number or one a channel; `per_channel` has its backbone's own.
-        projection: size of a `JointProjection` as the last layer; None leaves the backbone's own features.
-        pretrained: fetch the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
-        weights: local file of timm weights for the same purpose.
-        backbone_kw: passed on to the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; of `per_channel`
-            what `PerChannel` takes). `trust_remote_code` is obeyed and not kept in the config: no file can say it.
+        channels: names of the channels; None for the first C of DNA, ER, RNA, AGP, Mito.
+        image_size: crop size in pixels, for backbones with position embeddings.
+        mean, std: statistics of [0, 1] images, one number or one per channel; `per_channel` uses those of its backbone.
+        projection: size of a `JointProjection` as the last layer; None for the backbone's own features.
+        pretrained: load the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
+        weights: local file of timm weights, used in the same way.
+        backbone_kw: further arguments of the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; for
+            `per_channel` those of `PerChannel`). `trust_remote_code` is never stored in the config, so that no file can
+            set it.
 
     Raises:
-        ValueError: unknown name, or `channels`, `mean` or `std` do not number `in_channels`.
+        ValueError: unknown name, or the lengths of `channels`, `mean` or `std` differ from `in_channels`.
     """
     if channels is None:
         channels = ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels]
@@ -85,7 +87,7 @@ def create_encoder(
         backbone, mean, std, backbone_kw = frozen, [0.0] * in_channels, [1.0] * in_channels, frozen.rebuild
     elif name in OWN_BACKBONES:
         if pretrained or weights:
-            raise ValueError(f"there are no pretrained weights of {name!r}: load a checkpoint of this project instead")
+            raise ValueError(f"there are no pretrained weights for {name!r}: load a checkpoint of this project instead")
         backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
@@ -99,10 +101,10 @@ def create_encoder(
         backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
     else:
         raise ValueError(
-            f"no encoder {name!r}: take one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])} a name of timm.list_models(), "
-            "or package.module:Name of a backbone of your own"
+            f"no encoder {name!r}: use one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])}, a name "
+            "of timm.list_models(), or package.module:Name of your own backbone"
         )
-    # Weights come from the checkpoint when the encoder is rebuilt, so the config never asks for pretrained ones.
+    # A rebuilt encoder gets its weights from the checkpoint, so the config never sets `pretrained`.
     config = {
         "name": name,
         "in_channels": in_channels,
@@ -117,16 +119,15 @@ def create_encoder(
 
 
 def is_foreign(name: str) -> bool:
-    """Whether `name` is `package.module:Name`, a backbone from another package than this one."""
+    """Whether `name` is `package.module:Name`, a backbone from another package."""
     return ":" in name
 
 
 def imported(name: str) -> Callable[..., nn.Module]:
-    """The class or function that `package.module:Name` names; it is called with `in_channels` and keywords.
+    """The class or function `package.module:Name`, which is called with `in_channels` and further arguments.
 
     Raises:
-        ValueError: there is none. Importing runs the module's code: who reads a config of unknown origin asks first
-            (`export.load`).
+        ValueError: it cannot be imported. Importing runs the module's code, so `export.load` asks for consent first.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -136,7 +137,7 @@ def imported(name: str) -> Callable[..., nn.Module]:
 
 
 def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options: Any) -> nn.Module:
-    """`make(*arguments, **options)`; a keyword it does not take is a ValueError that names those of the backbone."""
+    """`make(*arguments, **options)`; an unexpected argument raises a ValueError that lists the valid ones."""
     try:
         return make(*arguments, **options)
     except TypeError as error:
@@ -144,10 +145,12 @@ def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options
             raise
         known = f"; it takes {', '.join(_defaults(OWN_BACKBONES[name]))}" if name in OWN_BACKBONES else ""
         wrong = str(error).rpartition("keyword argument ")[2].strip("'\"")
-        raise ValueError(f"encoder {name} takes no {wrong}{known} and what timm's model of its kind takes") from error
+        raise ValueError(
+            f"encoder {name} does not take {wrong}{known}, and those of timm's model of its kind"
+        ) from error
 
 
 def _defaults(backbone: Callable[..., nn.Module]) -> dict[str, Any]:
-    """What a backbone is built with if nothing is said, to be kept in the config: another version may choose otherwise."""
+    """Default arguments of a backbone, stored in the config because they may change with the version."""
     given = {name: p.default for name, p in signature(backbone).parameters.items() if p.kind is not p.VAR_KEYWORD}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if name != "in_channels"}

@@ -1,4 +1,4 @@
-"""Cached features ▶ embedding: bags of per-channel features or profile vectors, pooled, then one network."""
+"""Encoder of cached features: bags of per-channel features or profile vectors ▶ pool ▶ network ▶ embedding."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class FeatureEncoder(nn.Module):
     Args:
         name: `cross_channel_former` attends across channels; `profile_mlp` reads all channels as one vector.
         channels: names of the C channels; a profile vector is one channel.
-        feature_dim: D of each.
+        feature_dim: D of each channel.
         embed_dim: size of an embedding.
-        mean, std: of the features, a number or (C, D); they travel with the weights.
-        clip: standardised features beyond ± this are set to it; None keeps them.
+        mean, std: statistics of the features, a number or (C, D); stored with the weights.
+        clip: clip standardised features to ± this; None for no clipping.
         pool: `gated` (GatedAttentionPool) or `mean`.
-        pool_hidden: attention space of the gated pool.
-        batch_norm: end with each dimension at mean 0 and variance 1 over the ranks' batch.
-        body: keywords of `CrossChannelFormer` (depth, heads) or `ResidualMLP` (width, blocks, dropout).
+        pool_hidden: size of the attention space of the gated pool.
+        batch_norm: normalise the embedding to mean 0 and variance 1 per dimension over the ranks' batch.
+        body: arguments of `CrossChannelFormer` (depth, heads) or `ResidualMLP` (width, blocks, dropout).
 
     Attributes:
-        config: plain dict such that `create_encoder(**config)` rebuilds this encoder but for its weights.
+        config: plain dict such that `create_encoder(**config)` rebuilds this encoder without its weights.
         feature_shape: (C, D).
-        trained_on: what is known of the training data, see `export.training_data`; empty where nothing is.
+        trained_on: facts of the training data, see `export.training_data`; empty if unknown.
     """
 
     mean: Tensor
@@ -68,7 +68,7 @@ class FeatureEncoder(nn.Module):
                 raise ValueError(f"{name} takes {self.feature_shape} features, {what} is {tuple(given.shape)}")
             self.register_buffer(what, given.expand(self.feature_shape).clone())
         if pool not in POOLS:
-            raise ValueError(f"pool {pool!r} is none of {sorted(POOLS)}")
+            raise ValueError(f"pool={pool!r}: use one of {sorted(POOLS)}")
         self.pool: Pool = POOLS[pool](feature_dim, pool_hidden)
         if name == "cross_channel_former":
             self.body: nn.Module = CrossChannelFormer(feature_dim, len(self.channels), embed_dim, **body)
@@ -91,7 +91,7 @@ class FeatureEncoder(nn.Module):
         """Standardised float features (…, C, D).
 
         Raises:
-            ValueError: features of another shape.
+            ValueError: the features have another shape.
         """
         if tuple(features.shape[-2:]) != self.feature_shape:
             raise ValueError(f"this encoder takes {self.feature_shape} features, not {tuple(features.shape[-2:])}")
@@ -103,5 +103,5 @@ class FeatureEncoder(nn.Module):
         return self.norm(self.body(pooled))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Embeddings (B, E) of preprocessed bags (B, N, C, D), of which `mask` (B, N) is False on padding, or (B, C, D)."""
+        """Embeddings (B, E) of preprocessed bags (B, N, C, D), with `mask` (B, N) False on padding, or of (B, C, D)."""
         return self.embed(x if x.ndim == 3 else self.pool(x, mask))

@@ -1,4 +1,4 @@
-"""What a frozen tower says of its texts, computed once and kept on disk."""
+"""Embeddings of texts by a frozen tower, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def frozen_embeddings(
     """Embeddings (U, D) float32 of texts by a frozen tower, on `device`.
 
     Args:
-        tower: with `tokenize`, `take` and `forward`.
-        folder: keeps them in a file named by a hash of weights, settings and texts; None keeps nothing.
+        tower: the frozen tower.
+        folder: folder of the cache, in files named by a hash of weights, settings and texts; None for no cache.
         batch_size: texts at a time.
     """
     path = None if folder is None else Path(folder) / f"{_digest(tower, texts)}.pt"

@@ -1,4 +1,4 @@
-"""Heads between an encoder and a loss; they are dropped when the encoder is exported."""
+"""Heads between an encoder and a loss; they are not exported with the encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morphoclip.models.norm import BatchNorm
 
 
 class ProjectionHead(nn.Sequential):
-    """A multi-layer perceptron with ReLU between its layers, (B, widths[0]) to (B, widths[-1]).
+    """A multi-layer perceptron with ReLU between layers, (B, widths[0]) to (B, widths[-1]).
 
     Args:
         widths: sizes from input to output, e.g. (384, 512, 128) for SimCLR on ViT-S.
@@ -29,10 +29,10 @@ class ProjectionHead(nn.Sequential):
 
 
 class JointProjection(nn.Sequential):
-    """A linear layer into a joint space, then each of its dimensions to mean 0 and variance 1 over the ranks' batch.
+    """A linear layer into a joint space, followed by batch norm over ranks without affine parameters.
 
-    Crops of cells look alike: without the second step their embeddings share one large component, all cosines start
-    near 1, and at the learning rates of short runs both towers may settle on it.
+    Crops of cells look similar: without batch norm their embeddings share one large component, all cosines start near 1,
+    and at the learning rates of short runs both towers may stay there.
     """
 
     def __init__(self, dim: int, embed_dim: int) -> None:
@@ -40,15 +40,14 @@ class JointProjection(nn.Sequential):
 
 
 class PrototypeHead(nn.Module):
-    """DINO's head: a perceptron with GELU, L2-normalised, then its cosines to K prototypes; (B, D) to (B, K).
+    """DINO's head: a perceptron with GELU, L2 normalisation, and cosines to K prototypes; (B, D) to (B, K).
 
-    Prototypes are stored as they come and normalised where they are used: torch's weight_norm does not deep-copy,
-    and a teacher is a deep copy.
+    Prototypes are normalised when used, without torch's weight_norm, which cannot be deep-copied for a teacher.
 
     Args:
         dim: D.
         out_dim: K.
-        hidden, bottleneck: widths of the two hidden layers, and of what the prototypes see.
+        hidden, bottleneck: widths of the two hidden layers, and of the prototypes.
     """
 
     def __init__(self, dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""Hugging Face vision models, those with code of their own only where the caller says so."""
+"""Hugging Face vision models; those with their own code are loaded only with the caller's consent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUN = (
     "AutoModel",
     "AutoImageProcessor",
     "AutoFeatureExtractor",
-)  # what an encoder may run of an auto_map
+)  # entries of an auto_map that an encoder may run
 
 
 def vision_model(
@@ -26,24 +26,24 @@ def vision_model(
 ) -> tuple[nn.Module, dict[str, Any], str | None]:
     """`AutoModel` of a hub id or local folder.
 
-    A model that transformers knows is built by transformers unless `trust_remote_code` asks for its own code. A model
-    with code of its own gets its weights from its model.safetensors and nothing else: its class may be older than what
-    `from_pretrained` expects of one.
+    A model known to transformers is built by transformers, unless `trust_remote_code` selects the model's own code. A
+    model with its own code is loaded from its model.safetensors only, because its class may be too old for
+    `from_pretrained`.
 
     Args:
-        pretrained: read the weights too; without, they are random.
-        architecture: a config as this function returned it, to rebuild from; the hub is then asked for code alone.
+        pretrained: load the weights; otherwise they are random.
+        architecture: a config returned by this function, to rebuild from; then only code is fetched from the hub.
         revision: branch, tag or commit of the hub repository, for config, weights and code.
-        trust_remote_code: run the Python files that the config names. Read them first.
+        trust_remote_code: run the Python files named in the config. Read them first.
 
     Returns:
-        The model; its config as a dict, which names the code it needs under `auto_map` and nowhere else; its revision,
-        where code of its own ran the commit that was found.
+        The model; its config as a dict, which names required code only under `auto_map`; its revision, which is the
+        resolved commit if the model's own code ran.
 
     Raises:
-        ValueError: the model needs code of its own and the caller did not say `trust_remote_code`, that code is of
-            another repository, which `revision` would not pin, or the weights do not fit it.
-        OSError: no such model, or one with code of its own has no model.safetensors.
+        ValueError: the model needs its own code without `trust_remote_code`, that code is in another repository, which
+            `revision` does not pin, or the weights do not fit.
+        OSError: no such model, or a model with its own code has no model.safetensors.
     """
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 
@@ -51,9 +51,9 @@ def vision_model(
     code = {kind: where for kind, where in known.get("auto_map", {}).items() if kind in ("AutoConfig", "AutoModel")}
     if code and not trust_remote_code and (architecture or known.get("model_type") not in CONFIG_MAPPING):
         raise ValueError(
-            f"hf:{path} needs code of its own ({', '.join(sorted(set(code.values())))}), which would run on this machine. "
-            "Read it; to run it say trust_remote_code=True (--trust-remote-code, of evaluate.py trust_remote_code=true); name it "
-            "with revision=<commit> (--revision) so that it stays what you read"
+            f"hf:{path} needs its own code ({', '.join(sorted(set(code.values())))}), which would run on this machine. "
+            "Read it; to run it pass trust_remote_code=True (--trust-remote-code; evaluate.py: trust_remote_code=true), and "
+            "revision=<commit> (--revision) so that the code cannot change"
         )
     if code and trust_remote_code:
         model, revision = _with_own_code(path, pretrained, architecture, revision)
@@ -87,7 +87,7 @@ def _with_own_code(
         config = type(config).from_dict(dict(architecture))
         config._name_or_path = path
     if "AutoModel" not in config.auto_map:
-        raise ValueError(f"hf:{path} brings code for {sorted(config.auto_map)} and none for AutoModel")
+        raise ValueError(f"hf:{path} has code for {sorted(config.auto_map)} but not for AutoModel, which is needed")
     model_class = get_class_from_dynamic_module(config.auto_map["AutoModel"], path, revision=revision)
     model = model_class(config)
     if pretrained:
@@ -99,22 +99,22 @@ def _with_own_code(
 
 
 def _refuse_code_of_others(path: str, *settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where settings name code of another repository, `owner/name--module.Class`."""
+    """Raise ValueError if settings name code of another repository, `owner/name--module.Class`."""
     for kind, named in (pair for known in settings for pair in known.get("auto_map", {}).items()):
         for where in [named] if isinstance(named, str) else named:
-            home, separator, _ = (where or "").rpartition("--")
-            if kind in RUN and separator and home != path:
+            repository, separator, _ = (where or "").rpartition("--")
+            if kind in RUN and separator and repository != path:
                 raise ValueError(
-                    f"hf:{path} runs code of another repository ({where}), which no revision of its own pins: copy both "
-                    "into one folder, name the code there without a repository, and give that folder"
+                    f"hf:{path} uses code of another repository ({where}), which revision= does not pin: copy both into one "
+                    "folder, name the code there without the repository, and give that folder"
                 )
 
 
 def rgb_statistics(path: str, revision: str | None = None, trust_remote_code: bool = False):
-    """(mean, deviation) of the RGB images a model expects; None where its folder has no image processor.
+    """(mean, standard deviation) of the RGB images a model expects; None if it has no image processor.
 
     Raises:
-        ValueError: its code is of another repository, see `vision_model`.
+        ValueError: its code is in another repository, see `vision_model`.
     """
     from transformers import AutoImageProcessor, ImageProcessingMixin, PretrainedConfig
 

@@ -1,4 +1,4 @@
-"""The decoder of a masked autoencoder, and its fixed positions (He et al. 2022)."""
+"""The decoder of a masked autoencoder with its fixed position embeddings (He et al. 2022)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 def sin_cos_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """Fixed 2-D positions (h·w, dim): a quarter each of sin and cos of the row, and of the column.
+    """Fixed 2-D position embeddings (h·w, dim): a quarter each of sin and cos of the row and of the column.
 
     Raises:
         ValueError: `dim` is not a multiple of 4.
     """
     if dim % 4:
-        raise ValueError(f"positions in two dimensions need a width that is a multiple of 4, not {dim}")
+        raise ValueError(f"the decoder's width must be a multiple of 4, not {dim}")
     frequency = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     angles = [axis.flatten()[:, None] * frequency for axis in (rows, columns)]
@@ -22,7 +22,7 @@ def sin_cos_positions(grid: tuple[int, int], dim: int) -> Tensor:
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """Images (B, C, H, W) to patches (B, L, p²C), row by row, laid out (p, p, C)."""
+    """Images (B, C, H, W) to patches (B, L, p²C), row by row, each ordered as (p, p, C)."""
     b, c, h, w = images.shape
     x = images.reshape(b, c, h // patch, patch, w // patch, patch)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, patch * patch * c)
@@ -36,13 +36,13 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
 
 
 class MAEDecoder(nn.Module):
-    """Visible tokens ▶ pixels of all patches (He et al. 2022): mask tokens filled in, positions added, 8 blocks.
+    """Visible tokens ▶ pixels of all patches (He et al. 2022): mask tokens, positions, transformer blocks.
 
     Args:
         encoder_dim: width of the tokens.
-        grid: patches down and across.
-        patch_pixels: p²C, pixels of a patch.
-        width, depth, heads: of the decoder.
+        grid: numbers of patches along height and width.
+        patch_pixels: p²C, values per patch.
+        width, depth, heads: width, number of blocks and of heads of the decoder.
     """
 
     positions: Tensor

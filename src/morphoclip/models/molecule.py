@@ -1,6 +1,6 @@
 """SMILES ▶ embeddings: Morgan fingerprints through a perceptron, as in CLOOME (Sanchez-Fernandez et al. 2023).
 
-Towers share one interface: `tokenize(texts)` once, `take(tokens, rows)` for the rows a step needs, `forward(*taken)`.
+Towers have the interface of `tower.Tower`: `tokenize(texts)` once, `take(tokens, rows)` per step, `forward(*taken)`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class MorganEncoder(Tower):
     """Morgan fingerprint ▶ hidden layers with batch norm over ranks and ReLU (Sanchez-Fernandez et al. 2023).
 
     Args:
-        radius, bits: of the fingerprint.
-        counts: how often each substructure occurs instead of whether it does.
-        chirality: tell stereoisomers apart.
-        widths: hidden layers; [] gives the fingerprint itself.
-        dropout: after each hidden layer.
+        radius, bits: radius and length of the fingerprint.
+        counts: count each substructure instead of marking its presence.
+        chirality: give stereoisomers different fingerprints.
+        widths: widths of the hidden layers; [] returns the fingerprint itself.
+        dropout: dropout after each hidden layer.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ def read_smiles(smiles: str) -> Mol:
     """The RDKit molecule of a SMILES.
 
     Raises:
-        ValueError: RDKit reads none in it.
+        ValueError: RDKit cannot read it.
     """
     molecule = read_molecule(smiles)
     if molecule is None:
@@ -83,7 +83,7 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int, counts: bool, ch
     """Morgan fingerprints (U, bits) float32, 0 and 1 or counts.
 
     Raises:
-        ValueError: as `read_smiles`.
+        ValueError: as in `read_smiles`.
     """
     rows = []
     for text in smiles:
@@ -96,6 +96,6 @@ def fingerprints(smiles: Sequence[str], radius: int, bits: int, counts: bool, ch
 
 def _unreadable(smiles: str) -> ValueError:
     return ValueError(
-        f"RDKit cannot read the SMILES {smiles!r}: correct Metadata_smiles, or let a text tower read this modality "
+        f"RDKit cannot read the SMILES {smiles!r}: correct Metadata_smiles, or use a text tower for this modality "
         "(text=by_modality)"
     )

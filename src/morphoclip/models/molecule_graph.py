@@ -15,17 +15,16 @@ from morphoclip.models.tower import Tower
 
 
 class GraphEncoder(Tower):
-    """chemprop's directed message passing (Yang et al. 2019), atoms averaged into one vector a molecule.
+    """chemprop's directed message passing (Yang et al. 2019), averaged over the atoms of a molecule.
 
     Args:
-        width, depth: of the message passing.
-        dropout: within it.
-        weights: a local file of message-passing weights, `{"hyper_parameters": …, "state_dict": …}` as chemprop's
-            foundation models are saved; its hyperparameters replace width, depth and dropout.
-        hyperparameters: of chemprop's message passing, in the place of width, depth and dropout.
+        width, depth, dropout: settings of the message passing.
+        weights: local file of message-passing weights, `{"hyper_parameters": …, "state_dict": …}`, the format of
+            chemprop's foundation models; its hyperparameters replace width, depth and dropout.
+        hyperparameters: arguments of chemprop's message passing, instead of width, depth and dropout.
 
     Attributes:
-        rebuild: keywords that rebuild this tower but for its weights.
+        rebuild: arguments that rebuild this tower without its weights.
 
     Raises:
         ImportError: chemprop is not installed.
@@ -64,7 +63,7 @@ class GraphEncoder(Tower):
 
     @staticmethod
     def take(graphs: tuple[Any, ...], rows: Tensor) -> tuple[Tensor, ...]:
-        """The graphs of `rows` as one: atoms (A, F), bonds (E, G), bonds' ends (2, E), reverse bonds (E,), molecule (A,)."""
+        """The graphs of `rows` joined: atoms (A, F), bonds (E, G), bonds' ends (2, E), reverse bonds (E,), molecule (A,)."""
         from chemprop.data import BatchMolGraph
 
         joined = BatchMolGraph([graphs[row] for row in rows.tolist()])
@@ -73,7 +72,7 @@ class GraphEncoder(Tower):
     def forward(
         self, atoms: Tensor, bonds: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor
     ) -> Tensor:
-        """Embeddings (U, D) of the graphs that `take` joined."""
+        """Embeddings (U, D) of the joined graphs of `take`."""
         dtype = self.messages.W_i.weight.dtype
         graph = SimpleNamespace(
             V=atoms.to(dtype), E=bonds.to(dtype), edge_index=edge_index, rev_edge_index=rev_edge_index, batch=molecule

@@ -1,4 +1,4 @@
-"""Batch normalisation over the joined batch of all ranks, on any device."""
+"""Batch norm over the joined batch of all ranks, on any device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from morphoclip.distributed import gather_rows, world_size
 
 
 def over_ranks(model: nn.Module) -> nn.Module:
-    """The model with each nn.BatchNorm2d in it replaced by a `BatchNorm` of the same parameters and buffers."""
+    """The model with each nn.BatchNorm2d replaced by a `BatchNorm` with the same parameters and buffers."""
     for name, part in model.named_children():
         if type(part) is nn.BatchNorm2d:
             joint = BatchNorm(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
@@ -21,9 +21,9 @@ def over_ranks(model: nn.Module) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """nn.BatchNorm1d whose training statistics are those of all ranks (torch's SyncBatchNorm refuses CPU and gloo).
+    """nn.BatchNorm1d with the statistics of all ranks in training (torch's SyncBatchNorm does not support CPU and gloo).
 
-    Takes (B, F), (B, F, L) or images (B, F, H, W); B may differ between ranks. On one rank it is torch's own.
+    Takes (B, F), (B, F, L) or images (B, F, H, W); B may differ between ranks. On one rank it equals torch's.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -40,7 +40,7 @@ class BatchNorm(nn.BatchNorm1d):
             return self._normalise(values, mean, variance).to(x.dtype)
 
     def _joint_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (F,) over all ranks; Chan's merge of moments, which cancels nothing."""
+        """Mean and biased variance (F,) over all ranks, by Chan's merge of moments, which avoids cancellation."""
         dims = [d for d in range(x.ndim) if d != 1]
         mean = x.mean(dims)
         count = x.new_full((1,), x.numel() / x.shape[1])
@@ -65,5 +65,5 @@ class BatchNorm(nn.BatchNorm1d):
 
     @staticmethod
     def _spread(values: Tensor, x: Tensor) -> Tensor:
-        """(F,) to the shape that broadcasts over x (B, F[, L])."""
+        """Reshape (F,) to broadcast over x (B, F[, …])."""
         return values.view(1, -1, *[1] * (x.ndim - 2))

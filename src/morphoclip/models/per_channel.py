@@ -1,4 +1,4 @@
-"""A frozen backbone that describes each channel: the transfer-learning baseline."""
+"""A frozen backbone applied to each channel: the transfer-learning baseline."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PerChannel(nn.Module):
-    """A frozen backbone that describes each channel, (B, C, D); the features of a crop are concatenated, (B, C·D).
+    """A frozen backbone applied to each channel, (B, C, D); the features of a crop are concatenated to (B, C·D).
 
-    An RGB backbone sees each channel tripled to grey and standardised as it was trained. A channel-agnostic one such as
-    OpenPhenom (Kraus et al. 2024) sees all channels of a crop at once as uint8 and standardises them itself; by its model
-    card, huggingface.co/recursionpharma/OpenPhenom, `predict(images (B, C, 256, 256))` gives (B, C·D) features where
-    `return_channelwise_embeddings` is set. Any Hugging Face model with those two names is taken for one.
+    An RGB backbone gets each channel repeated three times and standardised as in its training. A channel-agnostic one
+    such as OpenPhenom (Kraus et al. 2024) gets all channels of a crop at once as uint8 and standardises them itself. By
+    its model card, huggingface.co/recursionpharma/OpenPhenom, `predict(images (B, C, 256, 256))` gives (B, C·D) features
+    if `return_channelwise_embeddings` is set. Any Hugging Face model with these two attributes is used in this way.
 
-    It takes [0, 1] images; crops of another size are resized.
+    The input is [0, 1] images; crops of other sizes are resized.
 
     Args:
         in_channels: C.
         backbone: a timm name, or `hf:` and the hub id or local folder of a Hugging Face vision model (DINOv2, DINOv3).
-        image_size: side in pixels of what the backbone sees; None is 224, of channel-agnostic backbones 256.
-        pretrained: fetch (or read from the cache) the weights of that name; without them the backbone is random.
+        image_size: input size of the backbone in pixels; None for 224, or 256 for channel-agnostic backbones.
+        pretrained: load the weights of that name; otherwise the backbone is random.
         weights: local file of timm weights.
         architecture: a Hugging Face config as a dict, to rebuild without the hub; weights then come from a checkpoint.
-        rgb: mean and deviation of RGB the backbone expects; None asks the name (ImageNet's for Hugging Face folders
-            without an image processor).
-        revision: of the hub repository, see `vision_model`.
-        trust_remote_code: run code that a Hugging Face model brings, see `vision_model`. It is never part of `rebuild`: who
-            rebuilds must say it again.
+        rgb: RGB mean and standard deviation the backbone expects; None looks them up by name (ImageNet's for Hugging
+            Face folders without an image processor).
+        revision: revision of the hub repository, see `vision_model`.
+        trust_remote_code: run a Hugging Face model's own code, see `vision_model`. It is never part of `rebuild`, so it
+            must be passed again.
 
     Attributes:
-        rebuild: keywords that rebuild this module but for its weights; without a hub, unless the model has its own code.
+        rebuild: arguments that rebuild this module without its weights and, unless the model has its own code, without
+            the hub.
 
     Raises:
-        ValueError: `weights` for a Hugging Face model, whose folder is its name, or as `vision_model`.
+        ValueError: `weights` for a Hugging Face model (give its folder as `backbone`), or as in `vision_model`.
     """
 
     model: Any  # a timm or Hugging Face model
@@ -68,7 +69,7 @@ class PerChannel(nn.Module):
         self.sees_all_channels = False
         if self.is_hugging_face:
             if weights:
-                raise ValueError(f"weights are for timm names: give the folder in backbone, hf:{weights}")
+                raise ValueError(f"weights= is for timm models: give the Hugging Face folder as backbone=hf:{weights}")
             path, trust = backbone.removeprefix("hf:"), {"trust_remote_code": trust_remote_code}
             known = architecture
             self.model, architecture, revision = vision_model(
@@ -99,7 +100,7 @@ class PerChannel(nn.Module):
         return super().train(False)  # frozen: no dropout and no batch statistics
 
     def describe(self, rgb: Tensor) -> Tensor:
-        """(N, D) features of standardised RGB images (N, 3, S, S): the model's pooled output, else its first token."""
+        """Features (N, D) of standardised RGB images (N, 3, S, S): the model's pooled output, or else its first token."""
         if not self.is_hugging_face:
             return self.model(rgb)
         output = self.model(pixel_values=rgb)
@@ -108,7 +109,7 @@ class PerChannel(nn.Module):
 
     @torch.no_grad()
     def forward_features(self, x: Tensor) -> Tensor:
-        """Features (B, C, D), one a channel, of [0, 1] images (B, C, H, W)."""
+        """Features (B, C, D), one vector per channel, of [0, 1] images (B, C, H, W)."""
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         if self.sees_all_channels:
@@ -125,7 +126,7 @@ class PerChannel(nn.Module):
 
 
 def timm_model(name: str, image_size: int | None, **options) -> nn.Module:
-    """`timm.create_model` for images of a size; convolutional models take any and know no such argument."""
+    """`timm.create_model` for an image size; convolutional models take any size and have no such argument."""
     if image_size is not None:
         try:
             return timm.create_model(name, img_size=image_size, **options)
@@ -137,7 +138,7 @@ def timm_model(name: str, image_size: int | None, **options) -> nn.Module:
 def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | None):
     """(model, (mean, std))."""
     if not timm.is_model(name):
-        raise ValueError(f"timm has no {name!r}: take a name of timm.list_models(), or hf:<hub id or folder>")
+        raise ValueError(f"timm has no model {name!r}: use a name of timm.list_models(), or hf:<hub id or folder>")
     source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
     options = {"pretrained": pretrained or weights is not None, "num_classes": 0, **source}
     model = timm_model(name, image_size, **options)

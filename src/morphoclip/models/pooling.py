@@ -1,4 +1,4 @@
-"""Bags of instances ▶ one embedding: gated attention, or the plain mean."""
+"""Pooling of bags of instances to one embedding: gated attention or the mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Pool(nn.Module):
     """Base of the pools: a softmax of scores over the instances of a bag.
 
     Attributes:
-        is_mean: all instances of a bag weigh the same, whatever they are.
+        is_mean: all instances of a bag have equal weights.
     """
 
     is_mean = False
@@ -26,28 +26,28 @@ class Pool(nn.Module):
 
         Args:
             x: (B, M, D), or (B, M, C, D) per channel.
-            mask: bool (B, M), False on padding, which weighs exactly 0; None has no padding.
+            mask: bool (B, M), False on padding, which gets weight 0; None for no padding.
             return_weights: also return the weights (B, M[, C]), which sum to 1 over M.
 
         Returns:
-            (B, D) or (B, C, D). A bag of one instance is that instance.
+            (B, D) or (B, C, D). A bag of one instance gives that instance.
 
         Raises:
-            ValueError: a bag is all padding.
+            ValueError: a bag has only padding.
         """
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         empty = ~mask.any(dim=1)
         if empty.any():
-            raise ValueError(f"bags {empty.nonzero().flatten().tolist()[:5]} hold padding only: leave them out")
+            raise ValueError(f"bags {empty.nonzero().flatten().tolist()[:5]} have only padding: leave them out")
         padding = ~mask.view(*mask.shape, *[1] * (x.ndim - 3))  # (B, M[, 1])
-        x = x.masked_fill(padding[..., None], 0)  # padding may hold anything, NaN included
+        x = x.masked_fill(padding[..., None], 0)  # padding may be anything, including NaN
         weights = self.scores(x).masked_fill(padding, -torch.inf).softmax(dim=1)  # (B, M[, C])
         pooled = (weights[..., None] * x).sum(dim=1)
         return (pooled, weights) if return_weights else pooled
 
     def pool_groups(self, x: Tensor, group: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Pool the instances of each group within a bag apart, e.g. the crops of each plate.
+        """Pool the instances of each group within a bag separately, e.g. the crops of each plate.
 
         Args:
             x: (B, M, D), or (B, M, C, D) per channel.
@@ -55,8 +55,8 @@ class Pool(nn.Module):
             mask: bool (B, M), False on padding.
 
         Returns:
-            Pooled groups (B, M, D) or (B, M, C, D), where index m holds the group of instance m, and a bool (B, M) that is True at the
-            first instance of each group: shapes stay the same whatever the groups, so that nothing waits.
+            Pooled groups (B, M, D) or (B, M, C, D), where index m holds the group of instance m, and bool (B, M), True at
+            the first instance of each group. Shapes do not depend on the groups, which avoids a device synchronisation.
         """
         if x.ndim == 4:
             channels = x.shape[2]
@@ -70,7 +70,7 @@ class Pool(nn.Module):
         present = torch.ones_like(group, dtype=torch.bool) if mask is None else mask
         together = (group[:, :, None] == group[:, None, :]) & present[:, None, :] & present[:, :, None]  # (B, M, M)
         earlier = together.tril(diagonal=-1).any(dim=2)
-        # Padding attends to itself: an empty softmax would have NaN gradients.
+        # Padding attends to itself, because an empty softmax would have NaN gradients.
         together = together | torch.eye(group.shape[1], dtype=torch.bool, device=group.device)
         x = x.masked_fill(~present[..., None], 0)
         weights = self.scores(x)[:, None, :].masked_fill(~together, -torch.inf).softmax(dim=2)
@@ -80,7 +80,7 @@ class Pool(nn.Module):
 class GatedAttentionPool(Pool):
     """Attention pooling with a gate: softmax over instances of w·(tanh(Vx) ⊙ σ(Ux)) (Ilse et al. 2018, eq. 9).
 
-    Per-channel features share one attention over channels' own instances: each channel has its own weights.
+    For per-channel features the attention parameters are shared, and each channel has its own weights.
 
     Args:
         dim: D, size of an instance.
@@ -99,7 +99,7 @@ class GatedAttentionPool(Pool):
 
 
 class MeanPool(Pool):
-    """The plain mean, with the interface of the attention pool; its arguments play no part."""
+    """The mean, with the interface of the attention pool; its arguments are ignored."""
 
     is_mean = True
 

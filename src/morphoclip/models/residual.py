@@ -1,4 +1,4 @@
-"""A perceptron of residual blocks, on profile vectors and frozen embeddings."""
+"""A residual perceptron for profile vectors and frozen embeddings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + MLP(LayerNorm(x)), a hidden layer of twice the width, (B, D) to (B, D)."""
+    """x + MLP(LayerNorm(x)) with a hidden layer of twice the width, (B, D) to (B, D)."""
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -20,13 +20,13 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualMLP(nn.Sequential):
-    """Linear into the width, residual blocks, LayerNorm, and a linear layer out: (B, in_dim) to (B, out_dim).
+    """A linear layer, residual blocks, LayerNorm, and a linear layer: (B, in_dim) to (B, out_dim).
 
     Args:
         in_dim: size of the input.
-        out_dim: size of the output; None leaves the normalised width.
-        width, blocks: of the residual part; no blocks leave one linear map.
-        dropout: on the input and within each block.
+        out_dim: size of the output; None omits the last layer.
+        width, blocks: width and number of the residual blocks; with 0 blocks the module is linear.
+        dropout: dropout on the input and within each block.
     """
 
     def __init__(

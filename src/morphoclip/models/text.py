@@ -1,6 +1,6 @@
 """Prompts ▶ embeddings: a small transformer with its own tokenizer, and any Hugging Face encoder.
 
-Towers share one interface: `tokenize(texts)` once, `take(tokens, rows)` for the rows a step needs, `forward(*taken)`.
+Towers have the interface of `tower.Tower`: `tokenize(texts)` once, `take(tokens, rows)` per step, `forward(*taken)`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from morphoclip.models.tower import Tower
 
 
 def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean of token states (U, L, D) over the tokens that `mask` (U, L) keeps."""
+    """Mean of token states (U, L, D) over the tokens where `mask` (U, L) is True."""
     kept = mask[..., None].to(states.dtype)
     return (states * kept).sum(dim=1) / kept.sum(dim=1)
 
@@ -28,20 +28,20 @@ def trim(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def take_tokens(tokens: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens and mask of `rows` (U',), cut to the longest of them and not of all."""
+    """Tokens and mask of `rows` (U',), trimmed to the longest of them."""
     return trim(*(values[rows] for values in tokens))
 
 
 class SmallTextEncoder(Tower):
-    """A transformer from scratch over byte-pair tokens learned from the prompts it is given.
+    """A transformer trained from scratch on byte-pair tokens learned from the training prompts.
 
-    Any string can be encoded later, in pieces as small as bytes. The tokenizer travels in the state dict.
+    Any string can be encoded later, since tokens can be single bytes. The tokenizer is part of the state dict.
 
     Args:
         prompts: training prompts only; the tokenizer is learned from them.
-        vocabulary_size: tokens at most; 257 (bytes and padding) at least.
-        width, depth, heads: of the transformer.
-        max_length: tokens kept of a prompt.
+        vocabulary_size: maximum number of tokens, at least 257 (bytes and padding).
+        width, depth, heads: settings of the transformer.
+        max_length: longer prompts are truncated to this many tokens.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ def train_tokenizer(prompts: Sequence[str], vocabulary_size: int):
     if not prompts:
         raise ValueError("no prompts to learn a tokenizer from: give the prompts of the training perturbations")
     if vocabulary_size < 257:
-        raise ValueError(f"vocabulary_size {vocabulary_size} cannot hold 256 bytes and padding: take 257 or more")
+        raise ValueError(f"vocabulary_size={vocabulary_size} is too small for 256 bytes and padding: use 257 or more")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -119,23 +119,23 @@ def train_tokenizer(prompts: Sequence[str], vocabulary_size: int):
 
 
 class HuggingFaceTextEncoder(Tower):
-    """Any Hugging Face encoder of text, e.g. BiomedBERT or bert-base-cased, or of SMILES, e.g. ChemBERTa.
+    """Any Hugging Face encoder for text, e.g. BiomedBERT or bert-base-cased, or for SMILES, e.g. ChemBERTa.
 
     Args:
-        name_or_path: of the hub or a local folder, with its tokenizer.
+        name_or_path: hub id or local folder, with its tokenizer.
         training: `frozen` keeps the weights, in evaluation mode and without gradient; `full` trains all of them;
-            `lora` trains low-rank updates of every linear layer of its blocks (Hu et al. 2021; the `peft` extra).
+            `lora` trains low-rank updates of every linear layer in its blocks (Hu et al. 2021; needs the `peft` extra).
         pooling: `mean` over tokens, `first` token's state, or the model's own `pooler`.
-        max_length: tokens kept of a prompt.
-        lora_rank, lora_alpha, lora_dropout: of the updates, which are scaled by alpha / rank.
-        pretrained: read the model's weights too; without, it is random and a state dict has to bring them.
+        max_length: longer prompts are truncated to this many tokens.
+        lora_rank, lora_alpha, lora_dropout: settings of the updates, which are scaled by alpha / rank.
+        pretrained: load the model's weights; otherwise they are random until a state dict is loaded.
 
     Attributes:
-        rebuild: keywords that, with a folder that `save_architecture` wrote, rebuild this tower but for its weights.
+        rebuild: arguments that rebuild this tower, without weights, from a folder of `save_architecture`.
 
     Raises:
-        ValueError: `pooler` is asked of a model that has none, `training` is none of the three, or the model needs code
-            of its own, which is not run for towers.
+        ValueError: `pooler` for a model without one, an unknown `training`, or a model that needs its own code, which
+            is not run for towers.
         ImportError: `lora` without peft.
     """
 
@@ -153,10 +153,10 @@ class HuggingFaceTextEncoder(Tower):
     ) -> None:
         super().__init__()
         if training not in ("frozen", "lora", "full"):
-            raise ValueError(f"training {training!r} is none of frozen, lora, full")
+            raise ValueError(f"training={training!r}: use frozen, lora or full")
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        # Said and not left out: transformers would ask on the terminal whether to run a model's own code.
+        # Explicitly False: otherwise transformers asks on the terminal whether to run a model's own code.
         untrusted = {"trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(name_or_path, **untrusted)
         if pretrained:
@@ -184,7 +184,7 @@ class HuggingFaceTextEncoder(Tower):
         return self
 
     def save_architecture(self, folder: str | Path) -> None:
-        """Write config.json and the tokenizer's files, all of a Hugging Face folder but the weights."""
+        """Write config.json and the tokenizer's files: a Hugging Face folder without weights."""
         self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -213,7 +213,7 @@ class HuggingFaceTextEncoder(Tower):
 
 
 def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> nn.Module:
-    """The model with trainable low-rank updates in the linear layers of its blocks; all else is frozen.
+    """The model with trainable low-rank updates in the linear layers of its blocks; all other weights are frozen.
 
     Raises:
         ImportError: peft is not installed.

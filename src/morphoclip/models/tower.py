@@ -1,4 +1,4 @@
-"""The interface of towers: what reads prompts or structures into one vector each."""
+"""The interface of towers, which embed prompts or structures."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, nn
 
 
 class Tower(nn.Module):
-    """Base of the towers of the perturbation side; one of your own subclasses it.
+    """Base class of the towers of the perturbation side, including your own.
 
     Attributes:
         embed_dim: size of an embedding.
-        is_frozen: nothing of it trains, so that its embeddings are computed once.
-        rebuild: keywords that, with a folder that `save_architecture` wrote, rebuild it but for its weights.
+        is_frozen: the tower is not trained, so that its embeddings are computed once.
+        rebuild: arguments that rebuild it, without weights, from a folder of `save_architecture`.
     """
 
     embed_dim: int
     is_frozen: bool = False
-    rebuild: dict[str, Any] = {}  # noqa: RUF012  # read only; a tower that needs some sets its own
+    rebuild: dict[str, Any] = {}  # noqa: RUF012  # read only; subclasses set their own
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Any, ...]:
-        """What `take` picks rows from: the texts read once, by the tower's own tokenizer."""
+        """Tokenize all texts once; `take` then selects rows."""
         raise NotImplementedError
 
     def take(self, tokens: tuple[Any, ...], rows: Tensor) -> tuple[Tensor, ...]:
-        """Arguments of `forward` for the texts at `rows` (U,) of what `tokenize` gave."""
+        """Arguments of `forward` for the texts at `rows` (U,) of the result of `tokenize`."""
         raise NotImplementedError
 
     def save_architecture(self, folder: str | Path) -> None:
-        """Write the files, other than weights, that rebuilding needs; a tower without such writes none."""
+        """Write the files needed for rebuilding, other than weights; by default there are none."""

@@ -1,4 +1,4 @@
-"""A vision transformer small enough to learn from Cell Painting crops on two CPU cores."""
+"""A vision transformer small enough to train on Cell Painting crops on two CPU cores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from morphoclip.models.norm import BatchNorm
 
 
 class ConvolutionalStem(nn.Module):
-    """Stride-2 3×3 convolutions in place of one linear patch embedding (Xiao et al. 2021, early convolutions).
+    """Stride-2 3×3 convolutions instead of a linear patch embedding (Xiao et al. 2021, early convolutions).
 
-    Batch normalisation, over all ranks, because it learned faster than layer normalisation in trials.
-    Takes (B, C, H, W) and returns (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1; not flattened
-    it is (B, H / 2^n, W / 2^n, embed_dim), which timm asks for where the image size may vary.
+    With batch norm over all ranks, which learned faster than layer norm in trials. Takes (B, C, H, W) and returns
+    (B, L, embed_dim) with L = (H / 2^n)·(W / 2^n) for n = len(widths) + 1; or, not flattened, (B, H / 2^n, W / 2^n,
+    embed_dim), which timm needs for variable image sizes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ConvolutionalStem(nn.Module):
         return self.tokens(self.responses(x)[-1])
 
     def responses(self, x: Tensor) -> list[Tensor]:
-        """What each layer says before its ReLU, finest first: (B, width, H / 2, W / 2) and so on."""
+        """The output of each layer before its ReLU, finest first: (B, width, H / 2, W / 2) and so on."""
         x = x.contiguous(memory_format=torch.channels_last)  # oneDNN's convolutions are fastest on it
         found: list[Tensor] = []
         for convolution, norm, relu in zip(*[iter(self.layers)] * 3, strict=True):
@@ -51,7 +51,7 @@ class ConvolutionalStem(nn.Module):
         return found
 
     def tokens(self, response: Tensor) -> Tensor:
-        """Tokens from what the last layer says."""
+        """Tokens from the output of the last layer."""
         x = response.relu()
         return x.flatten(2).transpose(1, 2) if self.flatten else x.permute(0, 2, 3, 1)
 
@@ -66,9 +66,9 @@ def vit_demo(
     stem_widths: Sequence[int] = (16, 32, 64),
     **kw: Any,
 ) -> VisionTransformer:
-    """timm's VisionTransformer with a convolutional stem and mean pooling: .37 M parameters, 9 M MACs a 5×64×64 crop.
+    """timm's VisionTransformer with a convolutional stem and mean pooling: .37 M parameters, 9 M MACs per 5×64×64 crop.
 
-    Further keywords go to `timm.models.vision_transformer.VisionTransformer`.
+    Further arguments go to `timm.models.vision_transformer.VisionTransformer`.
     """
 
     def stem(img_size: int, in_chans: int, embed_dim: int, output_fmt: str = "NLC", **_) -> ConvolutionalStem:

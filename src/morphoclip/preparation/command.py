@@ -1,4 +1,4 @@
-"""The command that turns five-channel TIFF fields into a dataset for training."""
+"""The command `morphoclip data prepare`: five-channel TIFF fields to a dataset for training."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from morphoclip.preparation.sources import JUMP_CHANNELS, find_images, read_load
 EPILOG = """examples:
   PerkinElmer images, one folder per plate:
     %(prog)s --images plates/ --out datasets/mine
-  what CellProfiler read (JUMP, the Cell Painting Gallery), with plate maps, straight from the bucket:
+  CellProfiler's load_data.csv (JUMP, the Cell Painting Gallery) with plate maps, directly from the bucket:
     FSSPEC_S3_ANON=true %(prog)s \\
       --load-data 's3://cellpainting-gallery/cpg0000-jump-pilot/source_4/workspace/load_data_csv/*/*/load_data.csv' \\
       --metadata metadata/ --out datasets/jump --crop-size 224 --mode random
-The last lines printed say how many fields and crops were written and how many fields were set aside
-(quarantine.csv in the dataset says why).
+The last lines print the numbers of fields and crops written, and of fields in quarantine (reasons are in
+quarantine.csv of the dataset).
 """
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "morphoclip data prepare") -> int:
-    """Parse, prepare, report; returns 0 if any field could be used, 2 on bad input."""
+    """Run the command; returns 0 if any field could be used, 2 on bad input."""
     given = _parser(prog).parse_args(arguments)
     try:
         if given.images:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "morphoclip data pr
             seed=given.seed,
             workers=given.workers,
         )
-    except ImportError as error:  # fsspec imports what a URL needs only when it meets one
+    except ImportError as error:  # fsspec imports the package for a URL on first use
         print(f"error: {error}; for s3:// paths: pip install s3fs", file=sys.stderr)
         return 2
     except (ValueError, KeyError, OSError) as error:
@@ -62,7 +62,7 @@ def _channel_map(text: str) -> dict[int, str]:
     try:
         return {int(number): name for number, name in (pair.split("=") for pair in text.split(","))}
     except ValueError as error:
-        raise ValueError(f"--channel-map {text!r} is not like 1=Mito,2=AGP,3=RNA,4=ER,5=DNA") from error
+        raise ValueError(f"--channel-map {text!r}: give it as 1=Mito,2=AGP,3=RNA,4=ER,5=DNA") from error
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -87,19 +87,22 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     default = ",".join(f"{number}={name}" for number, name in JUMP_CHANNELS.items())
     parser.add_argument(
-        "--channel-map", default=default, help=f"with --images: which channel number is which stain (default {default})"
+        "--channel-map", default=default, help=f"with --images: stain of each channel number (default {default})"
     )
     parser.add_argument(
-        "--root", help="with --load-data: where relative PathNames start (default: the folder of each csv)"
+        "--root", help="with --load-data: folder of relative PathNames (default: the folder of each csv)"
     )
     parser.add_argument(
-        "--replace", nargs=2, metavar=("OLD", "NEW"), help="with --load-data: another beginning for absolute PathNames"
+        "--replace",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="with --load-data: replace the beginning of absolute PathNames",
     )
     parser.add_argument(
         "--duplicates",
         choices=("error", "drop"),
         default="error",
-        help="rows that repeat a field with the same files (default error)",
+        help="for rows that repeat a field with the same files (default error)",
     )
     parser.add_argument("--crop-size", type=int, default=64, help="pixels, after binning (default 64)")
     parser.add_argument(
@@ -108,8 +111,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         default="nuclei",
         help="one crop per nucleus, crops side by side, or at random (default nuclei)",
     )
-    parser.add_argument("--crops-per-field", type=int, help="random: how many (default 16); else: at most this many")
-    parser.add_argument("--bin", type=int, default=1, help="average this many pixels squared into one (default 1)")
+    parser.add_argument(
+        "--crops-per-field", type=int, help="number per field for random (default 16), maximum for other modes"
+    )
+    parser.add_argument("--bin", type=int, default=1, help="average N x N pixels into one (default 1)")
     parser.add_argument(
         "--pixel-size",
         type=float,
@@ -126,6 +131,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="blosc: lossless; raw: none; sqrt: smaller, within a fifth of the camera's noise (default blosc)",
     )
     parser.add_argument("--shard-mb", type=int, default=256, help="size of a shard in MiB (default 256)")
-    parser.add_argument("--seed", type=int, default=0, help="of random crops (default 0)")
-    parser.add_argument("--workers", type=int, help="processes (default: all cores); changes no byte of the result")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random crops (default 0)")
+    parser.add_argument("--workers", type=int, help="processes (default: all cores); the result does not depend on it")
     return parser

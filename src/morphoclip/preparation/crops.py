@@ -1,4 +1,4 @@
-"""From one field to its encoded crops: the work of a preparing process."""
+"""One field ▶ its encoded crops: the work of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODES = ("nuclei", "grid", "random")
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How crops are cut from a field; see `prepare_dataset`."""
+    """Settings of cutting crops, documented in `prepare_dataset`."""
 
     channels: tuple[str, ...]
     crop_size: int
@@ -44,9 +44,9 @@ class PreparedCrop:
 
 @dataclass(frozen=True)
 class PreparedField:
-    """One field after reading: its row for fields.parquet, its crops, and its best place where no crop passed.
+    """One field after reading: its row for fields.parquet, its crops, and its best crop if none passed.
 
-    `reason` is why the field is quarantined; the rest is then empty.
+    If the field is quarantined, `reason` says why and the rest is empty.
     """
 
     row: dict
@@ -56,7 +56,7 @@ class PreparedField:
 
 
 def prepare_field(source: Mapping[str, str], settings: CropSettings) -> PreparedField:
-    """Read one field (a row of a table of fields) and encode its crops; a field that cannot be used carries a reason."""
+    """Read one field (a row of a table of fields) and encode its crops; an unusable field gets a `reason`."""
     metadata = {name: value for name, value in source.items() if name.startswith(schema.PREFIX)}
     paths = {channel: source[PATH + channel] for channel in settings.channels}
     try:
@@ -70,10 +70,10 @@ def prepare_field(source: Mapping[str, str], settings: CropSettings) -> Prepared
     dna = field[settings.channels.index(NUCLEUS_CHANNEL)]
     centres = fields.find_nuclei(dna, settings.pixel_size_um * settings.bin)
     row = metadata | {schema.CELL_COUNT: len(centres)} | description
-    # Otsu splits even noise in two, so a field without nuclei has no foreground at all.
+    # Otsu's threshold splits even noise in two, so a field without nuclei is defined to have no foreground.
     threshold = settings.otsu_factor * description["otsu_DNA"] if len(centres) else np.inf
-    place = "/".join(metadata.get(column, "") for column in FIELD_KEY)
-    rng = np.random.default_rng([settings.seed, *hashlib.sha256(place.encode()).digest()[:8]])
+    field_name = "/".join(metadata.get(column, "") for column in FIELD_KEY)
+    rng = np.random.default_rng([settings.seed, *hashlib.sha256(field_name.encode()).digest()[:8]])
 
     def crop(corner: np.ndarray) -> PreparedCrop:
         y, x = map(int, corner)

@@ -1,4 +1,4 @@
-"""A field of view: reading its channels, describing its intensities, finding its nuclei and choosing its crops."""
+"""A field of view: reading channels, binning, finding nuclei, choosing crops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUCLEUS_UM = 18.0
 
 
 class FieldError(ValueError):
-    """A field that cannot be used: the `path` at fault and the `reason`."""
+    """A field that cannot be used, with the faulty `path` and the `reason`."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -27,7 +27,7 @@ def read_tiff(path: str) -> np.ndarray:
 
     Raises:
         FieldError: the file is missing, truncated, unreadable, not one plane or not uint16.
-        StoreError: an object store kept failing for minutes, which says nothing about the field.
+        StoreError: the object store failed repeatedly, which is not a fault of the field.
     """
     import fsspec
     import tifffile
@@ -46,9 +46,9 @@ def read_tiff(path: str) -> np.ndarray:
     try:
         with tifffile.TiffFile(BytesIO(data)) as tiff:
             image = tiff.asarray()
-    except Exception as error:  # damaged bytes make tifffile and imagecodecs raise nearly anything
+    except Exception as error:  # on damaged bytes tifffile and imagecodecs raise nearly anything
         raise FieldError(path, f"truncated or damaged TIFF ({error})") from error
-    if image.size == 0:  # tifffile only logs when the directory at a truncated file's end is gone
+    if image.size == 0:  # for a truncated file without its directory tifffile only logs
         raise FieldError(path, f"truncated or damaged TIFF (no image in {len(data)} bytes)")
     if image.ndim != 2:
         raise FieldError(path, f"expected one (height, width) plane, found shape {image.shape}")
@@ -61,7 +61,7 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     """The channels of one field as (C, H, W) uint16, in the order of `paths` (channel name -> TIFF).
 
     Raises:
-        FieldError: a channel has no file, cannot be read, differs in size from its siblings, or is constant.
+        FieldError: a channel has no file, cannot be read, differs in size from the others, or is constant.
     """
     planes = []
     for channel, path in paths.items():
@@ -73,19 +73,19 @@ def read_field(paths: Mapping[str, str]) -> np.ndarray:
     (usual, _), *_ = Counter(plane.shape for plane in planes).most_common()
     for (channel, path), plane in zip(paths.items(), planes, strict=True):
         if plane.shape != usual:
-            raise FieldError(path, f"channel {channel} is {plane.shape}, its siblings are {usual}")
+            raise FieldError(path, f"channel {channel} is {plane.shape}, the other channels are {usual}")
         if plane.min() == plane.max():
             raise FieldError(path, f"channel {channel} is constant, {plane.flat[0]} in every pixel")
     return np.stack(planes)
 
 
 def _folder(paths: Mapping[str, str]) -> str:
-    """Where the field's other channels lie."""
+    """The folder of the field's other channels."""
     return next((path.rpartition("/")[0] for path in paths.values() if path), "")
 
 
 def bin_field(field: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over factor × factor pixels, rounded, (C, H // factor, W // factor) uint16; a remainder is cut off."""
+    """Mean over factor × factor pixels, rounded, (C, H // factor, W // factor) uint16, without an incomplete rest."""
     if factor == 1:
         return field
     channels, height, width = field.shape
@@ -96,11 +96,11 @@ def bin_field(field: np.ndarray, factor: int) -> np.ndarray:
 
 
 def find_nuclei(dna: np.ndarray, pixel_size_um: float, nucleus_um: float = NUCLEUS_UM) -> np.ndarray:
-    """Centres (n, 2) float32 as (y, x) of the nuclei in a (H, W) DNA image, top to bottom.
+    """Centres (n, 2) float32 as (y, x) of the nuclei in a (H, W) DNA image, sorted from top to bottom.
 
     Gaussian smoothing, Otsu's threshold, watershed of the distance map from its local maxima. Objects much smaller
-    than a nucleus of `nucleus_um`, or less than 5 robust standard deviations above the background, are left out, so
-    that a field of noise has no nuclei although Otsu's threshold splits it in two.
+    than a nucleus of `nucleus_um`, or less than 5 robust standard deviations above the background, are left out, so that
+    no nuclei are found in a field of noise, which Otsu's threshold splits in two.
     """
     from scipy import ndimage
     from skimage.feature import peak_local_max
@@ -115,7 +115,9 @@ def find_nuclei(dna: np.ndarray, pixel_size_um: float, nucleus_um: float = NUCLE
     background = smooth[smooth <= otsu]
     centre = np.median(background)
     spread = 1.4826 * np.median(np.abs(background - centre))
-    mask = smooth > centre + 0.6 * (otsu - centre)  # bright mitotic nuclei pull Otsu above the dimmest ones
+    mask = smooth > centre + 0.6 * (
+        otsu - centre
+    )  # bright mitotic nuclei raise Otsu's threshold above the dimmest nuclei
 
     distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask).astype(np.float32), diameter / 16)
     peaks = peak_local_max(distance, min_distance=max(1, round(diameter / 4)), labels=mask, exclude_border=False)
@@ -140,7 +142,7 @@ def nucleus_crops(centres: np.ndarray, shape: tuple[int, int], size: int) -> np.
 
 
 def grid_crops(shape: tuple[int, int], size: int) -> np.ndarray:
-    """Top-left corners (n, 2) of side-by-side crops that fill a field; the margin left over is even on both sides."""
+    """Top-left corners (n, 2) of adjacent crops that fill a field, with equal margins on both sides."""
     starts = [(length % size) // 2 + size * np.arange(length // size) for length in shape]
     return np.stack(np.meshgrid(*starts, indexing="ij"), axis=-1).reshape(-1, 2)
 
@@ -154,22 +156,22 @@ def random_crops(
     tries: int = 20,
     min_foreground: float = MIN_FOREGROUND,
 ) -> np.ndarray:
-    """Top-left corners (number, 2): each the first of `tries` random places with enough foreground, else the best."""
+    """Top-left corners (number, 2), each the first of `tries` random ones with enough foreground, or else the best."""
     high = np.subtract(dna.shape, size) + 1
     corners = np.empty((number, 2), np.int64)
-    for place in range(number):
+    for i in range(number):
         candidates = rng.integers(0, high, size=(tries, 2))
         best = -1.0
         for candidate in candidates:
             share = foreground(dna, candidate, size, threshold)
             if share > best:
-                best, corners[place] = share, candidate
+                best, corners[i] = share, candidate
             if share >= min_foreground:
                 break
     return corners
 
 
 def foreground(dna: np.ndarray, corner: np.ndarray, size: int, threshold: float) -> float:
-    """Share of the crop's DNA pixels above `threshold`; a crop counts from 1 % (Kim et al. 2025)."""
+    """Fraction of the crop's DNA pixels above `threshold`; Kim et al. 2025 keep crops from 1 % on."""
     y, x = corner
     return float(np.mean(dna[y : y + size, x : x + size] > threshold))

@@ -1,4 +1,4 @@
-"""From a table of fields to a dataset folder: read, choose crops, encode in parallel, write in order."""
+"""A table of fields ▶ a dataset folder: read, choose crops, encode in parallel, write in order."""
 
 from __future__ import annotations
 
@@ -45,40 +45,40 @@ def prepare_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Make a dataset folder from TIFFs and return its path; the same arguments give the same bytes.
+    """Make a dataset folder from TIFFs; the same arguments give the same bytes.
 
-    A field that cannot be read goes to `quarantine.csv` with its reason and the rest goes on. A crop counts if enough
-    of its DNA pixels exceed the field's Otsu threshold; a field without nuclei has no foreground. A well none of whose
-    crops counts keeps its best one, `qc_no_foreground` 1 in fields.parquet. A finished folder made with the same
-    arguments is reused.
+    A field that cannot be read is listed in `quarantine.csv` with the reason, and the others are processed. A crop is
+    kept if enough of its DNA pixels exceed the field's Otsu threshold; a field without nuclei has no foreground. A well
+    without such crops keeps its best one and gets `qc_no_foreground` = 1 in fields.parquet. A finished folder made with
+    the same arguments is reused.
 
     Args:
-        sources: a table of fields, from `sources.find_images` or `sources.read_load_data`.
+        sources: a table of fields from `sources.find_images` or `sources.read_load_data`.
         out: the dataset folder to make.
-        metadata: folder with plate maps and annotation tables (see `annotations.annotate`); without it wells are
-            known by plate and well alone.
+        metadata: folder with plate maps and annotation tables (see `annotations.annotate`); without it only plate and
+            well are known.
         crop_size: pixels, after binning.
-        mode: `nuclei`, a crop a nucleus, centred (shifted inwards at borders); `grid`, crops side by side; `random`.
-        crops_per_field: how many random crops (default 16); for the other modes at most this many, drawn at random.
+        mode: `nuclei`, one centred crop per nucleus (shifted inwards at borders); `grid`, adjacent crops; `random`.
+        crops_per_field: number of random crops (default 16); for the other modes the maximum, drawn at random.
         bin: average bin × bin pixels first.
-        pixel_size_um: of the TIFFs, before binning (20x objective, camera binning 2: .598).
+        pixel_size_um: pixel size of the TIFFs, before binning (20x objective, camera binning 2: .598).
         otsu_factor: the foreground threshold is this factor × Otsu (Kim et al.'s code: .7).
-        min_foreground: share of DNA pixels above it (Kim et al.: .01).
+        min_foreground: minimum fraction of DNA pixels above the threshold (Kim et al.: .01).
         codec: see `codecs`.
         shard_bytes: size of a shard.
-        seed: of random crops.
-        workers: processes; default: all cores at hand. Their number changes no byte.
-        progress: print what will be written, show a bar and a summary.
+        seed: seed of random crops.
+        workers: processes; default: all available cores. The result does not depend on it.
+        progress: print what will be written, a progress bar and a summary.
 
     Raises:
-        FileExistsError: `out` exists and is no dataset, or one made otherwise or before its images changed.
-        ValueError: an unknown mode, channels without DNA, or not one field could be used.
+        FileExistsError: `out` exists and is not a dataset, or was made with other arguments or from older images.
+        ValueError: an unknown mode, no DNA channel, no usable field, or a constant channel.
     """
     channels = tuple(column.removeprefix(PATH) for column in sources if column.startswith(PATH))
     if mode not in MODES:
-        raise ValueError(f"mode={mode!r} is none of {', '.join(MODES)}")
+        raise ValueError(f"mode={mode!r}: use one of {', '.join(MODES)}")
     if NUCLEUS_CHANNEL not in channels:
-        raise ValueError(f"channels {channels} have no DNA, which finds nuclei and foreground")
+        raise ValueError(f"channels {channels} do not include DNA, which is needed to find nuclei and foreground")
     if metadata is not None:
         from morphoclip.data.metadata.annotations import annotate
 
@@ -125,7 +125,7 @@ def prepare_dataset(
 
 
 def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFrame:
-    """Append every field's crops, well by well; returns the quarantined fields."""
+    """Append the crops of all fields, well by well; returns the quarantined fields."""
     quarantined = []
     for _, group in groupby(prepared, key=lambda field: tuple(field.row.get(c, "") for c in schema.WELL_KEY)):
         well = list(group)
@@ -145,13 +145,13 @@ def _write(writer: ShardWriter, prepared: Iterator[PreparedField]) -> pd.DataFra
 
 
 def _map_ordered(sources: pd.DataFrame, settings: CropSettings, workers: int | None) -> Iterator[PreparedField]:
-    """`prepare_field` over the rows in their order, with few results waiting at any time."""
+    """`prepare_field` for all rows in order, with few results waiting at any time."""
     rows = (dict(zip(sources.columns, values, strict=True)) for values in sources.itertuples(index=False, name=None))
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers <= 1:
         yield from (prepare_field(row, settings) for row in rows)
         return
-    # Forked children start at once and need no importable main module; elsewhere than on Linux forking is unsafe.
+    # Forked children start at once and need no importable main module; outside Linux forking is unsafe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting: deque = deque()

@@ -1,7 +1,7 @@
-"""Which files make up which field: PerkinElmer folders and CellProfiler's load_data.csv, as one table of fields.
+"""Image sources ▶ a table of fields: folders of PerkinElmer images, and CellProfiler's load_data.csv.
 
-A table of fields has a row a field, `Metadata_` columns (strings) and one column `Path_<channel>` a channel, blank where
-the channel has no file.
+A table of fields has one row per field, `Metadata_` columns (strings) and one column `Path_<channel>` per channel, blank
+if the channel has no file.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def find_images(
 ) -> pd.DataFrame:
     """The fields under a folder of PerkinElmer images (`r01c02f03p01-ch5sk1fk1fl1.tiff`), at any depth.
 
-    The plate is named after the folder the images lie in, or its parent where that is called Images, up to `__`
+    The plate is named after the folder of the images, or its parent if that is called Images, up to `__`
     ('BR00117010__2020-11-08T18_18_00-Measurement1/Images').
 
     Args:
-        folder: local.
+        folder: a local folder.
         channel_map: the microscope's channel number -> name; numbers not named are left out.
         channels: names to store, in order.
 
     Raises:
         FileNotFoundError: no such images.
-        ValueError: a channel that no number maps to; a field with several planes (p01, p02: a z-stack).
+        ValueError: a channel without a number; a field with several planes (p01, p02: a z-stack).
     """
     unmapped = sorted(set(channels) - set(channel_map.values()))
     if unmapped:
@@ -89,19 +89,19 @@ def read_load_data(
 ) -> pd.DataFrame:
     """The fields of one or more load_data.csv (or .csv.gz, .parquet), local or at any fsspec URL.
 
-    Reads `FileName_Orig<channel>` with `PathName_Orig<channel>`, or `URL_Orig<channel>` where a file has those. Other
-    columns than the known `Metadata_` ones are left out, and so are brightfield and illumination images.
+    Reads `FileName_Orig<channel>` with `PathName_Orig<channel>`, or `URL_Orig<channel>` if the file has those. Unknown
+    columns, brightfield and illumination images are left out.
 
     Args:
         pattern: glob, or several.
-        root: folder or URL that relative PathNames start from; default: the folder of each csv.
-        replace: (old, new) beginning of PathNames that were absolute on the machine that wrote the csv.
+        root: folder or URL of relative PathNames; default: the folder of each csv.
+        replace: (old, new) beginning of absolute PathNames from the machine that wrote the csv.
         channels: names to store, in order.
-        duplicates: `error`, or `drop` to keep the first of rows that repeat a field with the same files.
+        duplicates: `error`, or `drop` to keep the first of several rows with the same field and files.
 
     Raises:
-        FileNotFoundError: nothing matches.
-        ValueError: a channel without columns; rows that repeat a field.
+        FileNotFoundError: no file matches.
+        ValueError: a channel has no columns; rows repeat a field.
     """
     import fsspec
 
@@ -120,7 +120,7 @@ def read_load_data(
 
 
 def _as_given(pattern: str, file: str) -> str:
-    """Relative where the pattern was, so that a dataset's manifest names no machine's folders."""
+    """The file as a relative path if the pattern was one, so that manifests do not contain folders of a machine."""
     return file if os.path.isabs(pattern) else os.path.relpath(file)
 
 
@@ -158,7 +158,7 @@ def _join(folder: str, path: str, name: str, replace: tuple[str, str] | None) ->
 
 def _without_repeats(table: pd.DataFrame, channels: Sequence[str], duplicates: str) -> pd.DataFrame:
     if duplicates not in ("error", "drop"):
-        raise ValueError(f"duplicates={duplicates!r} is neither error nor drop")
+        raise ValueError(f"duplicates={duplicates!r}: use error or drop")
     key = [column for column in FIELD_KEY if column in table]
     repeated = table.duplicated(key, keep="first")
     same = table.duplicated([*key, *path_columns(channels)], keep="first")
@@ -178,11 +178,11 @@ def _without_repeats(table: pd.DataFrame, channels: Sequence[str], duplicates: s
 
 
 def _ordered(table: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Sorted by plate, well and site (numbers as numbers), every id a string, no field twice."""
+    """The table sorted by plate, well and site (numerically), with ids as strings; ValueError if a field repeats."""
     key = [column for column in FIELD_KEY if column in table]
     if table.duplicated(key).any():
         twice = table[table.duplicated(key)].iloc[0]
-        raise ValueError(f"two fields of {what} are both {' '.join(twice[key])}: give the plates different folders")
+        raise ValueError(f"{what} have the field {' '.join(twice[key])} twice: give the plates different folders")
     site = table[schema.SITE] if schema.SITE in table else pd.Series("", index=table.index)
     order = table.assign(_site=site.str.zfill(8)).sort_values([c for c in key if c != schema.SITE] + ["_site"])
     return order.drop(columns="_site").reset_index(drop=True)

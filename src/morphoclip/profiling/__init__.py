@@ -1,7 +1,6 @@
 """Encoder ▶ profiles: embed, aggregate, normalize. Public names load on first use.
 
-`export_encoder`, `load_encoder` and what goes with them live in `morphoclip.export`; they are named here too, because a
-profiling user looks for them here.
+`export_encoder`, `load_encoder` and related names are defined in `morphoclip.export` and available here too.
 """
 
 from importlib import import_module

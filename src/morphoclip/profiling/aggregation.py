@@ -16,14 +16,14 @@ WITHIN = {"batch": [schema.BATCH], "source": [schema.SOURCE], "all": []}
 
 
 def reduce_runs(runs: Iterable[tuple[int, np.ndarray]], how: str = "mean") -> Iterator[tuple[int, np.ndarray]]:
-    """Reduce each run of equal keys to one row, holding one run in memory.
+    """Reduce each run of equal keys to one row, with one run in memory at a time.
 
     Args:
-        runs: (key, rows (k, D)) with equal keys side by side.
+        runs: (key, rows (k, D)); equal keys must be adjacent.
         how: `mean` or `median`.
 
     Yields:
-        (key, row (1, D) float64), so that the result can be reduced again by a coarser key.
+        (key, row (1, D) float64), which can be reduced again by a coarser key.
     """
     reduce = reduction(how)
     for key, group in groupby(runs, key=itemgetter(0)):
@@ -32,22 +32,22 @@ def reduce_runs(runs: Iterable[tuple[int, np.ndarray]], how: str = "mean") -> It
 
 
 def reduction(how: str):
-    """The function named `how`, or ValueError."""
+    """The reduction named `how`; ValueError if unknown."""
     if how not in REDUCTIONS:
-        raise ValueError(f"aggregation {how!r} is none of {sorted(REDUCTIONS)}")
+        raise ValueError(f"aggregation {how!r}: use one of {sorted(REDUCTIONS)}")
     return REDUCTIONS[how]
 
 
 def aggregate(table: pd.DataFrame, by: Sequence[str], how: str = "mean") -> pd.DataFrame:
-    """One row a group of equal `by`: features reduced, metadata kept where the group agrees and blank where not.
+    """One row per group of equal `by`: features are reduced, metadata kept if equal within the group, else blank.
 
     Args:
         table: `Metadata_*` columns and features.
-        by: metadata columns; their blanks count as one value.
+        by: metadata columns; blanks count as a value.
         how: `mean` or `median`.
 
     Returns:
-        Groups sorted by `by`; metadata columns (those of `by` first), then features in their own dtype.
+        Groups sorted by `by`; metadata columns (those of `by` first), then features with their dtype.
 
     Raises:
         ValueError: a column of `by` is absent, or unknown `how`.
@@ -69,15 +69,15 @@ def aggregate(table: pd.DataFrame, by: Sequence[str], how: str = "mean") -> pd.D
 
 
 def consensus(table: pd.DataFrame, within: str = "all", how: str = "median") -> pd.DataFrame:
-    """One profile a perturbation (and modality, cell line, time, dose) per `batch`, per `source` or over `all` wells.
+    """One profile per perturbation (and modality, cell line, time, dose) within `batch`, `source` or `all` wells.
 
-    Wells without a perturbation id have no consensus and are left out.
+    Wells without a perturbation id are left out.
 
     Raises:
         ValueError: unknown `within` or `how`, or no Metadata_perturbation column.
     """
     if within not in WITHIN:
-        raise ValueError(f"consensus within {within!r} is none of {sorted(WITHIN)}")
+        raise ValueError(f"consensus within={within!r}: use one of {sorted(WITHIN)}")
     if schema.PERTURBATION not in table:
         raise ValueError(f"consensus needs {schema.PERTURBATION}: annotate the table first")
     treated = table[table[schema.PERTURBATION].notna() & (table[schema.PERTURBATION] != "")]
@@ -85,15 +85,15 @@ def consensus(table: pd.DataFrame, within: str = "all", how: str = "median") -> 
 
 
 def enough_foreground(foreground: np.ndarray, well: np.ndarray, minimum: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which crops to profile: those with at least `minimum` foreground, and the best one of a well that has none.
+    """The crops to profile: those with at least `minimum` foreground, or the best crop of a well without any.
 
     Args:
-        foreground: share of nuclear pixels a crop, (N,); NaN (not measured) passes.
-        well: code of its well, (N,) int.
-        minimum: as in training, where crops below it are left out.
+        foreground: fraction of nuclear pixels per crop, (N,); NaN (not measured) passes.
+        well: code of the crop's well, (N,) int.
+        minimum: the same as in training.
 
     Returns:
-        (kept (N,) bool, lacking (N,) bool): `lacking` marks the kept crops that do not pass.
+        (kept (N,) bool, lacking (N,) bool): `lacking` marks kept crops below the minimum.
     """
     passing = ~(foreground < minimum)
     lacking = np.zeros(len(well), bool)

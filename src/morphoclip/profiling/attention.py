@@ -1,4 +1,4 @@
-"""Where a vision transformer looks in a field: attention of its last block, crop by crop, as one picture."""
+"""Attention of a vision transformer in a field: maps of all crops joined, and drawn as one image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from morphoclip.profiling.contact_sheet import COLOURS, GAP
 def attention_of_field(
     encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1
 ) -> np.ndarray:
-    """The maps of `attention_maps` for a whole field, (maps, H, W) float32: crops side by side, means where they overlap.
+    """`attention_maps` for a whole field, (maps, H, W) float32: crops tile the field, and overlaps are averaged.
 
     Args:
-        field: (C, H, W) uint16 in the encoder's channel order, binned as in training, at least a crop in size.
-        crop_size: side of the crops the encoder sees.
+        field: (C, H, W) uint16 in the encoder's channel order, binned as in training, at least as large as a crop.
+        crop_size: crop size of the encoder, in pixels.
     """
     low, high = (torch.from_numpy(limit) for limit in field_limits(encoder, field))
     corners = [(y, x) for y in _starts(field.shape[1], crop_size) for x in _starts(field.shape[2], crop_size)]
@@ -40,17 +40,17 @@ def attention_of_field(
             total = np.zeros((len(shown), *counts.shape), np.float32)
         total[:, y : y + crop_size, x : x + crop_size] += shown
         counts[y : y + crop_size, x : x + crop_size] += 1
-    assert total is not None  # a field holds at least one crop
+    assert total is not None  # a field has at least one crop
     return total / counts
 
 
 def _starts(length: int, size: int) -> list[int]:
-    """Where crops of `size` begin so that they cover `length` pixels."""
+    """Starts of crops of `size` that cover `length` pixels."""
     return [*range(0, length - size, size), length - size]
 
 
 def field_limits(encoder: Encoder | FeatureEncoder, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The field's own intensities, (C,) float32 each, at the percentiles the encoder was trained with."""
+    """(low, high) intensities of the field, (C,) float32 each, at the percentiles used in the encoder's training."""
     known, description = facts_of_training(encoder), describe_field(field, encoder.channels)
     percentiles = (known.get("low_percentile", LOW_PERCENTILE), known.get("high_percentile", HIGH_PERCENTILE))
     low, high = (
@@ -61,10 +61,10 @@ def field_limits(encoder: Encoder | FeatureEncoder, field: np.ndarray) -> tuple[
 
 
 def find_field(load_data: str, encoder: Encoder | FeatureEncoder, where: Mapping[str, str]) -> np.ndarray:
-    """The first field of a load_data.csv with these Metadata_ values, (C, H, W) uint16, binned as in training.
+    """The first field in a load_data.csv with the Metadata_ values `where`, (C, H, W) uint16, binned as in training.
 
     Raises:
-        ValueError: no field has them.
+        ValueError: no field has these values.
     """
     table = read_load_data(load_data, channels=encoder.channels)
     chosen = table
@@ -81,10 +81,10 @@ def find_field(load_data: str, encoder: Encoder | FeatureEncoder, where: Mapping
 def attention_picture(
     encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384
 ):
-    """A PIL image: the field in colour, the same where attention is above even, then a tile a map in grey.
+    """A PIL image: the field in colour, the field weighted by attention, then one grey tile per map.
 
-    A map is a head's, of `per_channel` a channel's (`attention_maps`).
-    `width` is a tile's, in pixels.
+    There is one map per head, or for `per_channel` one per channel (`attention_maps`). `width` is the width of a tile in
+    pixels.
     """
     from PIL import Image
 
@@ -101,13 +101,13 @@ def attention_picture(
     columns = min(4, len(small))
     rows = -(-len(small) // columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
-    for place, tile in enumerate(small):
-        sheet.paste(tile, (place % columns * (width + GAP), place // columns * (height + GAP)))
+    for i, tile in enumerate(small):
+        sheet.paste(tile, (i % columns * (width + GAP), i // columns * (height + GAP)))
     return sheet
 
 
 def _shade(attention: np.ndarray) -> np.ndarray:
-    """Attention in [0, 1]: full at the 99th percentile, or at twice even attention where nothing stands out."""
+    """Attention scaled to [0, 1]: 1 at the 99th percentile, or at twice the mean if that is larger."""
     return np.clip(attention / max(2.0, np.quantile(attention, 0.99)), 0, 1)
 
 
@@ -122,30 +122,30 @@ def draw_attention(
     block: int = -1,
     trust_remote_code: bool = False,
 ) -> Path:
-    """What `morphoclip attention` does: the picture of one field to a PNG file; `trust_remote_code` as `load_encoder`'s.
+    """Draw the attention in one field to a PNG file (`morphoclip attention`); `trust_remote_code` as in `load_encoder`.
 
     Raises:
-        ValueError: before anything is computed, of another file than a PNG, a folder for a table, an encoder or a block
-            that `check_attention` refuses; of a field that is not there or smaller than a crop.
+        ValueError: `out` is not a PNG file, `load_data` is a folder, `check_attention` refuses the encoder or block (all
+            raised before any computation), or the field does not exist or is smaller than a crop.
     """
     from morphoclip.export.load import load_encoder
 
     out = Path(out)
     if out.suffix.lower() != ".png":
-        raise ValueError(f"the picture is a PNG file: call it {out.with_suffix('.png')} instead of {out}")
+        raise ValueError(f"the image is written as PNG: name it {out.with_suffix('.png')} instead of {out}")
     if Path(load_data).is_dir():
         raise ValueError(
-            f"{load_data} is a folder, and attention is drawn on a field: give the load_data.csv that lists its images "
-            "(dataset folders hold crops)"
+            f"{load_data} is a folder, but attention is drawn on a field of view: give the load_data.csv that lists its "
+            "images (dataset folders hold only crops)"
         )
     encoder = load_encoder(source, trust_remote_code=trust_remote_code)
     check_attention(encoder, block)
-    asked = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
-    field = find_field(load_data, encoder, {column: value for column, value in asked.items() if value is not None})
-    # What `embed` cuts comes first: `per_channel` makes its image_size of crops of any size.
+    wanted = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
+    field = find_field(load_data, encoder, {column: value for column, value in wanted.items() if value is not None})
+    # The crop size of training first: `per_channel` resizes crops of any size to its image_size.
     crop_size = encoder.trained_on.get("crop_size") or encoder.config.get("image_size") or min(field.shape[1:])
     if crop_size > min(field.shape[1:]):
-        raise ValueError(f"the field is {field.shape[1:]} pixels, the encoder takes crops of {crop_size}")
+        raise ValueError(f"the field is {field.shape[1:]} pixels, smaller than the encoder's crops of {crop_size}")
     out.parent.mkdir(parents=True, exist_ok=True)
     attention_picture(encoder, field, crop_size, block).save(out)
     return out

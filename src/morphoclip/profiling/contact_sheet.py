@@ -1,4 +1,4 @@
-"""Crops of a few wells side by side in one contrast, to look at what the numbers say."""
+"""Contact sheets: crops of a few wells with the same contrast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.shards.dataset import ShardDataset
 
-# DNA blue, ER green, AGP red; RNA and Mito add white-ish cytoplasm detail without hiding the three.
+# DNA blue, ER green, AGP red; RNA and Mito add whitish cytoplasm detail without hiding the three.
 COLOURS = {
     "DNA": (0.15, 0.35, 1.0),
     "ER": (0.1, 0.75, 0.2),
@@ -22,15 +22,15 @@ GAP = 2  # pixels between crops
 
 
 def contact_sheet(dataset: ShardDataset, fields: Sequence[int], crops: int = 6) -> list[np.ndarray]:
-    """One strip of crops a field, all in the contrast of the first.
+    """One strip of crops per field, all with the contrast of the first.
 
     Args:
-        dataset: where the crops are.
-        fields: rows of `dataset.fields`; put the control first, its percentiles set the contrast of all.
-        crops: how many of a field, evenly spread over those it has.
+        dataset: source of the crops.
+        fields: rows of `dataset.fields`; put the control first, because its percentiles set the contrast of all.
+        crops: number of crops per field, evenly spread over those it has.
 
     Returns:
-        uint8 (H, crops·(W + GAP) − GAP, 3) a field.
+        One image per field, uint8 (H, crops·(W + GAP) − GAP, 3).
 
     Raises:
         ValueError: a field has no crop in the dataset's split.
@@ -47,11 +47,11 @@ def contact_sheet(dataset: ShardDataset, fields: Sequence[int], crops: int = 6) 
 
 
 def well_pictures(dataset: ShardDataset, wells: pd.DataFrame, crops: int = 2, size: int = 120) -> list[np.ndarray]:
-    """A small picture of each well, all in the contrast of the first: put the negative control first.
+    """A small image of each well, all with the contrast of the first: put the negative control first.
 
     Args:
-        wells: Metadata_Plate and Metadata_Well, a row a well. crops: of each, side by side.
-        size: height in pixels; smaller crops stay as they are.
+        wells: Metadata_Plate and Metadata_Well, one row per well. crops: crops per well, side by side.
+        size: height in pixels; smaller crops are not enlarged.
     """
     from PIL import Image
 
@@ -62,15 +62,15 @@ def well_pictures(dataset: ShardDataset, wells: pd.DataFrame, crops: int = 2, si
 
 
 def well_fields(dataset: ShardDataset, wells: pd.DataFrame) -> list[int]:
-    """Row in `dataset.fields` of each well's first field that has crops.
+    """The row in `dataset.fields` of each well's first field with crops.
 
     Raises:
-        ValueError: a well has none.
+        ValueError: a well has no crops.
     """
-    place = [schema.PLATE, schema.WELL]
+    keys = [schema.PLATE, schema.WELL]
     fields = dataset.fields.iloc[dataset.present].rename_axis("field").reset_index()
-    fields = fields.sort_values([c for c in (schema.SITE,) if c in fields], kind="stable").drop_duplicates(place)
-    found = wells[place].astype(str).merge(fields[[*place, "field"]].astype(dict.fromkeys(place, str)), how="left")
+    fields = fields.sort_values([c for c in (schema.SITE,) if c in fields], kind="stable").drop_duplicates(keys)
+    found = wells[keys].astype(str).merge(fields[[*keys, "field"]].astype(dict.fromkeys(keys, str)), how="left")
     if found["field"].isna().any():
         bare = found[found["field"].isna()].iloc[0]
         raise ValueError(
@@ -81,7 +81,7 @@ def well_fields(dataset: ShardDataset, wells: pd.DataFrame) -> list[int]:
 
 
 def crop_pictures(dataset: ShardDataset, items: Sequence[int]) -> list[np.ndarray]:
-    """Each crop by itself, uint8 (H, W, 3), all in the contrast of the first one's field."""
+    """One image per crop, uint8 (H, W, 3), all with the contrast of the first crop's field."""
     rows = np.asarray(items)
     low, high = dataset.intensities(rows[:1])
     return [_strip(dataset, rows[i : i + 1], low[0], high[0]) for i in range(len(rows))]

@@ -1,4 +1,4 @@
-"""How much each crop of a well weighs in its embedding, by the gated attention that pools the bag."""
+"""The attention weight of each crop in the embedding of its well."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def crop_attention(
     """The weight of every crop in the bag of its well.
 
     Args:
-        encoder: of crops in the joint space (`method.image.export=joint`), or a `FeatureEncoder` with the `FeatureDataset` it
-            reads.
-        pool: of an encoder of crops: `load_crop_pool(...)` or a method's `pool`.
-        wells: (plate, well) pairs; None takes all.
+        encoder: an encoder of crops in the joint space (`method.image.export=joint`), or a `FeatureEncoder` with its
+            `FeatureDataset`.
+        pool: the pool for an encoder of crops: `load_crop_pool(...)` or a method's `pool`.
+        wells: (plate, well) pairs; None for all.
 
     Returns:
-        A row a crop: the metadata of its field, `Metadata_crop_y`, `_crop_x`, `Metadata_crop` (its row in the dataset's
-        index), and `attention`, which sums to 1 over a well. Of cached features each channel has a pool's weights of its
-        own, `attention_<channel>`, and `attention` is their mean.
+        One row per crop: the metadata of its field, `Metadata_crop_y`, `_crop_x`, `Metadata_crop` (its row in the
+        dataset's index), and `attention`, which sums to 1 over a well. For cached features there are weights per channel,
+        `attention_<channel>`, and `attention` is their mean.
 
     Raises:
-        ValueError: crops are averaged, so that all weigh the same.
+        ValueError: crops are averaged with equal weights.
     """
     check_attends(encoder, pool)
     reads_features = isinstance(encoder, FeatureEncoder)
@@ -76,7 +76,7 @@ def crop_attention(
 def write_crop_attention(
     source: str | Path, encoder: Encoder | FeatureEncoder, dataset: str | Path, out: str | Path, device: str = "cpu"
 ) -> Path:
-    """`crop_attention` of a whole dataset folder to Parquet; `source` is what `encoder` was loaded from."""
+    """Write `crop_attention` of a whole dataset folder to Parquet; `source` is the path `encoder` was loaded from."""
     from morphoclip.profiling.embedding import open_dataset
 
     table = crop_attention(encoder, open_dataset(encoder, dataset), load_crop_pool(source), device=device)
@@ -87,10 +87,10 @@ def write_crop_attention(
 
 def _softmax_by(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Softmax of scores (N, C) over the rows of each group."""
-    _, place = np.unique(group, return_inverse=True)
-    top = np.full((place.max() + 1, scores.shape[1]), -np.inf)
-    np.maximum.at(top, place, scores)
-    e = np.exp(scores - top[place])
+    _, row = np.unique(group, return_inverse=True)
+    top = np.full((row.max() + 1, scores.shape[1]), -np.inf)
+    np.maximum.at(top, row, scores)
+    e = np.exp(scores - top[row])
     total = np.zeros_like(top)
-    np.add.at(total, place, e)
-    return e / total[place]
+    np.add.at(total, row, e)
+    return e / total[row]

@@ -1,4 +1,4 @@
-"""The crops to profile, well by well, and how a dataset folder gives them."""
+"""The crops to profile, well by well, from a dataset folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from morphoclip.profiling.aggregation import enough_foreground
 
 @dataclass(frozen=True)
 class Crops:
-    """n crops, those of a field side by side and the fields of a well side by side.
+    """n crops, sorted by well and field.
 
     Attributes:
         images: (n, C, H, W) uint16.
         low, high: (n, C) float32, the intensities that scale to 0 and 1.
         field: (n,) int64, row of the source's `fields`.
         y, x: (n,) int, top-left corner in the field, pixels.
-        lacking: (n,) bool, below the foreground rule but the best its well has.
+        lacking: (n,) bool, crops below the foreground minimum that are the best of their well.
     """
 
     images: torch.Tensor
@@ -47,19 +47,19 @@ class Crops:
 
 
 def well_codes(table: pd.DataFrame) -> np.ndarray:
-    """A number for each row's well, (N,) int64, in sorted order of source, batch, plate and well."""
+    """Well codes of the rows, (N,) int64, in sorted order of source, batch, plate and well."""
     return (
         table.groupby([c for c in schema.WELL_KEY if c in table], sort=True, dropna=False).ngroup().to_numpy(np.int64)
     )
 
 
 class DatasetCrops:
-    """The crops of a `ShardDataset`, those with too little foreground left out; iterates over `Crops` of batch_size.
+    """The crops of a `ShardDataset` with enough foreground; iterates over `Crops` of batch_size.
 
     Args:
-        dataset: its split and intensity scaling are used as they are.
+        dataset: the dataset, with its split and intensity scaling.
         batch_size: crops read at a time.
-        min_foreground: None takes the rule the dataset was made with (where none is on record, all crops pass).
+        min_foreground: None for the minimum the dataset was made with (if it is not recorded, all crops pass).
         num_workers: threads that read and decode ahead.
     """
 
@@ -99,7 +99,7 @@ class DatasetCrops:
 
 
 class _InOrder:
-    """A plan of crops as they stand, the last batch short."""
+    """A plan of crops in the given order; the last batch is short."""
 
     def __init__(self, items: np.ndarray, batch_size: int) -> None:
         self.items, self.batch_size = items, batch_size

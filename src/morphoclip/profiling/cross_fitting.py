@@ -1,4 +1,4 @@
-"""Cross-fitting: negative controls never serve both to fit the normalisation and to be scored against (docs/evaluation.md)."""
+"""Cross-fitting: normalisation is never fitted on the negative controls that are scored against (docs/evaluation.md)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def crossfit(
     seed: int = 0,
     rows: Sequence[bool] | None = None,
 ) -> list[pd.DataFrame]:
-    """Normalise twice, each time on half of the negative controls; scores are averaged over the list.
+    """Normalise twice, each time fitted on half of the negative controls; scores are averaged over the tables.
 
-    Positions of negcon wells fall in two folds, a position in the same fold on every plate. Steps with `fit_on: negcon`
-    are fitted on one fold and the returned table keeps the other fold's negcon rows only, along with every other row;
-    then the folds change places. Steps with `fit_on: all` treat both folds and all other wells alike, so they see all.
+    Positions of negcon wells are divided into two folds; a position is in the same fold on every plate. Steps with
+    `fit_on: negcon` are fitted on one fold, and the table keeps the negcon rows of the other fold and all other rows;
+    then the folds are swapped. Steps with `fit_on: all` treat all wells equally, so they are fitted on all.
 
     Args:
-        normalizer: steps, or a Normalizer whose steps are fitted anew.
-        table: a row a well, with `Metadata_Plate`, `Metadata_Well`, `Metadata_control_type`.
-        seed: decides the folds; the same seed and positions give the same folds.
-        rows: boolean mask of the wells statistics may come from; default all.
+        normalizer: steps, or a Normalizer whose steps are fitted again.
+        table: one row per well, with `Metadata_Plate`, `Metadata_Well`, `Metadata_control_type`.
+        seed: seed of the folds, which depend on seed and positions only.
+        rows: boolean mask of the wells that statistics may be fitted on; default: all.
 
     Returns:
-        Two tables; or one, of all rows, when no step is fitted on negcon wells and there is nothing to cross-fit.
+        Two tables, or one table of all rows if no step is fitted on negcon wells.
 
     Raises:
-        ValueError: a plate has negcon wells at fewer than two positions, or as `Normalizer.fit`.
+        ValueError: a plate has negcon wells at fewer than two positions, or as in `Normalizer.fit`.
     """
     steps = [step.to_dict() for step in normalizer.steps] if isinstance(normalizer, Normalizer) else normalizer
     normalizer = Normalizer(steps)
@@ -58,7 +58,7 @@ def _normalized(normalizer: Normalizer, table: pd.DataFrame, rows: Sequence[bool
 def negcon_folds(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
     """Fold 0 or 1 of every negcon row, -1 elsewhere, (N,) int.
 
-    Positions that occur on the same plates are shuffled and dealt in turn, so each plate has both folds in near-equal parts.
+    Positions that occur on the same plates are shuffled and assigned alternately, so each plate has nearly equal folds.
 
     Raises:
         ValueError: a plate has negcon wells in one fold only, or a metadata column is missing.

@@ -1,4 +1,4 @@
-"""Images to profiles: run an encoder over every crop and average by site, well or perturbation."""
+"""Images ▶ profiles: run an encoder on every crop and average by site, well or perturbation."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def embed(
     num_workers: int = 0,
     **crop_options: object,
 ) -> pd.DataFrame:
-    """A profile table of everything in `source`.
+    """A profile table of all images in `source`.
 
-    Crops are read well by well and only one well's features are held beside the finished rows, so memory grows with the
-    table and not with the number of crops.
+    Crops are read well by well, and features are held for one well at a time, so memory grows with the table and not with
+    the number of crops.
 
     Args:
-        encoder: an `Encoder`, or a module with `channels`, `embed_dim`, `preprocess` and `forward` as it has them; it is
-            moved to `device` and put back in the mode it was in.
+        encoder: an `Encoder`, or a module with its `channels`, `embed_dim`, `preprocess` and `forward`. It is moved to
+            `device`, and its training mode is restored afterwards.
         source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
-            are cut on the fly. For an encoder of cached features a `FeatureDataset` or its folder, of which it makes
-            profiles of wells or perturbations (its own pool averages; the options of crops play no part).
-        level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (and wells by condition).
-        batch_size: crops at a time.
-        progress: show a bar.
-        reduce: `mean` or `median`, at every step.
+            are cut on the fly. For an encoder of cached features a `FeatureDataset` or its folder; then profiles are of
+            wells or perturbations, and the options of crops are ignored.
+        level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (wells by condition).
+        batch_size: crops per forward pass.
+        progress: show a progress bar.
+        reduce: `mean` or `median`, at every level.
         within: for `perturbation`, one row per `batch`, per `source` or over `all`.
-        min_foreground: crops with a smaller share of nuclear pixels are left out; a well that has none above it keeps
-            its best one, with `Metadata_low_foreground` set. None: the dataset's own rule, as in training.
+        min_foreground: crops with a smaller fraction of nuclear pixels are left out; a well without others keeps its
+            best one, with `Metadata_low_foreground` set. None for the dataset's own minimum, as in training.
         num_workers: threads that read and decode a dataset ahead, or processes that read and cut the fields of a csv.
-        crop_options: for a load_data.csv, what `FieldCrops` takes (`crop_size`, `mode`, `metadata`, …). Default: as the
-            encoder's training data were cut, where it records that.
+        crop_options: for a load_data.csv, arguments of `FieldCrops` (`crop_size`, `mode`, `metadata`, …). Default: those
+            of the encoder's training data, if recorded.
 
     Returns:
         `Metadata_*` columns of the fields as strings, then float32 features `embedding_0000`, … `Metadata_cell_count`
@@ -69,7 +69,7 @@ def embed(
         ValueError: channels, pixel size or intensity scaling differ from the encoder's, or a feature is not finite.
     """
     if level not in LEVELS:
-        raise ValueError(f"level {level!r} is none of {LEVELS}")
+        raise ValueError(f"level={level!r}: use one of {LEVELS}")
     reduction(reduce)
     if isinstance(encoder, FeatureEncoder):
         return _embed_features(encoder, source, level, device)
@@ -102,33 +102,33 @@ def _collect(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndar
 
 def _check_any(features: list[np.ndarray]) -> None:
     if not features:
-        raise ValueError("there is not one crop to embed: the split is empty or no field could be read")
+        raise ValueError("there are no crops to embed: the split is empty or no field could be read")
 
 
 def check_match(encoder: Encoder | FeatureEncoder, crops: CropSource) -> None:
-    """Raise ValueError where the data differ from what the encoder was made for; unknown facts are not compared."""
+    """Raise ValueError if the data do not fit the encoder; facts that are not recorded are not compared."""
     if tuple(encoder.channels) != tuple(crops.channels):
         raise ValueError(
-            f"the encoder takes channels {list(encoder.channels)} and the data hold {list(crops.channels)}: "
+            f"the encoder takes channels {list(encoder.channels)}, but the data have {list(crops.channels)}: "
             "order and names must be the same; prepare the data again with channels in the encoder's order"
         )
     known = facts_of_training(encoder)
     size = known.get("pixel_size_um")
     if size and crops.pixel_size_um and not np.isclose(size, crops.pixel_size_um, rtol=0.02):
         raise ValueError(
-            f"the encoder was trained at {size} µm a pixel and the data have {crops.pixel_size_um} µm: "
+            f"the encoder was trained at {size} µm per pixel, but the data have {crops.pixel_size_um} µm: "
             "bin or prepare the data at the encoder's pixel size"
         )
     scaling = tuple(known.get(key) for key in SCALING)
     if None not in scaling and scaling != tuple(crops.scaling):
         raise ValueError(
-            f"the encoder was trained on intensities scaled by {scaling} and the data are scaled by {crops.scaling}: "
+            f"the encoder was trained on intensities scaled by {scaling}, but the data are scaled by {crops.scaling}: "
             "open the dataset with the encoder's scale_by, low_percentile and high_percentile"
         )
 
 
 def open_dataset(encoder: Encoder | FeatureEncoder, folder: str | Path) -> ShardDataset:
-    """A dataset folder with the encoder's intensity scaling; for an encoder of cached features, a folder of these."""
+    """A dataset folder with the encoder's intensity scaling, or for an encoder of cached features a folder of those."""
     if isinstance(encoder, FeatureEncoder):
         return FeatureDataset(folder)
     known = facts_of_training(encoder)
@@ -155,7 +155,7 @@ def _open(
     said = {key: value for key, value in options.items() if value is not None}
     options = scaling | size | known.get("cropping", {}) | said
     if "crop_size" not in options:
-        raise ValueError("this encoder does not record its crop size: say crop_size=<pixels> to cut fields with")
+        raise ValueError("this encoder does not record its crop size: give crop_size=<pixels>")
     return FieldCrops(source, encoder.channels, **options)
 
 
@@ -163,7 +163,7 @@ def _open(
 def _encode(
     encoder: Encoder | FeatureEncoder, crops: CropSource, batch_size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Crops, np.ndarray]]:
-    """Crops and their features (n, D) float32, in order."""
+    """Yield crops and their features (n, D) float32, in order."""
     training = encoder.training
     encoder.to(device).eval()
     try:
@@ -190,7 +190,7 @@ def _check_finite(features: np.ndarray, part: Crops, fields: pd.DataFrame) -> No
 
 
 def _by_field(encoded: Iterable[tuple[Crops, np.ndarray]], lacking: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(field, features of consecutive crops in it); fields that lack foreground are noted in `lacking`."""
+    """Yield (field, features of its consecutive crops); adds fields without enough foreground to `lacking`."""
     for part, features in encoded:
         lacking.update(part.field[part.lacking].tolist())
         for rows in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part.field)) + 1):
@@ -198,19 +198,19 @@ def _by_field(encoded: Iterable[tuple[Crops, np.ndarray]], lacking: set[int]) ->
 
 
 def _crop_table(encoded: Iterable[tuple[Crops, np.ndarray]], crops: CropSource) -> pd.DataFrame:
-    places, features = [], []
+    origins, features = [], []
     for part, rows in encoded:
-        places.append(pd.DataFrame({"field": part.field, "y": part.y, "x": part.x, "lacking": part.lacking}))
+        origins.append(pd.DataFrame({"field": part.field, "y": part.y, "x": part.x, "lacking": part.lacking}))
         features.append(rows)
     _check_any(features)
-    place = pd.concat(places, ignore_index=True)
-    corner = {"Metadata_crop_y": place["y"].to_numpy(), "Metadata_crop_x": place["x"].to_numpy()}
-    metadata = crops.fields.iloc[place["field"]].assign(**corner)
-    return _table(metadata, np.concatenate(features), place["lacking"].to_numpy())
+    origin = pd.concat(origins, ignore_index=True)
+    corner = {"Metadata_crop_y": origin["y"].to_numpy(), "Metadata_crop_x": origin["x"].to_numpy()}
+    metadata = crops.fields.iloc[origin["field"]].assign(**corner)
+    return _table(metadata, np.concatenate(features), origin["lacking"].to_numpy())
 
 
 def _well_metadata(fields: pd.DataFrame, well: np.ndarray) -> pd.DataFrame:
-    """One row a well, in order of its code: what its sites agree on, and their mean cell count."""
+    """One row per well, in order of its code: metadata common to its sites, and their mean cell count."""
     metadata = fields[[c for c in fields if c.startswith(schema.PREFIX) and c != schema.SITE]]
     groups = metadata.groupby(well, sort=True)
     table = groups.first().where(groups.nunique() <= 1, "")

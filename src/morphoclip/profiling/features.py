@@ -1,4 +1,4 @@
-"""Features written once, standardised by plate, and profiles of bags of them."""
+"""Cached features: writing them, standardising them by plate, and embedding bags of them."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def write_features(
     dtype: str = "float16",
     progress: bool = True,
 ) -> Path:
-    """Write the features of every crop of a dataset once, as a folder that `FeatureDataset` reads.
+    """Write the features of every crop of a dataset to a folder for `FeatureDataset`.
 
     Args:
-        encoder: of `create_encoder`. A `per_channel` encoder gives (C, D) per crop, any other one vector, (1, D).
-        dataset: without a split.
-        folder: to make.
-        dtype: stored; float16 halves the disk.
+        encoder: an encoder of `create_encoder`. `per_channel` gives (C, D) per crop, any other one vector, (1, D).
+        dataset: the dataset, opened without a split.
+        folder: folder to make.
+        dtype: type on disk; float16 halves the size.
 
     Raises:
-        FileExistsError: the folder is there.
-        ValueError: a feature is not finite, in float16 too.
+        FileExistsError: the folder exists.
+        ValueError: a feature is not finite, or too large for `dtype`.
     """
     shape = encoder.feature_shape
     encoder.to(device).eval()
@@ -66,7 +66,7 @@ def write_features(
                 encoder(encoder.preprocess(*pixels)).float().cpu().numpy().reshape(len(rows), *shape).astype(dtype)
             )
             if not np.isfinite(features).all():
-                raise ValueError(f"crops {start} to {rows[-1]} have features beyond {dtype}: store float32")
+                raise ValueError(f"crops {start} to {rows[-1]} have features too large for {dtype}: use dtype float32")
             writer.write(rows, features)
             bar.update(len(rows))
     return Path(folder)
@@ -81,25 +81,25 @@ def standardise_by_plate(
     dtype: str = "float16",
     progress: bool = True,
 ) -> Path:
-    """Write features less the mean of the negative controls' crops of their plate, in units of those crops' deviation.
+    """Write features standardised by the mean and standard deviation of the crops of their plate's negative controls.
 
-    It takes the offset and the gain of its plate from each feature, which another batch does not share. A plate's controls
-    are in memory at a time, and no more than `ROWS` other crops.
+    This removes each plate's offset and gain from every feature. The controls of one plate, and at most `ROWS` other
+    crops, are in memory at a time.
 
     Args:
         raw: features of all crops, or their folder.
-        folder: to make.
-        clip: standardised features beyond ± this are set to it.
-        constant_below: features that deviate less among the controls are centred and not scaled.
-        dtype: stored.
+        folder: folder to make.
+        clip: clip standardised features to ± this.
+        constant_below: features with a smaller standard deviation among the controls are centred but not scaled.
+        dtype: type on disk.
 
     Raises:
-        FileExistsError: the folder is there.
-        ValueError: a plate has fewer than two crops of negative controls, or the features are standardised already.
+        FileExistsError: the folder exists.
+        ValueError: a plate has fewer than two crops of negative controls, or the features are already standardised.
     """
     raw = raw if isinstance(raw, FeatureDataset) else FeatureDataset(raw)
     if STANDARDISED in raw.manifest["features"]:
-        raise ValueError(f"{raw.folder} is standardised by plate already: give the features as they were written")
+        raise ValueError(f"{raw.folder} is already standardised by plate: give the features without standardisation")
     plate, control = plates_and_controls(raw)
     codes, counts = np.unique(plate[control], return_counts=True)
     how = {"fit_on": schema.NEGCON, "clip": clip, "constant_below": constant_below}
@@ -125,18 +125,18 @@ def standardise_by_plate(
 def write_standardised_features(
     encoder: Encoder | FeatureEncoder, dataset: ShardDataset, folder: str | Path, *, dtype: str = "float16", **options
 ) -> Path:
-    """`write_features` and `standardise_by_plate` in one: as they are, in float32, features stay only until they are done.
+    """`write_features` followed by `standardise_by_plate`; the intermediate float32 features are removed at the end.
 
-    Raises as both do, before the first crop is read.
+    Raises as both do; all checks come before the first crop is read.
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists and is never overwritten: remove it or name another folder")
     plates_and_controls(dataset)
     raw = folder.with_name(f"{folder.name}.partial-raw")
-    for left in folder.parent.glob(f"{glob.escape(raw.name)}*"):  # by a start that was killed
+    for left in folder.parent.glob(f"{glob.escape(raw.name)}*"):  # left by a killed run
         shutil.rmtree(left)
-    print(f"writes features to {folder}; as they are, they stay in {raw} until they are standardised")
+    print(f"writes features to {folder}; intermediate features are in {raw} until they are standardised")
     try:
         write_features(encoder, dataset, raw, dtype="float32", **options)
         return standardise_by_plate(raw, folder, dtype=dtype, progress=options.get("progress", True))
@@ -145,7 +145,7 @@ def write_standardised_features(
 
 
 def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
-    """The plate's number int64 (N,) of each crop, and whether it shows a negative control, bool (N,).
+    """Plate code int64 (N,) of each crop, and bool (N,) whether it is a negative control.
 
     Raises:
         ValueError: a plate has fewer than two crops of negative controls.
@@ -160,15 +160,15 @@ def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
     if few.size:
         name = " ".join(fields[keys].iloc[np.flatnonzero(of_field == few[0])[0]].astype(str)).strip()
         raise ValueError(
-            f"plate {name} has fewer than two crops of negative controls, as {few.size} of {present.size} plates have, so "
-            f"there is nothing to standardise it by: name its controls in {schema.CONTROL_TYPE} ({schema.NEGCON!r}), leave "
-            "the plate out of the dataset, or write features as they are"
+            f"plate {name} has fewer than two crops of negative controls ({few.size} of {present.size} plates), so it cannot "
+            f"be standardised: mark its controls in {schema.CONTROL_TYPE} ({schema.NEGCON!r}), leave the plate out of the "
+            "dataset, or write features without --standardise-by-plate"
         )
     return plate, control
 
 
 def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, Any] | None:
-    """What made a folder of features, for who shall make such features again; None of profile tables."""
+    """Record of how a folder of features was computed, to compute such features again; None for profile tables."""
     made = getattr(dataset, "manifest", {}).get("features")
     if made is None:
         return None
@@ -183,40 +183,38 @@ def features_made_by(dataset: ShardDataset | TableDataset) -> dict[str, Any] | N
 
 
 def features_of_training(folders: Sequence[str | Path]) -> dict[str, Any]:
-    """`features_made_by` of the folders that are trained on together.
+    """`features_made_by` of folders used together for training.
 
     Raises:
-        ValueError: they were made differently, so the same numbers would mean different things.
+        ValueError: they were computed differently.
     """
     made = [features_made_by(FeatureDataset(folder)) or {} for folder in folders]
     for folder, other in zip(folders, made, strict=True):
         for what in _differences(made[0], other):
             raise ValueError(
-                f"{folders[0]} and {folder} were not made alike: {what} is {made[0][what] or None} and {other[what] or None}. "
-                "Write them with the same encoder, scaling and standardisation"
+                f"{folders[0]} and {folder} were computed differently: {what} is {made[0][what] or None} and "
+                f"{other[what] or None}. Write them with the same encoder, scaling and standardisation"
             )
     return made[0]
 
 
 def check_same_features(encoder: Encoder | FeatureEncoder, dataset: ShardDataset | TableDataset) -> None:
-    """Raise ValueError where features were made otherwise than those an encoder was trained on; unknowns are not compared."""
+    """Raise ValueError if features were computed differently from an encoder's training features, as far as recorded."""
     known, given = facts_of_training(encoder).get("features"), features_made_by(dataset)
     if known is None or given is None:
         return
     for what in _differences(known, given):
         wanted, made = known[what], given.get(what)
-        remedy = {STANDARDISED: f"with{'' if wanted else 'out'} --standardise-by-plate"}.get(
-            what, "as those of training were"
-        )
+        remedy = {STANDARDISED: f"with{'' if wanted else 'out'} --standardise-by-plate"}.get(what, "as in training")
         raise ValueError(
-            f"the encoder was trained on features with {what} {wanted or None} and {dataset.folder} has {made or None}: write "
+            f"the encoder was trained on features with {what} {wanted or None}, but {dataset.folder} has {made or None}: write "
             f"the features again {remedy}"
         )
 
 
 def _differences(known: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """What two folders of features differ in. Where a backbone was read from changes nothing, its weights do; what a
-    folder from before it was recorded does not tell is not compared."""
+    """Entries in which two folders of features differ. Backbones are compared by weights, not by path, and entries that
+    an older folder does not record are skipped."""
 
     def compared(what: str, made: Any) -> Any:
         return (
@@ -236,22 +234,22 @@ def embed_features(
     batch_size: int = 64,
     device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
-    """A profile table of bags of cached features: all crops of a well, or all wells of a condition, are one bag.
+    """A profile table from cached features: a bag is all crops of a well, or of all wells of a condition.
 
     Args:
-        encoder: a `FeatureEncoder`; it is moved to `device` and put back in the mode it was in.
-        level: `well` or `perturbation` (a row a condition).
-        batch_size: bags at a time.
+        encoder: a `FeatureEncoder`; it is moved to `device`, and its training mode is restored afterwards.
+        level: `well` or `perturbation` (one row per condition).
+        batch_size: bags per forward pass.
 
     Returns:
-        Metadata that the rows of a bag agree on, then float32 features `embedding_0000`, …
+        Metadata common to the rows of a bag, then float32 features `embedding_0000`, …
 
     Raises:
-        ValueError: an unknown level, or as `check_same_features`.
+        ValueError: an unknown level, or as in `check_same_features`.
     """
     check_same_features(encoder, dataset)
     if level not in ("well", "perturbation"):
-        raise ValueError(f"level {level!r} is neither well nor perturbation")
+        raise ValueError(f"level={level!r}: use well or perturbation")
     fields = dataset.fields
     if level == "well":
         group = well_codes(fields)

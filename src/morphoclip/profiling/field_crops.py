@@ -1,4 +1,4 @@
-"""Crops cut from fields of view on the fly, by the rules a dataset is made with."""
+"""Crops cut from fields of view on the fly, by the same rules as for a dataset."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from morphoclip.profiling.crops import Crops, well_codes
 
 
 class FieldCrops:
-    """The crops of the fields in a load_data.csv; iterates over `Crops`, a well at a time.
+    """The crops of the fields in a load_data.csv; iterates over `Crops`, one well at a time.
 
-    The same crops, in the same order, as a dataset prepared with the same settings. A field that cannot be read is left
-    out, kept in `quarantine` (field row -> reason), and warned of at the end.
+    The crops and their order equal those of a dataset prepared with the same settings. A field that cannot be read is
+    left out, recorded in `quarantine` (field row -> reason), and reported in a warning at the end.
 
     Args:
         load_data: path, glob or URL of load_data.csv files.
         channels: names in the encoder's order.
         crop_size: pixels, after binning.
         mode: `grid`, `nuclei` or `random`, as in `prepare_dataset`.
-        metadata: folder with plate maps and annotation tables; without it wells are known by plate and well alone.
+        metadata: folder with plate maps and annotation tables; without it only plate and well are known.
         bin, pixel_size_um, otsu_factor, min_foreground, crops_per_field, seed: as in `prepare_dataset`.
         scale_by, low_percentile, high_percentile: intensity scaling; only `field` is possible without a dataset.
         num_workers: processes that read ahead.
 
     Attributes:
-        fields: table of fields; `Metadata_cell_count` fills as they are read.
-        total: None, since the number of crops is not known beforehand.
+        fields: table of fields; `Metadata_cell_count` is filled while they are read.
+        total: None, because the number of crops is not known in advance.
 
     Raises:
-        ValueError: another `scale_by` than `field`, or a load_data.csv without a channel.
+        ValueError: `scale_by` is not `field`, or the load_data.csv lacks a channel.
     """
 
     total = None
@@ -69,7 +69,7 @@ class FieldCrops:
         if scale_by != "field":
             raise ValueError(
                 f"scale_by={scale_by} needs the percentiles of all fields of a plate: make a dataset first "
-                "(python -m data_prep.make_shards) and embed that"
+                "(`morphoclip data prepare`) and embed that"
             )
         table = read_load_data(str(load_data), channels=channels)
         table = table if metadata is None else annotate(table, metadata)
@@ -107,7 +107,7 @@ class FieldCrops:
             warnings.warn(f"{len(self.quarantine)} fields left out, the first: {first}", stacklevel=2)
 
     def _well(self, fields: list[tuple[int, PreparedField]]) -> Crops | None:
-        """A well's crops, or its best one where none passes; None where no field can be read."""
+        """The crops of a well, or its best one if none passes; None if no field can be read."""
         for number, field in fields:
             if field.reason:
                 self.quarantine[number] = f"{field.row['path']}: {field.reason}"
@@ -142,7 +142,7 @@ class FieldCrops:
 
 
 class _Reader(torch.utils.data.Dataset):
-    """Item i is the i-th field, read and cut."""
+    """Item i is field i, read and cut into crops."""
 
     def __init__(self, rows: list[dict], settings: CropSettings) -> None:
         self.rows = rows

@@ -1,4 +1,4 @@
-"""Statistics of a step's groups (plates, batches, sources): fitted on their reference wells, applied to all their wells."""
+"""Statistics of a step per group (plate, batch, source): fitted on the reference wells, applied to all wells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from morphoclip.profiling.scale import ConstantFeatureError
 from morphoclip.profiling.step import GROUP_COLUMNS, Step
 
 State = dict[str, np.ndarray]
-POOLED = "*"  # the key of statistics over every group's reference wells
+POOLED = "*"  # key of the statistics over the reference wells of all groups
 
 
 def fit_groups(
@@ -22,7 +22,7 @@ def fit_groups(
     metadata: pd.DataFrame,
     fitting: bool,
 ) -> dict[str, State]:
-    """The known statistics and those of groups that have none yet, from these wells."""
+    """The known statistics, plus those of new groups fitted on these wells."""
     module = step.module
     if not hasattr(module, "fit"):
         return {}
@@ -57,7 +57,7 @@ def fit_groups(
 def apply_groups(
     step: Step, groups: dict[str, np.ndarray], states: dict[str, State], x: np.ndarray, names: list[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """The step's output for all wells, and its features' names."""
+    """The step's output for all wells, and the names of its features."""
     module = step.module
     if hasattr(module, "apply_together"):
         code = np.empty(len(x), np.int64)
@@ -73,12 +73,12 @@ def apply_groups(
     if hasattr(module, "columns"):
         names = module.columns(names, states[next(iter(groups))], **step.options)
     if not names:
-        raise ValueError(f"step {step.name!r} leaves no feature: loosen its thresholds")
+        raise ValueError(f"step {step.name!r} removes all features: loosen its thresholds")
     return out, names
 
 
 def groups_of(step: Step, metadata: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Row numbers of each group, groups by name."""
+    """Group name -> row numbers."""
     column = GROUP_COLUMNS[step.by]
     if column is None:
         return {"all": np.arange(len(metadata))}

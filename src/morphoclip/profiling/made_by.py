@@ -1,4 +1,4 @@
-"""Whether a profile table was made by a given encoder."""
+"""A check that profile tables were computed by a given encoder."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from morphoclip.profiling.profiles import read_provenance
 
 
 def check_made_by(encoder: Encoder | FeatureEncoder, path: str | Path) -> list[str]:
-    """Check that profile tables at a path or glob were made by this encoder and left as they were.
+    """Check that the profile tables at a path or glob were computed by this encoder and not normalised.
 
     Returns:
-        A line for each table that does not say what made it.
+        One line for each table without a record of its encoder.
 
     Raises:
-        ValueError: another encoder made one, or it was normalised since.
+        ValueError: a table was computed by another encoder, or is normalised.
     """
-    own, unsaid = encoder_hash(encoder), []
+    own, unknown = encoder_hash(encoder), []
     for table, known in read_provenance(path).items():
         if known is None:
-            unsaid.append(f"{table} has no {table.name}.json, so it cannot be told whether this encoder made it")
+            unknown.append(f"{table} has no {table.name}.json, so its encoder is unknown and was not checked")
         elif "steps" in known:
-            raise ValueError(f"{table} was normalised, which leaves the joint space: give {known.get('profiles')}")
+            raise ValueError(f"{table} is normalised and no longer in the joint space: give {known.get('profiles')}")
         elif known.get("encoder_sha256") != own:
             raise ValueError(
-                f"{table} was made by another encoder ({str(known.get('encoder_sha256'))[:12]}, this one is {own[:12]}), "
-                "so its cosines to this one's prompts mean nothing: embed the images with this encoder"
+                f"{table} was computed by encoder {str(known.get('encoder_sha256'))[:12]}, not by {own[:12]}, so its cosines "
+                "to this model's prompts are meaningless: embed the images with this encoder"
             )
-    return unsaid
+    return unknown

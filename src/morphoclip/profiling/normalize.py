@@ -1,4 +1,4 @@
-"""Normalise profile tables: statistics fitted once, saved, applied to new plates (docs/profiling.md)."""
+"""Normalisation of profile tables: statistics are fitted once, saved, and applied to new plates (docs/profiling.md)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EMBEDDING_PREFIX = "embedding_"
 class Normalizer:
     """A sequence of normalisation steps over a profile table.
 
-    Statistics belong to the groups (plates, batches, sources) seen by `fit`. A group `fit` has not seen gets its own,
-    from its own reference wells, when it is transformed; so plates can be transformed together or one by one, now or
-    by a loaded copy, with the same result. A `by: all` step never learns from tables that are only transformed.
+    `fit` computes statistics for the groups (plates, batches, sources) in its table. A new group gets its own statistics,
+    from its own reference wells, when it is transformed. So plates can be transformed together or one by one, now or by a
+    loaded copy, with the same result. A step with `by: all` is fitted only by `fit`.
 
     Args:
         steps: mappings with `step`, `fit_on` (`negcon` | `all`), `by` (`plate` | `batch` | `source` | `all`) and the
-            step's options; see `morphoclip.profiling.steps`. No steps at all: values pass through.
+            step's options; see `morphoclip.profiling.steps`. Without steps values are unchanged.
     """
 
     def __init__(self, steps: Sequence[Mapping[str, object]] = ()):
@@ -40,15 +40,15 @@ class Normalizer:
 
     @property
     def uses_negcon(self) -> bool:
-        """Whether any step is fitted on negative controls, i.e. whether scores against them need cross-fitting."""
+        """Whether any step is fitted on negative controls, so that scores against them need cross-fitting."""
         return any(step.fit_on == "negcon" for step in self.steps)
 
     def fit(self, table: pd.DataFrame, rows: Sequence[bool] | None = None) -> Normalizer:
         """Fit every step, each on the output of the one before.
 
         Args:
-            table: a row a well: `Metadata_*` columns and numeric features.
-            rows: boolean mask of the wells statistics may come from (training wells); default all.
+            table: one row per well: `Metadata_*` columns and numeric features.
+            rows: boolean mask of the wells that statistics may be fitted on (training wells); default: all.
 
         Raises:
             ValueError: NaN or inf in a feature, a group without reference wells, or a missing metadata column.
@@ -65,10 +65,10 @@ class Normalizer:
         return self._run(table, fitting=True, transforming=True)
 
     def transform(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The normalised table: metadata columns first, then features in the dtype they came in; rows as they were.
+        """The normalised table: metadata columns, then features with the dtype of the input; rows keep their order.
 
         Raises:
-            ValueError: not fitted, other features than fitted on, or as `fit`.
+            ValueError: not fitted, features differ from those of `fit`, or as in `fit`.
         """
         if self.features is None:
             raise ValueError("this Normalizer is not fitted: call fit(table) or Normalizer.load(path) first")
@@ -88,7 +88,7 @@ class Normalizer:
         self.states = [{} for _ in self.steps]
 
     def after_each_step(self, table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Fit as `fit_transform` does, but show the way there: ('none', the values given), then (step, table so far)."""
+        """Fit and transform, and yield ('none', the input) and then (step, the table after it) for each step."""
         self._begin(table)
         metadata, given = self._open(table)
         stages = self._stages(metadata, given, fitting=True)
@@ -97,7 +97,7 @@ class Normalizer:
 
     def _run(self, table: pd.DataFrame, fitting: bool, transforming: bool) -> pd.DataFrame | None:
         if not self.steps and self.features and self.features[0].startswith(EMBEDDING_PREFIX):
-            warnings.warn("encoder profiles carry large plate effects; at least `center` them", stacklevel=3)
+            warnings.warn("encoder profiles have large plate effects: use at least the step `center`", stacklevel=3)
         metadata, given = self._open(table)
         x, names = deque(self._stages(metadata, given, fitting, apply_last=transforming), maxlen=1).pop()
         if not transforming:
@@ -105,7 +105,7 @@ class Normalizer:
         return _joined(metadata, np.copy(x) if np.may_share_memory(x, given) else x, names)
 
     def _open(self, table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-        """Metadata, and the fitted features as one array; a view of the table where that is possible."""
+        """Metadata, and the fitted features as one array (a view of the table if possible)."""
         metadata = table[schema.split_columns(table)[0]]
         wide = table.drop(columns=list(metadata))
         wide = wide if list(wide) == self.features else wide[self.features]
@@ -114,7 +114,7 @@ class Normalizer:
     def _stages(
         self, metadata: pd.DataFrame, x: np.ndarray, fitting: bool, apply_last: bool = True
     ) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Values and feature names: those given, then those after each step."""
+        """Yield values and feature names of the input, then after each step."""
         names = self.features
         yield x, names
         for i, step in enumerate(self.steps):
@@ -129,7 +129,7 @@ class Normalizer:
             yield x, names
 
     def save(self, path: str | Path) -> None:
-        """Write steps, features and statistics to one safetensors file, under a temporary name first.
+        """Write steps, features and statistics to one safetensors file.
 
         Raises:
             ValueError: not fitted.
@@ -150,10 +150,10 @@ class Normalizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Normalizer:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            ValueError: not a Normalizer file, or one of another format version.
+            ValueError: not a Normalizer file, or of another format version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -175,10 +175,10 @@ class Normalizer:
 
 
 def _joined(metadata: pd.DataFrame, x: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """Metadata columns before the features; x itself, as concatenating would copy it."""
+    """Metadata columns followed by the features; `x` is not copied, as a concatenation would do."""
     table = pd.DataFrame(x, columns=names, index=metadata.index, copy=False)
-    for place, column in enumerate(metadata):
-        table.insert(place, column, metadata[column])
+    for index, column in enumerate(metadata):
+        table.insert(index, column, metadata[column])
     return table
 
 
@@ -191,6 +191,6 @@ def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame) ->
     row = metadata.iloc[rows[0]]
     raise ValueError(
         f"feature {names[columns[0]]!r} is NaN or infinite on plate {row.get(schema.PLATE, '?')} "
-        f"well {row.get(schema.WELL, '?')}; in all {len(set(columns))} features and {len(set(rows))} wells: drop these "
+        f"well {row.get(schema.WELL, '?')} ({len(set(columns))} features and {len(set(rows))} wells in total): drop these "
         "wells, or the features with a first step {step: feature_select, operations: [drop_missing], missing_cutoff: 0}"
     )

@@ -1,4 +1,4 @@
-"""Principal axes of centred data by an eigendecomposition of the smaller Gram matrix."""
+"""Principal axes of centred data, by an eigendecomposition of the smaller Gram matrix."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 def principal_axes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Singular values (r,), largest first, and right singular vectors (D, r) of centred x (n, D), r its numerical rank.
 
-    The Gram matrix has min(n, D) rows, so 20,000 x 1024 costs one product and one small eigenproblem, where a singular
-    value decomposition takes twenty times as long. It squares the condition number: directions more than about six orders of magnitude
-    below the first are rounding and count as absent. Each axis points where its largest loading is positive.
+    The Gram matrix has min(n, D) rows, so 20,000 x 1024 costs one product and one small eigenproblem, a twentieth of a
+    singular value decomposition. It squares the condition number: directions more than about six orders of magnitude
+    below the first are rounding errors and left out. The sign of an axis makes its largest loading positive.
     """
     n, d = x.shape
     values, vectors = np.linalg.eigh(x.T @ x if n >= d else x @ x.T)

@@ -15,22 +15,22 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.files import write_atomically
 
-# Numbers that are no measurement of a cell: a saved index, CellProfiler's counters, and counts other than the cell count.
+# Numeric columns that are not features: a saved index, CellProfiler's counters, and counts other than the cell count.
 _BOOKKEEPING = re.compile(r"Unnamed: \d+|(Image|Object|Table)Number|(Image_)?Count_.+")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".h5ad")
 
 
 def write_profiles(table: pd.DataFrame, path: str | Path, provenance: Mapping[str, object]) -> None:
-    """Write a profile table, and beside it `<path>.json` with what made it.
+    """Write a profile table and its provenance, `<path>.json`.
 
-    Metadata columns become strings (blank where missing) and come first, features float32. Both files are written under
-    a temporary name and renamed, the table last.
+    Metadata columns come first, as strings (blank if missing), then features as float32. Both files are written under a
+    temporary name and renamed, the table last.
 
     Args:
         table: `Metadata_*` columns and features.
-        path: ends in .parquet (zstd), .csv, .csv.gz or .h5ad (needs the `anndata` extra).
-        provenance: plain JSON, e.g. `encoder_provenance(encoder)` with the steps applied.
+        path: a name ending in .parquet (zstd), .csv, .csv.gz or .h5ad (needs the `anndata` extra).
+        provenance: plain JSON, e.g. `encoder_provenance(encoder)` and the normalisation steps.
 
     Raises:
         ValueError: unknown ending, or a feature that is not numeric.
@@ -55,19 +55,19 @@ def write_profiles(table: pd.DataFrame, path: str | Path, provenance: Mapping[st
 
 
 def read_profiles(path: str | Path) -> pd.DataFrame:
-    """Read one profile table, or all those a glob matches one below the other, in canonical column names.
+    """Read one profile table, or the joined tables of a glob, with canonical column names.
 
-    Metadata come as strings, blank where missing, so a plate id that looks like a number stays what it is; a whole number
-    that was saved as a float, 24.0, is 24. CellProfiler's Image_Metadata_Plate is Metadata_Plate, its Image_Count_Cells
-    the cell count; other counts, ImageNumber, ObjectNumber, TableNumber and a saved index are left out with a warning.
+    Metadata are read as strings, blank if missing, so plate ids that look like numbers are unchanged; whole numbers saved
+    as floats (24.0) become 24. CellProfiler's Image_Metadata_Plate becomes Metadata_Plate and its Image_Count_Cells the
+    cell count; other counts, ImageNumber, ObjectNumber, TableNumber and a saved index are left out with a warning.
 
     Raises:
-        FileNotFoundError: nothing matches.
+        FileNotFoundError: no file matches.
         ValueError: unknown ending, a table without rows, text in a feature column, or tables with different features.
     """
     paths = [Path(p) for p in sorted(glob(str(path), recursive=True))]
     if not paths:
-        raise FileNotFoundError(f"no profile table at {path}")
+        raise FileNotFoundError(f"no profile table at {path}: check the path, and quote globs on the command line")
     tables = [_read_one(p) for p in paths]
     features = set(schema.split_columns(tables[0])[1])
     for other, table in zip(paths[1:], tables[1:], strict=True):
@@ -83,7 +83,7 @@ def read_profiles(path: str | Path) -> pd.DataFrame:
 
 
 def read_provenance(path: str | Path) -> dict[Path, dict | None]:
-    """What the sidecar of each profile table at a path or glob says of its making; None where it has none."""
+    """The provenance sidecar of each profile table at a path or glob; None if it has none."""
     found = {}
     for table in sorted(map(Path, glob(str(path), recursive=True))):
         sidecar = table.with_name(table.name + ".json")
@@ -117,18 +117,18 @@ def _read_one(path: Path) -> pd.DataFrame:
 
 
 def _without_bookkeeping(table: pd.DataFrame) -> pd.DataFrame:
-    """CellProfiler's image-level metadata and cell count under names `schema` knows; other bookkeeping left out."""
+    """Rename CellProfiler's image-level metadata and cell count to names of `schema`, and leave out other bookkeeping."""
     renames = {c: c.removeprefix("Image_") for c in table if c.startswith(("Image_Metadata_", "Image_Count_"))}
     table = table.rename(columns={old: new for old, new in renames.items() if new not in table})
     counts = {c for c, name in schema.canonical_columns(list(table)).items() if name == schema.CELL_COUNT}
     dropped = [c for c in table if _BOOKKEEPING.fullmatch(c) and c not in counts]
     if dropped:
-        warnings.warn(f"{dropped} are bookkeeping, not features: left out", stacklevel=4)
+        warnings.warn(f"columns {dropped} are bookkeeping, not features, and are left out", stacklevel=4)
     return table.drop(columns=dropped)
 
 
 def _as_text(column: pd.Series) -> pd.Series:
-    """Strings, blank where missing; '24.0' becomes '24', for which of the two a file holds depends on who saved it."""
+    """The column as strings, blank if missing; '24.0' becomes '24', since the two depend on the writer only."""
     text = column.astype(object).where(column.notna(), "").astype(str)
     return text.map({value: _WHOLE.sub(r"\1", value) if _WHOLE.fullmatch(value) else value for value in text.unique()})
 
@@ -137,4 +137,4 @@ def _suffix(path: Path) -> str:
     for suffix in SUFFIXES:
         if path.name.endswith(suffix):
             return suffix
-    raise ValueError(f"{path} is no profile table: its name ends in none of {SUFFIXES}")
+    raise ValueError(f"{path} is not a profile table: its name must end in one of {SUFFIXES}")

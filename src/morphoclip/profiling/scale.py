@@ -1,4 +1,4 @@
-"""Shift and scale features, refusing to divide by nothing."""
+"""Shifting and scaling of features, with an error for constant ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 Found = TypeVar("Found")
-_PART = 2**19  # values a thread works on at once: they fit its cache
+_PART = 2**19  # values per part, which fit a core's cache
 
 
 class ConstantFeatureError(ValueError):
-    """Features have no spread among the reference wells; `columns` are their positions."""
+    """Features do not vary among the reference wells; `columns` are their indices."""
 
     def __init__(self, columns: np.ndarray):
         self.columns = columns
@@ -22,10 +22,10 @@ class ConstantFeatureError(ValueError):
 
 
 def positive_scale(scale: np.ndarray, location: np.ndarray, eps: float) -> np.ndarray:
-    """`scale` + `eps`, (D,), where every feature varies beyond rounding or eps is positive.
+    """`scale` + `eps`, (D,), after checking that every scale is above rounding errors or eps is positive.
 
     Raises:
-        ConstantFeatureError: a feature's scale is nought (to rounding) and eps is 0.
+        ConstantFeatureError: a feature's scale is 0 (up to rounding) and eps is 0.
     """
     rounding = 10 * np.finfo(np.float64).eps * np.abs(location)
     constant = np.flatnonzero(scale <= rounding)
@@ -35,7 +35,7 @@ def positive_scale(scale: np.ndarray, location: np.ndarray, eps: float) -> np.nd
 
 
 def in_parts(function: Callable[[slice], Found], rows: np.ndarray) -> list[Found]:
-    """`function(part)` for slices of rows that each fit a cache, on two threads: numpy computes without the GIL."""
+    """`function(part)` for slices of `rows` that fit a core's cache, on two threads (numpy releases the GIL)."""
     count = max(1, min(len(rows), -(-rows.size // _PART)))
     edges = np.linspace(0, len(rows), count + 1).astype(int)
     parts = [slice(*ends) for ends in pairwise(edges)]
@@ -46,7 +46,7 @@ def in_parts(function: Callable[[slice], Found], rows: np.ndarray) -> list[Found
 
 
 def stored_by_column(x: np.ndarray) -> bool:
-    """Whether neighbours in memory are of one column of x, as in tables of pandas, not of one row."""
+    """Whether x is stored column by column, as in pandas tables, rather than row by row."""
     return abs(x.strides[0]) < abs(x.strides[1])
 
 

@@ -1,4 +1,4 @@
-"""One normalisation step as configured: which module, fitted on which wells, by which group."""
+"""One configured normalisation step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIT_ON = ("negcon", "all")
 
 @dataclass(frozen=True)
 class Step:
-    """One step: which module, fitted on which wells, by which group, with which options."""
+    """A step: its module, the wells it is fitted on, the group, and its options."""
 
     name: str
     fit_on: str
@@ -33,7 +33,7 @@ class Step:
 
 
 def parse_step(spec: Mapping[str, object]) -> list[Step]:
-    """The step or steps a mapping such as `{"step": "center", "fit_on": "negcon", "by": "plate"}` stands for.
+    """The step or steps of a mapping such as `{"step": "center", "fit_on": "negcon", "by": "plate"}`.
 
     Raises:
         ValueError: unknown step, option, `fit_on` or `by`, or one of these is missing.
@@ -42,10 +42,10 @@ def parse_step(spec: Mapping[str, object]) -> list[Step]:
     name = str(options.pop("step", ""))
     known = sorted(p.stem for p in (Path(__file__).parent / "steps").glob("[!_]*.py"))
     if "." not in name and name not in known:
-        raise ValueError(f"step {name!r} in {dict(spec)} is none of {known}, nor a dotted module path")
+        raise ValueError(f"unknown step {name!r} in {dict(spec)}: use one of {known}, or a dotted module path")
     step = Step(name, str(options.pop("fit_on", "")), str(options.pop("by", "")), options)
     if not hasattr(step.module, "fit") and not hasattr(step.module, "expand"):
-        step = replace(step, fit_on=step.fit_on or "all", by=step.by or "all")  # fits nothing: neither matters
+        step = replace(step, fit_on=step.fit_on or "all", by=step.by or "all")  # nothing is fitted, so neither matters
     if step.fit_on not in FIT_ON or step.by not in GROUP_COLUMNS:
         raise ValueError(
             f"step {name!r} needs fit_on ({' | '.join(FIT_ON)}) and by ({' | '.join(GROUP_COLUMNS)}); got {dict(spec)}"
@@ -58,8 +58,8 @@ def parse_step(spec: Mapping[str, object]) -> list[Step]:
     if hasattr(step.module, "expand"):
         return [s for inner in step.module.expand(step.fit_on, step.by, **options) for s in parse_step(inner)]
     if hasattr(step.module, "apply_together") and (step.by == "all" or step.fit_on == "negcon"):
-        raise ValueError(f"step {name!r} sees all wells at once: set by to the groups to mix, and fit_on: all")
+        raise ValueError(f"step {name!r} corrects all wells together: set fit_on: all, and by: to the groups to mix")
     one_group = getattr(step.module, "ONE_GROUP", False) or str(options.get("method", "")).startswith("PCA")
     if one_group and step.by != "all":
-        raise ValueError(f"step {name!r} changes the columns, which must stay the same for all wells: set by: all")
+        raise ValueError(f"step {name!r} changes the columns, which must be the same for all wells: set by: all")
     return [step]

@@ -1,4 +1,4 @@
-"""A table of what may have been done to a well: texts or structures to rank."""
+"""Tables of candidate texts or structures to rank for a well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS: dict[str, Literal["text", "smiles"]] = {"text": "text", "smiles": "smil
 
 
 def read_candidates(path: str | Path) -> tuple[pd.DataFrame, Literal["text", "smiles"], list[str]]:
-    """A table of candidates (.csv, .csv.gz or .parquet), what they are and their words.
+    """(table, kind, values) of a table of candidates (.csv, .csv.gz or .parquet).
 
     Raises:
         ValueError: not exactly one of the columns `COLUMNS`, or a row without a value there.
@@ -22,7 +22,7 @@ def read_candidates(path: str | Path) -> tuple[pd.DataFrame, Literal["text", "sm
     found = [column for column in COLUMNS if column in table]
     if len(found) != 1:
         raise ValueError(f"{path} needs one of the columns {list(COLUMNS)}, not {found or list(table)[:8]}")
-    words = table[found[0]].fillna("").astype(str).tolist()
-    if "" in words:
-        raise ValueError(f"{path} has no {found[0]} in row {words.index('') + 1}: leave that row out")
-    return table, COLUMNS[found[0]], words
+    values = table[found[0]].fillna("").astype(str).tolist()
+    if "" in values:
+        raise ValueError(f"{path} has no {found[0]} in row {values.index('') + 1}: leave that row out")
+    return table, COLUMNS[found[0]], values

@@ -1,4 +1,4 @@
-"""Words or a structure ▶ ranked wells or perturbations, in the joint space of a cross-modal model; and back."""
+"""Ranking in the joint space of a cross-modal model: wells for a text or structure, and candidates for a well."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ CONDITION = schema.CONDITION
 
 
 def rank_profiles(table: pd.DataFrame, query: np.ndarray, level: str = "perturbation") -> pd.DataFrame:
-    """The rows of a profile table by their cosine to a query, the most alike first.
+    """The rows of a profile table ranked by their cosine to a query.
 
     Args:
-        table: profiles in the joint space, as the model's own encoder made them, not normalised.
-        query: (D,), a prompt's or molecule's joint embedding.
-        level: `well` ranks rows as they are; `perturbation` ranks the mean of each condition's unit profiles.
+        table: profiles in the joint space by the model's own encoder, not normalised.
+        query: (D,), the joint embedding of a prompt or molecule.
+        level: `well` ranks the rows; `perturbation` ranks the mean of each condition's unit profiles.
 
     Returns:
-        Metadata that the rows of a group share, `Metadata_cosine`, `Metadata_rank` (from 1, ties share the mean), and for
-        `perturbation` the number of `Metadata_wells`.
+        Metadata common to the rows of a group, `Metadata_cosine`, `Metadata_rank` (from 1; ties get their mean rank), and
+        for `perturbation` the number of wells, `Metadata_wells`.
 
     Raises:
-        ValueError: unknown level, or profiles of another size than the query.
+        ValueError: unknown level, or profiles and query differ in size.
     """
     if level not in LEVELS:
-        raise ValueError(f"level {level!r} is neither well nor perturbation")
+        raise ValueError(f"level={level!r}: use well or perturbation")
     metadata, features = schema.split_columns(table)
     if len(features) != len(query):
         raise ValueError(
-            f"the profiles have {len(features)} features and the joint space {len(query)}: embed the images with this run's "
-            "encoder, exported with method.export=joint"
+            f"the profiles have {len(features)} features, but the joint space has {len(query)}: embed the images with this "
+            "run's encoder, exported with method.image.export=joint"
         )
     unit = _unit(table[features].to_numpy(np.float64))
     if level == "well":
@@ -61,12 +61,12 @@ def profile_of(table: pd.DataFrame, plate: str, well: str) -> np.ndarray:
     """
     chosen = table[(table[schema.PLATE] == plate) & (table[schema.WELL] == well)]
     if chosen.empty:
-        raise KeyError(f"the profile table has no well {well} on plate {plate}")
+        raise KeyError(f"the profile table has no well {well} on plate {plate}: check both names")
     return chosen[schema.split_columns(table)[1]].to_numpy(np.float64).mean(0)
 
 
 def rank_candidates(profile: np.ndarray, candidates: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """Candidates (prompts, molecules) by their cosine to one profile: columns candidate, cosine, rank."""
+    """Candidates (prompts, molecules) ranked by their cosine to a profile: columns candidate, cosine, rank."""
     cosine = _unit(np.asarray(candidates, np.float64)) @ _unit(np.asarray(profile, np.float64)[None])[0]
     ranked = pd.DataFrame({"candidate": list(names), "cosine": cosine})
     ranked["rank"] = ranked["cosine"].rank(ascending=False)

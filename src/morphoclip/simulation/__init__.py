@@ -1,16 +1,16 @@
-"""A small Cell Painting screen with a known answer, drawn from nothing but a seed.
+"""A simulated Cell Painting screen with known truth, determined by a seed.
 
-The demo, the tests and the benchmarks walk the path of real plates on it: five 16-bit TIFFs a field in the Cell
-Painting Gallery's folder layout, load_data.csv, plate maps, annotation tables; the planted truth lies beside them.
+The demo, the tests and the benchmarks use it like real plates: five 16-bit TIFFs per field in the Cell Painting Gallery's
+folder layout, load_data.csv, plate maps, annotation tables, and separately the truth.
 
-A cell has a phenotype (`phenotype.AXES`), every perturbation pushes it along a sparse direction (`reagents`), cells
-are laid out (`cells`), painted (`organelles`), seen through a microscope (`optics`) on a plate (`layout`) with the usual
-`confounders`, and written (`writing`, `metadata`).
+A cell has a phenotype (`phenotype.AXES`), which a perturbation shifts along a sparse direction (`reagents`). Cells are
+placed in a field (`cells`), stained (`organelles`) and imaged (`optics`) on plates (`layout`) with the usual
+`confounders`; `writing` and `metadata` write the files.
 
-Version 1 is frozen: no number in this package changes without raising `SIMULATOR_VERSION`. They were set by looking at
-pictures, at the scores of the true phenotypes and of fixed features, and at whether a small supervised network reads
-each axis off 64-px crops; never at the score of a method of this project. Seed 2026 is for the final table of results:
-nobody looks at it before.
+Version 1 is frozen: changing any number in this package requires a new `SIMULATOR_VERSION`. The numbers were chosen from
+images, from the scores of the true phenotypes and of fixed features, and from whether a small supervised network can
+predict each axis from 64-px crops, never from the score of a method of this project. Seed 2026 is reserved for the final
+table of results.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""Where cells lie and which pixel belongs to which: uneven clusters of touching, spread cells with empty ground between.
+"""Positions of cells, and the cell of each pixel: uneven clusters of touching, spread cells with background between.
 
-Everything downstream works on the pixels that belong to a cell, as flat arrays sorted by cell: fifty thousand numbers
-an operation instead of thirty patches, and sums over a cell are one `reduceat`.
+All later steps work on the pixels of cells, as flat arrays sorted by cell: fifty thousand numbers per operation instead
+of thirty patches, and sums over cells by one `reduceat`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from morphoclip.simulation.texture import sample_noise
 
 MARGIN = 32  # px drawn around a field, so that cells reach in from outside
 MIN_DISTANCE = 20.0  # px between nuclear centres
-CLUSTERING = 1.4  # weight of the smooth density map against chance
+CLUSTERING = 1.4  # weight of the smooth density map against uniform positions
 REACH = 26.0  # px, geometric mean radius of an uncrowded cell
 NUCLEUS = 8.8  # px, geometric mean radius of a nucleus
 ANGLES = 128  # samples of a cell's outline
@@ -62,7 +62,7 @@ class Cells:
         return len(self.y)
 
     def trait(self, name: str) -> np.ndarray:
-        """(K,) values of one axis, kept within ±3.5 so that no extreme cell breaks the drawing."""
+        """(K,) values of one axis, clipped to ±3.5, beyond which cells cannot be drawn."""
         return np.clip(self.phenotype[:, NAMES.index(name)], -3.5, 3.5)
 
     @cached_property
@@ -111,7 +111,7 @@ def place(rng: np.random.Generator, side: int, count: int) -> tuple[np.ndarray, 
 def lay_out(
     rng: np.random.Generator, side: int, y: np.ndarray, x: np.ndarray, phenotype: np.ndarray, rounding: np.ndarray
 ) -> Cells:
-    """Give every cell an outline and every pixel to the cell that reaches it most easily.
+    """Give every cell an outline, and assign every pixel to the cell with the smallest relative distance.
 
     Args:
         y, x: (K,) nuclear centres on the canvas.
@@ -207,7 +207,7 @@ def _claim(cost, label, k: int, y: float, x: float, axis: float, outline: np.nda
     turn = np.arctan2(dy, dx) - np.float32(axis)
     direction = (turn * np.float32(ANGLES / (2 * np.pi))).astype(np.int32) % ANGLES
     relative = np.sqrt(dy * dy + dx * dx) / outline[direction]
-    # A nucleus is never cut by a neighbour that reaches far.
+    # A nucleus always belongs to its own cell.
     relative *= np.where(_depth(dy, dx, *nucleus) < 1.25, np.float32(0.35), np.float32(1))
     lowest, second = cost[0][window], cost[1][window]
     wins = relative < lowest

@@ -1,4 +1,4 @@
-"""The command that writes a simulated Cell Painting screen."""
+"""The command `morphoclip data simulate`: write a simulated Cell Painting screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morphoclip.simulation.layout import plan
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "morphoclip data simulate") -> int:
-    """Simulate, report; returns 0, or 2 on bad input.
+    """Run the command; returns 0, or 2 on bad input.
 
     There is one option for every field of `ScreenConfig`; plates per batch are given as `--compound-plates 1 1 2`.
     """
@@ -52,4 +52,4 @@ def _simulate(config: ScreenConfig, out: Path, workers: int | None) -> None:
     start = time.perf_counter()
     folder = simulate_screen(out, config, workers)
     seconds = time.perf_counter() - start
-    print(f"{folder} was complete already" if kept else f"{folder}: {count / seconds:.1f} fields/s in {seconds:.0f} s")
+    print(f"{folder} is already complete" if kept else f"{folder}: {count / seconds:.1f} fields/s in {seconds:.0f} s")

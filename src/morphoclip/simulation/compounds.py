@@ -1,4 +1,4 @@
-"""Sixteen genes and six known drugs for each, with structures written from memory; what they do on a plate is invented."""
+"""Sixteen genes with six known drugs each. Structures were written from memory; their simulated effects are invented."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Drug:
-    """A drug as an annotation table describes it: `targets` begins with the gene it is listed under."""
+    """A drug as in an annotation table; the first of `targets` is the gene it is listed under."""
 
     name: str
     targets: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What batches, plates and places on a plate add to every picture, whatever is in the well."""
+"""Confounders: effects of batch, plate and well position on every image, independent of the perturbation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EDGE_LOSS = 0.15  # share of cells missing in the outermost wells
 
 
 def conditions(seed: int, plate: Plate, well: str) -> Conditions:
-    """The confounders of one well: batch, plate, column, edge and well together."""
+    """The confounders of one well: effects of batch, plate, column, edge and well."""
     row, column = well_position(well)
     batch_rng, plate_rng = stream(seed, "batch", plate.batch), stream(seed, "plate", plate.name)
     well_rng, screen_rng = stream(seed, "well", plate.name, well), stream(seed, "screen")

@@ -1,4 +1,4 @@
-"""One field of view of one well: its picture and the cells that truly are in it."""
+"""One field of view of one well: its image, and the true phenotypes of its cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def render_field(config: ScreenConfig, plate: Plate, well: str, site: int) -> tu
 
     Returns:
         image: (5, H, W) uint16, channels DNA, ER, RNA, AGP, Mito.
-        phenotype: (n, axes) float32 of the n cells whose nuclei lie in the field, before any drift.
+        phenotype: (n, axes) float32 of the n cells with their nuclei in the field, before any drift.
         rounding: (n,) float32, 0 for spread cells to 1 for rounded ones.
     """
     reagent = plate.wells[well]

@@ -1,4 +1,4 @@
-"""Which plates a screen has and what lies in which well."""
+"""The plates of a screen, and the reagent in each well."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS, COLUMNS = 16, 24  # a 384-well plate
 
 @dataclass(frozen=True)
 class Plate:
-    """A plate of the plan: `wells` maps a well's name to the reagent in it."""
+    """A plate of the plan; `wells` maps well names to reagents."""
 
     name: str
     batch: str
@@ -46,7 +46,7 @@ def _plate_counts(config: ScreenConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _contents(config: ScreenConfig, modality: str) -> list[reagents.Reagent]:
-    """The reagents of a plate, a well each."""
+    """The reagents of a plate, one per well."""
     if modality == "compound":
         return reagents.compounds(config) + [reagents.dmso()] * config.dmso_wells
     if modality == "crispr":
@@ -57,11 +57,11 @@ def _contents(config: ScreenConfig, modality: str) -> list[reagents.Reagent]:
 
 
 def _wells(config: ScreenConfig, modality: str, layout: str) -> dict[str, reagents.Reagent]:
-    """Well name ▶ reagent, spread at random over the whole plate, edges included."""
+    """Well name ▶ reagent, at random positions over the whole plate including edges."""
     contents = _contents(config, modality)
     if len(contents) > ROWS * COLUMNS:
         raise ValueError(
-            f"a {modality} plate would hold {len(contents)} wells and has {ROWS * COLUMNS}: lower the numbers of "
+            f"a {modality} plate would need {len(contents)} wells but has {ROWS * COLUMNS}: lower the numbers of "
             "compounds, guides or control wells"
         )
     positions = stream(config.seed, "layout", modality, layout).permutation(ROWS * COLUMNS)[: len(contents)]

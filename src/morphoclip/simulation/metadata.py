@@ -1,4 +1,4 @@
-"""The tables of a screen, in JUMP's words: load_data.csv, plate maps, annotations, experiment metadata, and the truth."""
+"""The tables of a screen in JUMP's format: load_data.csv, plate maps, annotations, experiment metadata, and the truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image_folder(plate: Plate) -> Path:
 
 
 def write_metadata(root: Path, config: ScreenConfig, plates: list[Plate]) -> None:
-    """Write everything an analyst is given: no truth among it."""
+    """Write the tables that an analyst of a real screen has, without the truth."""
     for plate in plates:
         folder = root / "workspace/load_data_csv" / plate.batch / plate.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_metadata(root: Path, config: ScreenConfig, plates: list[Plate]) -> Non
 
 
 def load_data(plate: Plate, sites: int) -> pd.DataFrame:
-    """One row a field. `PathName_*` is relative to the folder of load_data.csv, so that a screen can be moved."""
+    """One row per field. `PathName_*` is relative to the folder of load_data.csv, so that a screen can be moved."""
     path = (Path("../../../..") / image_folder(plate)).as_posix()
     rows = []
     for well in plate.wells:
@@ -134,7 +134,7 @@ def _experiment_metadata(config: ScreenConfig, plates: list[Plate]) -> pd.DataFr
 
 
 def write_truth(root: Path, config: ScreenConfig, wells: pd.DataFrame) -> None:
-    """Write what no analyst is given: the realised phenotypes, the genes' directions, what compounds really act on."""
+    """Write the truth: realised phenotypes, directions of genes, and the genes that compounds really act on."""
     folder = root / "truth"
     folder.mkdir()
     wells.to_parquet(folder / "wells.parquet", index=False)
@@ -161,5 +161,5 @@ def write_truth(root: Path, config: ScreenConfig, wells: pd.DataFrame) -> None:
 
 
 def stamp(config: ScreenConfig) -> dict:
-    """What decides every byte of a screen."""
+    """All settings that determine the bytes of a screen."""
     return {"simulator_version": SIMULATOR_VERSION, "config": config.as_dict()}

@@ -1,4 +1,4 @@
-"""From stained cells to what the camera saves: blur and halo, light, background, debris, photons."""
+"""Imaging of stained cells: blur and halo, illumination, background, debris, photon noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLEED = ((1, 2, 0.10), (2, 1, 0.06), (2, 3, 0.05))  # from channel, to channel, 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a plate (and a well on it) does to a picture, blind to what the cells do. Arrays are a value a channel.
+    """Effects of plate and well on an image, independent of the cells. Arrays hold one value per channel.
 
     Attributes:
         gain: (5,) factor on the signal.
@@ -27,7 +27,7 @@ class Conditions:
         shade: (5,) loss of light at the field's corners.
         light: (2,) centre of the illumination, in fields from the middle.
         dust: (D, 4) y, x, radius in px and contrast of dust rings, seen in Mito and faintly elsewhere.
-        debris: mean number of bright specks a field.
+        debris: mean number of bright specks per field.
         drift: (axes,) shift of every cell's phenotype.
         density: factor on the number of cells.
     """
@@ -47,14 +47,14 @@ class Conditions:
 def photograph(
     rng: np.random.Generator, canvas: np.ndarray, margin: int, conditions: Conditions, dead: float
 ) -> np.ndarray:
-    """(5, H, W) uint16 image of a painted canvas (5, side, side).
+    """(5, H, W) uint16 image of a stained canvas (5, side, side).
 
     Args:
         margin: px of canvas around the field.
         dead: mean number of dead, rounded, very bright cells in the field.
 
-    Photon noise is drawn as a Gaussian of the same variance: every pixel holds more than 20 photons, where the two
-    are hard to tell apart.
+    Photon noise is drawn from a Gaussian of the same variance, which is a close approximation because every pixel has
+    more than 20 photons.
     """
     side = canvas.shape[-1]
     _add_debris(rng, canvas, conditions.debris, dead)
@@ -116,7 +116,7 @@ def _slow(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _dust(height: int, width: int, dust: np.ndarray) -> np.ndarray:
-    """(H, W) factor: rings of out-of-focus dust on the optics, at the same place in every field of a plate."""
+    """(H, W) factor: rings of out-of-focus dust on the optics, at the same position in every field of a plate."""
     factor = np.ones((height, width), np.float32)
     rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     for y, x, radius, contrast in dust.astype(np.float32):

@@ -1,7 +1,7 @@
-"""Five stains of laid-out cells: densities over a cell's pixels, and points drawn from densities.
+"""Five stains of cells: densities over a cell's pixels, and points drawn from densities.
 
-Every part of a channel is a share of the cell's total, so a channel sums to the same over every cell whatever its
-phenotype; only then a lognormal amplitude, blind to the phenotype, sets how bright a cell is.
+Every part of a channel is a share of the cell's total, so the sum of a channel over a cell does not depend on its
+phenotype; then a lognormal amplitude, independent of the phenotype, sets the cell's brightness.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 from morphoclip.simulation.cells import Cells
 from morphoclip.simulation.texture import BANK, look_up
 
-CONTENT = np.array([2.3e6, 3.3e6, 5.8e6, 3.0e6, 1.0e6], np.float32)  # counts a cell in DNA, ER, RNA, AGP, Mito
-AMPLITUDE_SD = 0.22  # log-spread of a cell's brightness, shared by its channels for the larger part
+CONTENT = np.array([2.3e6, 3.3e6, 5.8e6, 3.0e6, 1.0e6], np.float32)  # counts per cell in DNA, ER, RNA, AGP, Mito
+AMPLITUDE_SD = 0.22  # log-spread of a cell's brightness, mostly common to its channels
 GOLGI_POINTS = 110
 MITO_POINTS = 420
 MAX_NUCLEOLI = 7
@@ -63,7 +63,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def _side(rng: np.random.Generator, reference: np.ndarray, trait: np.ndarray) -> np.ndarray:
     """(K,) directions that lean towards `reference` for a positive trait and away for a negative one.
 
-    Von Mises of concentration 2|trait|: uniform at 0, so that how lopsided an organelle is never depends on the trait.
+    Von Mises of concentration 2|trait|: uniform at 0, so that the asymmetry of an organelle does not depend on the trait.
     """
     lean = rng.vonmises(0.0, 2.0 * np.abs(trait) + 1e-6)
     return reference + lean + np.where(trait < 0, np.pi, 0.0)

@@ -1,4 +1,4 @@
-"""The axes along which a cell's look can change, and how a well's perturbation becomes its cells' phenotypes."""
+"""The axes of cell morphology, and the phenotypes of cells under a perturbation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of morphology; 0 is the look of an untreated cell and ±2 is unmistakable.
+    """One axis of morphology; 0 is an untreated cell and ±2 a clearly visible change.
 
     Attributes:
         name: column name of the truth tables.
-        kind: shape, texture, localisation, or relation: where one thing sits against another.
-        meaning: what grows with the axis ◀ what shrinks.
+        kind: shape, texture, localisation, or relation (relative position of two structures).
+        meaning: appearance at positive ◀ at negative values.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What is given to the wells and what it truly does: directions of genes, then compounds, guides, ORFs and controls.
+"""Reagents and their true effects: directions of genes, then compounds, guides, ORFs and controls.
 
-The annotation of a reagent and its action are kept apart: about a fifth of the compounds act through another gene than
-the tables say, some act through two, two genes do nothing, and toxicity is shared by unrelated compounds.
+The annotation of a reagent and its effect are separate: about a fifth of the compounds act through a gene that they are
+not annotated with, some act through two, two genes have no effect, and unrelated compounds share toxicity.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ CORRELATED = {
     "AURKB": ("AURKA", 0.6),
     "PIK3CA": ("MTOR", 0.6),
     "MAP2K1": ("EGFR", 0.4),
-}  # gene: (like, cosine aimed at)
-GENE_NORM = 3.2  # axis units a fully responding cell moves along its gene's direction
+}  # gene: (similar gene, target cosine)
+GENE_NORM = 3.2  # axis units, shift of a fully responding cell along its gene's direction
 KIND_WEIGHT = {"shape": 0.75, "texture": 0.75, "localisation": 1.05, "relation": 1.5}
 
 
 @dataclass(frozen=True)
 class Reagent:
-    """One thing a well can hold.
+    """A reagent for a well.
 
     Attributes:
         broad_sample: its id on the plate maps; empty for DMSO.
         modality: compound, crispr or orf.
         gene: annotated gene, empty for compounds' and guides' negative controls.
         control: True for negative controls.
-        effect: (axes,) what a fully responding cell undergoes.
+        effect: (axes,) shift of a fully responding cell.
         toxicity: 0 to 1, share of cells lost or rounded.
         penetrance: share of cells that respond.
         acts_on: the genes through which it really acts.
-        drug, guide: what the annotation tables need besides.
+        drug, guide: further entries of the annotation tables.
     """
 
     broad_sample: str
@@ -55,9 +55,9 @@ class Reagent:
 
 
 def gene_directions(config: ScreenConfig) -> dict[str, np.ndarray]:
-    """Gene ▶ (axes,) direction of losing it, of norm `GENE_NORM`, or zero for a silent gene.
+    """Gene ▶ (axes,) effect of its loss, with norm `GENE_NORM`, or zero for a silent gene.
 
-    A direction has one relation and two or three axes of the other kinds; every axis serves about equally many genes.
+    A direction has one relation axis and two or three of the other kinds; all axes are used by about equally many genes.
     """
     rng = stream(config.seed, "genes")
     rows = {kind: [i for i, axis in enumerate(AXES) if axis.kind == kind] for kind in KINDS}
@@ -77,7 +77,7 @@ def gene_directions(config: ScreenConfig) -> dict[str, np.ndarray]:
 
 
 def compounds(config: ScreenConfig) -> list[Reagent]:
-    """The screen's compounds; a share `config.mislabelled` of them acts through a gene they are not annotated with."""
+    """The screen's compounds; a fraction `config.mislabelled` acts through a gene they are not annotated with."""
     directions = gene_directions(config)
     active = [gene for gene in config.genes if gene not in SILENT]
     drugs = [drug for gene in config.genes for drug in drugs_of(gene)[: config.compounds_per_gene]]
@@ -117,7 +117,7 @@ def _off_target(rng: np.random.Generator) -> np.ndarray:
 
 
 def guides(config: ScreenConfig) -> list[Reagent]:
-    """`config.guides_per_gene` CRISPR guides a gene, of unequal efficacy."""
+    """`config.guides_per_gene` CRISPR guides per gene, of unequal efficacy."""
     directions = gene_directions(config)
     reagents = []
     for gene in config.genes:
@@ -140,7 +140,7 @@ def guides(config: ScreenConfig) -> list[Reagent]:
 
 
 def orfs(config: ScreenConfig) -> list[Reagent]:
-    """One overexpression reagent a gene: the opposite of losing it, and weaker."""
+    """One overexpression reagent per gene: the opposite of its loss, and weaker."""
     reagents = []
     for gene, direction in gene_directions(config).items():
         rng = stream(config.seed, "orf", gene)

@@ -1,4 +1,4 @@
-"""What a user may choose about a simulated screen."""
+"""Settings of a simulated screen."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ FINAL_SEED = 2026
 
 @dataclass(frozen=True)
 class ScreenConfig:
-    """Everything a user may choose about a simulated screen. How cells look and plates err is not among it.
+    """Settings of a simulated screen. The appearance of cells and the confounders are fixed.
 
     Attributes:
-        seed: everything follows from it; `FINAL_SEED` is kept for the final table.
-        layout: "fixed": one layout for all plates of a modality; "scrambled": every plate its own.
+        seed: seed of everything; `FINAL_SEED` is reserved for the final table of results.
+        layout: "fixed": one layout for all plates of a modality; "scrambled": a different one per plate.
         compound_plates, crispr_plates, orf_plates: number of plates in each batch; equal lengths.
-        n_genes: how many of `compounds.GENES`, from the first; the two last are silent.
+        n_genes: number of genes, the first of `compounds.GENES`; the last two are silent.
         compounds_per_gene: at most 6.
-        mislabelled: share of compounds whose annotated gene is not the one they act on.
-        dmso_wells, guides_per_gene, wells_per_guide, nontargeting_wells, wells_per_orf, lacz_wells: a plate.
-        sites: fields a well.
+        mislabelled: fraction of compounds whose annotated gene is not the one they act on.
+        dmso_wells, guides_per_gene, wells_per_guide, nontargeting_wells, wells_per_orf, lacz_wells: numbers per plate.
+        sites: fields per well.
         field_size: px, side of a field.
         cells_per_field: mean number of cells in an untreated field of 256 x 256 px (scaled with the area).
     """
@@ -47,22 +47,24 @@ class ScreenConfig:
 
     def __post_init__(self) -> None:
         if self.layout not in ("fixed", "scrambled"):
-            raise ValueError(f"layout {self.layout!r} is neither 'fixed' nor 'scrambled'")
+            raise ValueError(f"layout={self.layout!r}: use fixed or scrambled")
         if len({len(self.compound_plates), len(self.crispr_plates), len(self.orf_plates)}) != 1:
-            raise ValueError("compound_plates, crispr_plates and orf_plates must name the same number of batches")
+            raise ValueError(
+                "compound_plates, crispr_plates and orf_plates must have the same length, one number per batch"
+            )
         if not 2 <= self.n_genes <= len(GENES):
-            raise ValueError(f"n_genes={self.n_genes} must lie between 2 and {len(GENES)}")
+            raise ValueError(f"n_genes={self.n_genes} must be between 2 and {len(GENES)}")
         if not 1 <= self.compounds_per_gene <= 6:
-            raise ValueError(f"compounds_per_gene={self.compounds_per_gene} must lie between 1 and 6")
+            raise ValueError(f"compounds_per_gene={self.compounds_per_gene} must be between 1 and 6")
         if not 1 <= self.sites <= 99:
-            raise ValueError(f"sites={self.sites} must lie between 1 and 99")
+            raise ValueError(f"sites={self.sites} must be between 1 and 99")
         if self.field_size < 64:
-            raise ValueError(f"field_size={self.field_size} is too small for a cell of 45 px; take at least 64")
+            raise ValueError(f"field_size={self.field_size} is too small for a cell of 45 px: use at least 64")
 
     @property
     def genes(self) -> tuple[str, ...]:
         return GENES[: self.n_genes]
 
     def as_dict(self) -> dict:
-        """Plain containers, as JSON gives them back."""
+        """The settings as plain containers, equal after a round trip through JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

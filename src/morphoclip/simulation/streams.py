@@ -1,4 +1,4 @@
-"""Random streams that depend on names only, so that fields can be drawn in any order and by any process."""
+"""Random streams seeded by names, so that fields can be drawn in any order and by any process."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def stable_hash(*names: str | int) -> int:
 
 
 def stream(*names: str | int) -> np.random.Generator:
-    """The generator that belongs to `names`, e.g. `stream(seed, plate, well, site)`."""
+    """The generator seeded by `names`, e.g. `stream(seed, plate, well, site)`."""
     return np.random.Generator(np.random.SFC64(stable_hash(*names)))

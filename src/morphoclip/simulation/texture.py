@@ -1,4 +1,4 @@
-"""Banks of smooth noise, made once, that give every cell its own piece of texture by a look-up."""
+"""Banks of smooth noise, computed once, from which textures are looked up."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def look_up(sigma: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def sample_noise(rng: np.random.Generator, sigma: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Noise of `sigma` px at coordinates, from a random place of the bank."""
+    """Noise of `sigma` px at coordinates, with a random offset in the bank."""
     offset = rng.integers(0, BANK, 2)
     return look_up(sigma, y + offset[0], x + offset[1])

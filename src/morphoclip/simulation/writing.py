@@ -1,4 +1,4 @@
-"""Write a whole screen to disk, in parallel, under its final name only when complete."""
+"""Writing a whole screen to disk, in parallel; the folder gets its final name when it is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from morphoclip.simulation.metadata import image_folder, image_name, stamp, writ
 from morphoclip.simulation.phenotype import NAMES
 from morphoclip.simulation.screen import ScreenConfig
 
-CHUNK = 12  # wells a task
+CHUNK = 12  # wells per task
 
 
 def simulate_screen(
@@ -32,17 +32,17 @@ def simulate_screen(
 
     The folder holds `images/<batch>/images/<plate>/Images/*.tiff`, `workspace/load_data_csv/<batch>/<plate>/load_data.csv`
     (image paths relative to that file's folder), `workspace/metadata/` (plate maps, annotations, experiment metadata)
-    and `truth/`. Everything is written to `<out>.partial` and renamed at the end; what an interrupted run left there is
-    begun anew. Bytes are those of one machine and one set of library versions, whatever the number of workers.
+    and `truth/`. Everything is written to `<out>.partial` and renamed at the end; after an interruption the next start
+    begins again. On one machine with the same library versions the bytes are the same for any number of workers.
 
     Args:
         out: the folder to make. A complete screen of the same config is kept and returned at once.
-        config: what to simulate; the demo screen by default.
-        workers: processes; all available cores by default, 0 or 1 for none besides this one.
+        config: settings of the screen; default: the demo screen.
+        workers: processes; default: all available cores, 0 or 1 for this process only.
         progress: show a progress bar and the rate.
 
     Raises:
-        FileExistsError: `out` holds something else, or a screen of another config.
+        FileExistsError: `out` is not a simulated screen, or was made with another config.
     """
     out, config = Path(out), config or ScreenConfig()
     if out.exists():
@@ -65,7 +65,7 @@ def _check_same(out: Path, config: ScreenConfig) -> None:
     made = out / "truth/config.json"
     if not made.is_file():
         raise FileExistsError(
-            f"{out} exists and is no simulated screen (it has no truth/config.json): choose another folder"
+            f"{out} exists and is not a simulated screen (it has no truth/config.json): choose another folder"
         )
     if (found := json.loads(made.read_text())) != (wanted := stamp(config)):
         raise FileExistsError(
@@ -75,7 +75,7 @@ def _check_same(out: Path, config: ScreenConfig) -> None:
 
 
 def _render(root: Path, config: ScreenConfig, plates: list[Plate], workers: int | None, progress: bool) -> pd.DataFrame:
-    """Draw and write every field; one truth row a well, in the order of the plan."""
+    """Draw and write all fields; returns one row of truth per well, in the order of the plan."""
     tasks = [
         (root, config, plate, wells)
         for plate in plates
@@ -97,7 +97,7 @@ def _map(function, tasks: list, workers: int | None) -> Iterator:
     if workers <= 1:
         yield from map(function, tasks)
         return
-    # Forked children start at once and need no importable main module; elsewhere than on Linux forking is unsafe.
+    # Forked children start at once and need no importable main module; outside Linux forking is unsafe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(function, tasks)
@@ -125,7 +125,7 @@ def _write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 
 def _truth_row(plate: Plate, well: str, phenotype: np.ndarray, rounding: np.ndarray) -> dict:
-    """Means over the well's cells; NaN where a well has no cell at all."""
+    """Means over the well's cells; NaN if the well has no cells."""
     mean = phenotype.mean(0) if len(phenotype) else np.full(len(NAMES), np.nan, np.float32)
     return {
         "Metadata_Batch": plate.batch,

@@ -1,1 +1,1 @@
-"""What every method shares: schedules, parameter groups, seeding, guards, monitors, callbacks."""
+"""Shared by all methods: schedules, parameter groups, seeding, guards, monitors, callbacks."""

@@ -1,4 +1,4 @@
-"""Says in the log when a run collapses, by the monitors of `Method.report`."""
+"""A warning in the log when a run collapses, from the monitors of `Method.report`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from morphoclip.training.watched import watched
 
 
 class CollapseAlarm(pl.Callback):
-    """Warns, and logs `collapse/alarm` as 1, once a monitor has been beyond its threshold `patience` times in a row.
+    """Warns, and logs `collapse/alarm` as 1, when a monitor is beyond its threshold `patience` times in a row.
 
-    Fresh encoders may start beyond a threshold, so a single reading says nothing. A run that has recovered may alarm
-    again. The thresholds are what no useful encoder shows, not what a good one should:
+    New encoders may start beyond a threshold, so a single reading is not enough. After a recovery the alarm can be raised
+    again. The thresholds separate useless encoders from useful ones, not good from mediocre:
 
     Args:
-        rank_me: effective rank of the embeddings at or below this: all crops lie on a line.
-        mean_cosine: mean cosine between crops at or above this: all crops look alike.
-        prototypes: effective number of prototypes in use at or below this: one prototype takes all.
-        max_probability: mean largest target probability at or below this many times 1/K: targets say nothing.
+        rank_me: effective rank of the embeddings at or below this: all crops are on a line.
+        mean_cosine: mean cosine between crops at or above this: all crops have the same embedding.
+        prototypes: effective number of prototypes in use at or below this: all crops get the same prototype.
+        max_probability: mean largest target probability at or below this many times 1/K: targets are uniform.
         patience: readings in a row; there is one every `monitor_every` steps of the method.
     """
 
@@ -50,12 +50,12 @@ class CollapseAlarm(pl.Callback):
             if self.streak[what] == self.patience:
                 rank_zero_warn(
                     f"step {trainer.global_step}: the run collapses, {what} = {float(readings[what]):.3g} "
-                    f"(limit {self.limits[what]:g}) {self.patience} times in a row; docs/methods says what to change"
+                    f"(limit {self.limits[what]:g}) {self.patience} times in a row; see docs/methods for what to change"
                 )
         pl_module.log("collapse/alarm", float(max(self.streak.values()) >= self.patience), batch_size=len(batch))
 
     def judge(self, readings: dict[str, float]) -> dict[str, bool]:
-        """Which of the readings are beyond their limits; `max_probability` is given in units of 1/K."""
+        """Whether each reading is beyond its limit; `max_probability` is in units of 1/K."""
         above = {"mean_cosine"}
         return {
             name: (value >= self.limits[name] if name in above else value <= self.limits[name])

@@ -13,7 +13,7 @@ from morphoclip.training.watched import datamodule_of
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar on a terminal; in a log file a line every `seconds`: step, loss, speed."""
+    """Lightning's bar on a terminal; in a log file one line every `seconds` with step, loss and speed."""
 
     def __init__(self, refresh_rate: int = 5, seconds: float = SECONDS_PER_LINE) -> None:
         super().__init__(refresh_rate=refresh_rate)
@@ -41,18 +41,18 @@ class Progress(TQDMProgressBar):
 
 
 class Speed(pl.Callback):
-    """Logs and shows `speed/samples_per_s` (all ranks) and `speed/data_wait`, the share of time waiting for batches.
+    """Logs and shows `speed/samples_per_s` (all ranks) and `speed/data_wait`, the fraction of time spent waiting for batches.
 
-    Where the data module counts damaged samples that it skipped (`skipped`), `data/skipped` is their number on rank 0.
-    Samples are what a method's batch holds: crops, bags or pairs. On a GPU steps run behind the clock; averages over
-    `every_n_steps` batches even that out.
+    If the data module counts skipped damaged samples (`skipped`), `data/skipped` is their number on rank 0. Samples are
+    the items of a batch: crops, bags or pairs. On a GPU, steps run asynchronously; the average over `every_n_steps`
+    batches accounts for that.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
         self.every_n_steps = every_n_steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reset()  # a run resumed in mid-epoch starts no epoch
+        self._reset()  # `on_train_epoch_start` is not called when resuming in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._reset()

@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Teacher(nn.Module):
-    """A copy of `student` without gradient that follows it by `update`.
+    """A copy of `student` without gradients, updated by `update`.
 
-    It runs without dropout and drop path, in training too, but its batch norms use the batch's statistics then.
+    It always runs without dropout and drop path, but in training its batch norms use the statistics of the batch.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -21,7 +21,7 @@ class Teacher(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Teacher:
-        super().train(False)  # attention's dropout asks its own module, so all of them must be in evaluation mode
+        super().train(False)  # attention's dropout depends on its own module's mode, so all must be in evaluation mode
         self.training = mode
         for module in self.modules():
             if isinstance(module, _BatchNorm):
@@ -34,7 +34,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
-        """Parameters become momentum · theirs + (1 − momentum) · the student's; buffers are copied."""
+        """Set parameters to momentum · teacher + (1 − momentum) · student; copy buffers."""
         own: list[Tensor] = list(self.module.parameters())
         new: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(own, new, 1 - momentum)

@@ -1,4 +1,4 @@
-"""Parameter groups: what decays, and how fast each part learns."""
+"""Parameter groups: weight decay and learning rate of each part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-# Tables of one vector a token, place, channel or prototype: pulling them to zero erases what they name.
+# Tables with one vector per token, position, channel or prototype, which weight decay would shrink to zero.
 UNDECAYED = ("cls_token", "reg_token", "mask_token", "pos_embed", "channel_embedding", "prototypes", "logit_scale")
 
 
@@ -23,17 +23,17 @@ def parameter_groups(
     lr_scale: Mapping[str, float] | None = None,
     frozen: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen` beside torch's own keys.
+    """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen` in addition to torch's own keys.
 
     Args:
-        module: its trainable parameters.
-        weight_decay: of the parameters that decay.
+        module: module with the trainable parameters.
+        weight_decay: weight decay of the parameters that decay.
         lr_scale: factor of the learning rate by prefix of the parameter's name; the longest prefix wins.
-        frozen: prefix likewise -> {"steps": n} or {"share": s}, how many of the first steps, or which share of the run,
-            have learning rate 0.
+        frozen: prefix -> {"steps": n} or {"share": s}: the learning rate is 0 for the first n steps or for this share of
+            the run.
 
     Raises:
-        ValueError: a prefix that no trainable parameter has, or a frozen span that is neither steps nor share.
+        ValueError: no trainable parameter has a prefix, or a frozen span is neither steps nor share.
     """
     lr_scale, frozen = dict(lr_scale or {}), dict(frozen or {})
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}

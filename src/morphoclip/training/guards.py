@@ -1,4 +1,4 @@
-"""Stop on a loss or gradient that is not finite, on all ranks together and without making the device wait."""
+"""Stop at a loss or gradient that is not finite, on all ranks together and without synchronising the device."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from morphoclip.distributed import world_size
 
 
 class NonFiniteGuard:
-    """Watches each step's loss and gradient norm; looks at a step's verdict while the next one runs.
+    """Checks each step's loss and gradient norm, reading the result while the next step runs.
 
-    Call `watch` after gradients were reduced and `check` before anything is kept, e.g. a checkpoint.
+    Call `watch` after gradients are reduced, and `check` before anything is saved, e.g. a checkpoint.
     """
 
     def __init__(self) -> None:
         self._pending: tuple[int, Tensor, torch.cuda.Event | None] | None = None
 
     def watch(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Take a step's loss (this rank's) and gradient norm (alike on all ranks), and `check` the step before.
+        """Record a step's loss (of this rank) and gradient norm (equal on all ranks), and `check` the step before.
 
         Raises:
             FloatingPointError: the step before was not finite; on all ranks at the same step.
         """
-        # [loss, norm], non-zero where not finite. A loss may be NaN on one rank only: all must know.
+        # [loss, norm], non-zero if not finite. A loss may be NaN on one rank only, so the flags are reduced.
         verdict = (~torch.stack([loss.detach().isfinite(), gradient_norm.isfinite()])).to(torch.int32)
         if world_size() > 1:
             dist.all_reduce(verdict)
@@ -37,7 +37,7 @@ class NonFiniteGuard:
         self._pending = (step, verdict, event)
 
     def check(self) -> None:
-        """Wait for the verdict on the last step watched.
+        """Wait for the result of the last step.
 
         Raises:
             FloatingPointError: its loss or gradient norm was NaN or infinite.
@@ -51,6 +51,6 @@ class NonFiniteGuard:
         bad = [name for name, count in zip(("loss", "gradient norm"), verdict.tolist(), strict=True) if count]
         if bad:
             raise FloatingPointError(
-                f"{' and '.join(bad)} at step {step} not finite: go back to the last checkpoint, which is sound, with a "
+                f"{' and '.join(bad)} at step {step} not finite: resume from the last checkpoint, which is not affected, with a "
                 "lower learning rate, more warm-up or clipping (trainer.gradient_clip_val)"
             )

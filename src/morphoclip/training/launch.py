@@ -1,4 +1,4 @@
-"""How many processes a launcher started, and joining them: torchrun, srun, or none at all."""
+"""Processes started by a launcher (torchrun, srun, or none), and their process group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Launch:
-    """Ranks as the launcher made them; one process where there was none."""
+    """Ranks set by the launcher; a single process without one."""
 
     rank: int
     world_size: int
@@ -23,11 +23,11 @@ class Launch:
 
 
 def read_launch() -> Launch:
-    """From torchrun's variables, else Slurm's (`srun`), else a single process."""
+    """The launch from torchrun's variables, or else Slurm's (`srun`), or else a single process."""
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env:
         return Launch(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_WORLD_SIZE"]))
-    # An interactive Slurm shell holds these variables too, but starts one process: it has no step of several tasks.
+    # An interactive Slurm shell has these variables too, but starts only one process.
     if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         world = int(env["SLURM_STEP_NUM_TASKS"])
         return Launch(int(env["SLURM_PROCID"]), world, world // int(env["SLURM_STEP_NUM_NODES"]))
@@ -35,10 +35,10 @@ def read_launch() -> Launch:
 
 
 def trainer_devices(launch: Launch, requested: int | str) -> int:
-    """Devices for the Trainer on this node: what the launcher started.
+    """Devices for the Trainer on this node: the number of processes the launcher started.
 
     Raises:
-        ValueError: `requested` ("auto" or a number) asks for other than what the launcher started.
+        ValueError: `requested` ("auto" or a number) differs from that number.
     """
     if requested != "auto" and int(requested) != launch.local_world_size:
         raise ValueError(
@@ -49,7 +49,7 @@ def trainer_devices(launch: Launch, requested: int | str) -> int:
 
 
 def trainer_precision(requested: str | None, accelerator: str) -> str:
-    """`requested`, or where that is None bf16-mixed if the Trainer will run on a GPU that has it, else 32-true."""
+    """`requested`; if None, bf16-mixed on a GPU that supports it, else 32-true."""
     gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return requested or ("bf16-mixed" if gpu else "32-true")
 
@@ -66,19 +66,19 @@ def join(launch: Launch) -> None:
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
-        # Before the first collective, or all ranks of a node would meet on its first GPU.
+        # Before the first collective; otherwise all ranks of a node would use its first GPU.
         torch.cuda.set_device(launch.rank % launch.local_world_size)
     dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
 
 
 def barrier() -> None:
-    """Wait until every rank is here; nothing where there is one."""
+    """Wait until every rank has called this; no effect on a single process."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def from_rank_zero(value: str) -> str:
-    """Rank 0's `value`, on every rank."""
+    """Return rank 0's `value` on every rank."""
     if not dist.is_initialized():
         return value
     box = [value]

@@ -1,4 +1,4 @@
-"""Numbers that show when embeddings collapse."""
+"""Monitors of collapsing embeddings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def rank_me(embeddings: Tensor, eps: float = 1e-7) -> Tensor:
     """Effective rank of embeddings (B, D): exp of the entropy of the singular values' shares (Garrido et al. 2023).
 
-    Values that are not finite count as 0, as they are the guard's to report and svdvals would raise on this rank alone.
+    Values that are not finite count as 0: the guard reports them, and svdvals would raise on this rank only.
     """
     values = torch.linalg.svdvals(embeddings.detach().float().nan_to_num(0.0, 0.0, 0.0))
     share = values / values.sum() + eps
@@ -25,18 +25,18 @@ def mean_cosine(embeddings: Tensor) -> Tensor:
 
 
 def prototype_usage(assignments: Tensor) -> Tensor:
-    """Share of the K prototypes in use: exp of the entropy of the mean of assignments (B, K), over K; 1/K is collapse."""
+    """Fraction of the K prototypes in use: exp of the entropy of the mean of assignments (B, K), over K; 1/K is collapse."""
     mean = assignments.detach().float().mean(dim=0)
     return torch.exp(-torch.special.xlogy(mean, mean).sum()) / assignments.shape[1]
 
 
 def cross_plate_knn(profiles: Tensor, perturbation: Tensor, plate: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of wells whose nearest well on another plate had the same perturbation, and what chance would give.
+    """Fraction of wells whose nearest well on another plate has the same perturbation, and its chance level.
 
-    Profiles are centred by plate and compared by cosine. Wells without a replicate on another plate are not asked.
+    Profiles are centred by plate and compared by cosine. Wells without a replicate on another plate are not queries.
 
     Args:
-        profiles: (W, D), a row a well.
+        profiles: (W, D), one row per well.
         perturbation, plate: int64 (W,).
     """
     _, number = plate.unique(return_inverse=True)
@@ -45,8 +45,8 @@ def cross_plate_knn(profiles: Tensor, perturbation: Tensor, plate: Tensor) -> tu
     rows = F.normalize(profiles - (means / number.bincount()[:, None])[number], dim=1)
     elsewhere = number[:, None] != number
     replicate = elsewhere & (perturbation[:, None] == perturbation)
-    asked = replicate.any(dim=1)
+    queries = replicate.any(dim=1)
     nearest = (rows @ rows.T).masked_fill(~elsewhere, -torch.inf).argmax(dim=1)
     found = replicate.gather(1, nearest[:, None]).squeeze(1).float()
     chance = replicate.sum(dim=1) / elsewhere.sum(dim=1).clamp_min(1)
-    return found[asked].mean(), chance[asked].mean()
+    return found[queries].mean(), chance[queries].mean()

@@ -1,4 +1,4 @@
-"""How well wells find their replicates on other plates, while training goes on: `val/knn`."""
+"""Replicate retrieval across plates during training: `val/knn`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ PLATE_COLUMNS = 48  # of `Batch.position`
 
 
 class OnlineKNN(pl.Callback):
-    """Logs `val/knn` before training and after every `every_n_epochs`th epoch, with `val/knn_chance` beside it.
+    """Logs `val/knn` and `val/knn_chance` before training and after every `every_n_epochs`th epoch.
 
-    A fixed set of wells on a few plates that share perturbations is embedded by the encoder a method exports. Crops
-    come from the datamodule's `val_split`, else from the training split: then a method that trains on perturbation
-    labels looks better than it is. It is a monitor, not a result: no replicate level, no normalisation but centring.
+    A fixed set of wells on a few plates that share perturbations is embedded by the encoder that the method exports.
+    Crops come from the datamodule's `val_split`, or else from the training split; then a method trained on perturbation
+    labels looks better than it is. It is a monitor, not a result: profiles are only centred by plate.
 
-    Where the plates have negative controls, `val/control_row` and `val/control_column` are the shares of control wells
-    whose nearest control well on another plate lies in the same row or column (`…_chance` beside them): what position
-    an encoder shows, since controls differ in nothing else.
+    If the plates have negative controls, `val/control_row` and `val/control_column` are the fractions of control wells
+    whose nearest control well on another plate is in the same row or column (chance levels: `…_chance`). They measure
+    how much of the well position an encoder shows, since controls differ in nothing else.
 
     Args:
-        every_n_epochs: how often.
-        crops: about how many crops of treated wells, and at most as many of controls; ranks share them, and get the
-            score that one process would.
-        crops_per_well: at most.
-        plates: on how many plates.
-        batch_size: crops a forward pass.
+        every_n_epochs: epochs between two measurements.
+        crops: approximate number of crops of treated wells, and maximum number of crops of controls. Ranks divide them;
+            the score equals that of one process.
+        crops_per_well: maximum number of crops per well.
+        plates: number of plates.
+        batch_size: crops per forward pass.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OnlineKNN(pl.Callback):
         self.mixture = loader.mixture if loader else data.mixture
         self.rows = choose_crops(self.mixture, self.crops, self.crops_per_well, self.plates)
         if trainer.global_step == 0:
-            for logger in trainer.loggers:  # what training starts from; hooks at this place cannot log
+            for logger in trainer.loggers:  # the score before training; `self.log` is not available in this hook
                 logger.log_metrics(self.scores(trainer, pl_module), step=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -64,7 +64,7 @@ class OnlineKNN(pl.Callback):
 
     @torch.no_grad()
     def scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """`val/knn` and `val/knn_chance` at this moment, alike on all ranks."""
+        """The current `val/…` scores, equal on all ranks."""
         encoder = watched(pl_module).export_encoder()
         modes = [(module, module.training) for module in encoder.modules()]
         encoder.eval()
@@ -83,7 +83,7 @@ class OnlineKNN(pl.Callback):
         features, labels = torch.cat(feature_parts), torch.cat(label_parts).to(pl_module.device)
         counts = row_counts(features)
         features, labels = gather_rows(features, counts), gather_rows(labels, counts)
-        # In one order whatever the number of ranks, so that sums round alike.
+        # In the same order for any number of ranks, so that sums have the same rounding.
         order = torch.cat([torch.arange(r, len(self.rows), world_size()) for r in range(world_size())]).argsort()
         features, labels = features[order], labels[order]
         _, first, well = first_rows(labels[:, 0])
@@ -95,7 +95,7 @@ class OnlineKNN(pl.Callback):
 def well_scores(
     profiles: Tensor, plate: Tensor, perturbation: Tensor, position: Tensor, is_control: Tensor
 ) -> dict[str, float]:
-    """`val/…` scores of well profiles (W, D) and their facts, int64 (W,) each; without a name where nothing is asked."""
+    """`val/…` scores of well profiles (W, D) with their codes, int64 (W,) each; scores without queries are left out."""
     control = is_control.bool()
     questions = {
         "val/knn": (perturbation, ~control),
@@ -103,15 +103,15 @@ def well_scores(
         "val/control_column": (position % PLATE_COLUMNS, control),
     }
     found: dict[str, float] = {}
-    for name, (label, asked) in questions.items():
-        if asked.any():
-            share, chance = cross_plate_knn(profiles[asked], label[asked], plate[asked])
+    for name, (label, queries) in questions.items():
+        if queries.any():
+            share, chance = cross_plate_knn(profiles[queries], label[queries], plate[queries])
             found |= {name: share.item(), f"{name}_chance": chance.item()}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def first_rows(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(distinct codes, the first row of each, for every row the number of its code)."""
+    """(distinct codes, first row of each, for every row the number of its code)."""
     distinct, number = codes.unique(return_inverse=True)
     rows = torch.arange(len(codes), device=codes.device)
     first = rows.new_full((len(distinct),), len(codes)).scatter_reduce(0, number, rows, "amin")
@@ -119,11 +119,11 @@ def first_rows(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def choose_crops(mixture, crops: int, crops_per_well: int, plates: int) -> Tensor:
-    """int64 rows of a mixture: crops of treated wells on plates that share perturbations, then of these plates' controls.
+    """int64 rows of a mixture: crops of treated wells on plates that share perturbations, then of their controls.
 
-    The first plate is the one with the most perturbations that other plates have too, each further one shares most
-    with those taken. Perturbations on two or more of them are taken whole, in a random order, until there are enough
-    crops. The choice is always the same.
+    The first plate has the most perturbations in common with other plates; each further plate has the most in common with
+    those chosen. Perturbations on at least two of them are added in a random but fixed order until there are enough
+    crops.
 
     Raises:
         ValueError: no perturbation is on two plates.
@@ -141,22 +141,22 @@ def choose_crops(mixture, crops: int, crops_per_well: int, plates: int) -> Tenso
     shared = has[chosen].sum(0) > 1
     if not shared.any():
         raise ValueError(
-            "no perturbation is on two plates of this split, so val/knn has nothing to find: "
+            "no perturbation is on two plates of this split, so val/knn cannot be computed: "
             "remove callbacks.knn or set data.loader.val_split"
         )
     draws = generator(0, "online kNN")
     rows = treated[chosen[plate[treated]] & shared[perturbation[treated]]]
     rows = some_of_each_well(rows, well, crops_per_well, draws)
-    place = torch.empty(has.shape[1], dtype=torch.int64)  # of a perturbation in the random order
-    place[torch.randperm(has.shape[1], generator=draws)] = torch.arange(has.shape[1])
-    rows = rows[place[perturbation[rows]].argsort(stable=True)]
-    rows = rows[place[perturbation[rows]] <= place[perturbation[rows[min(crops, len(rows)) - 1]]]]
+    rank = torch.empty(has.shape[1], dtype=torch.int64)  # of a perturbation in the random order
+    rank[torch.randperm(has.shape[1], generator=draws)] = torch.arange(has.shape[1])
+    rows = rows[rank[perturbation[rows]].argsort(stable=True)]
+    rows = rows[rank[perturbation[rows]] <= rank[perturbation[rows[min(crops, len(rows)) - 1]]]]
     controls = (is_control & chosen[plate]).nonzero().flatten()
     return torch.cat([rows, some_of_each_well(controls, well, crops_per_well, draws)[:crops]])
 
 
 def shared_plates(has: Tensor, plates: int) -> Tensor:
-    """bool (P,): plates chosen one by one for the perturbations they share, by `has` (P, perturbations) bool."""
+    """bool (P,): plates chosen one by one by the number of shared perturbations in `has` (P, perturbations) bool."""
     chosen = torch.zeros(len(has), dtype=torch.bool)
     elsewhere = wanted = has.sum(0) > 1
     for _ in range(min(plates, len(has))):
@@ -166,7 +166,7 @@ def shared_plates(has: Tensor, plates: int) -> Tensor:
 
 
 def some_of_each_well(rows: Tensor, well: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """At most `count` random ones of `rows` a well, the wells in order of their codes; `well` is a code a crop."""
+    """At most `count` random `rows` per well, sorted by well code; `well` holds the code of each crop."""
     rows = rows[torch.randperm(len(rows), generator=draws)]
     rows = rows[well[rows].argsort(stable=True)]
     _, first, number = first_rows(well[rows])

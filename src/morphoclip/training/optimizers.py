@@ -1,4 +1,4 @@
-"""AdamW with its learning rate and weight decay over the run."""
+"""AdamW with schedules of learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Schedule = Callable[[int, int], float]
 
 @dataclass(frozen=True)
 class AdamW:
-    """Recipe of an optimizer: `build` it once, `set_step` before each step.
+    """Settings of AdamW: call `build` once, and `set_step` before each step.
 
     Attributes:
-        lr, weight_decay: peak values; schedules give their factor at (step, total steps).
+        lr, weight_decay: peak values, multiplied by their schedules at (step, total steps).
         lr_scale, frozen: by prefix of parameter names, see `parameter_groups`.
     """
 

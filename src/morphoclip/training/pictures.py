@@ -1,4 +1,4 @@
-"""Pictures of what a method sees and makes, to the run folder and to loggers that show images."""
+"""Pictures of a method's inputs and outputs, for the run folder and for loggers of images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GAP = 2  # pixels between tiles
 
 
 class Pictures(pl.Callback):
-    """Draws a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
+    """Saves a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
 
-    PNG files go to `<run folder>/pictures`; Weights & Biases and TensorBoard get them too where they log. Channels stand
-    side by side in the encoder's order, in grey, since five channels have no true colours.
+    PNG files are written to `<run folder>/pictures`, and sent to Weights & Biases and TensorBoard if those log. Channels
+    are side by side in the encoder's order, in grey, since five channels have no true colours.
 
     Args:
-        every_n_epochs: how often.
-        brightness: pixels are raised to this power; below 1 shows dim stains.
+        every_n_epochs: epochs between two pictures.
+        brightness: exponent of the pixels; values below 1 show dim stains.
     """
 
     def __init__(self, every_n_epochs: int = 10, brightness: float = 0.7) -> None:
@@ -40,7 +40,7 @@ class Pictures(pl.Callback):
         if batch_idx or trainer.current_epoch % self.every_n_epochs:
             return
         modes = [(module, module.training) for module in pl_module.modules()]
-        pl_module.eval()  # which keeps batch norms from meeting the other ranks
+        pl_module.eval()  # in evaluation mode batch norms do not communicate with other ranks
         with trainer.precision_plugin.val_step_context():
             pictures = watched(pl_module).pictures(batch, batch_idx)
         for module, mode in modes:
@@ -58,9 +58,9 @@ class Pictures(pl.Callback):
 
 
 def tiles(images: Tensor, most: int = 24) -> Tensor:
-    """uint8 (H, W): images (rows, C, h, w) in [0, 1] as a sheet, a row an image and a column a channel.
+    """uint8 (H, W): images (rows, C, h, w) in [0, 1] as a sheet with one row per image and one column per channel.
 
-    More than `most` rows stand in several blocks of columns.
+    More than `most` rows are shown in several blocks of columns.
     """
     blocks = math.ceil(len(images) / most)
     images = F.pad(images, (0, GAP, 0, GAP), value=1.0)

@@ -1,6 +1,6 @@
-"""Schedules: pure functions of (step, total steps), so that a resumed run needs no scheduler's state.
+"""Schedules: pure functions of (step, total steps), so that a resumed run needs no scheduler state.
 
-Those of learning rate and weight decay give a factor of the peak value. A warm-up is `warmup_steps` steps long, or
+Schedules of learning rate and weight decay are factors of the peak value. The length of a warm-up is `warmup_steps`, or
 `warmup_share` of the run.
 """
 
@@ -11,22 +11,22 @@ from collections.abc import Callable
 
 
 def span_in_steps(name: str, steps: int | None, share: float | None, total: int) -> float:
-    """Steps of a span of the run that is given either way; 0 where neither is.
+    """Length in steps of a span given as steps or as a share of the run; 0 if neither is given.
 
     Args:
-        name: of the arguments, for errors: `<name>_steps` and `<name>_share`.
-        steps: a whole number of steps.
+        name: name of the arguments in errors: `<name>_steps` and `<name>_share`.
+        steps: an integer of at least 0.
         share: a share of the run, from 0 to 1.
 
     Raises:
-        ValueError: both are given, or one is not what it should be.
+        ValueError: both are given, or a value is out of range.
     """
     if steps is not None and share is not None:
         raise ValueError(f"{name}_steps={steps} and {name}_share={share}: give one of them and set the other to null")
     if steps is not None:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(
-                f"{name}_steps={steps!r} must be a whole number from 0; for a share of the run use {name}_share"
+                f"{name}_steps={steps!r} must be an integer of at least 0; for a share of the run use {name}_share"
             )
         return steps
     if share is None:
@@ -90,8 +90,10 @@ def one_cycle(
     start: float = 0.04,
     end: float = 4e-6,
 ) -> float:
-    """Half a cosine up from `start` to 1, half a cosine down to `end` at the last step (Smith 2018, as torch's); the warm-up is
-    .3 of the run unless given."""
+    """Half a cosine up from `start` to 1, then half a cosine down to `end` at the last step (Smith 2018, as in torch).
+
+    The warm-up is .3 of the run by default.
+    """
     if warmup_steps is None and warmup_share is None:
         warmup_share = 0.3
     rise = span_in_steps("warmup", warmup_steps, warmup_share, total) - 1
@@ -101,7 +103,7 @@ def one_cycle(
 
 
 def stretched(step: int, total: int, *, schedule: Callable[[int, int], float], factor: float) -> float:
-    """The first part of a schedule made for `factor` times as many steps, cut off at `total`."""
+    """The first `total` steps of a schedule for `factor` times as many steps."""
     return schedule(step, round(total * factor))
 
 

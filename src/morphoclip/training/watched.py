@@ -1,4 +1,4 @@
-"""What callbacks read of the method they watch and of its data."""
+"""The interface of methods and data modules that callbacks use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from morphoclip.batch import Batch
 
 
 class Watched(Protocol):
-    """A method, as far as callbacks look at it (`methods.base.Method`)."""
+    """The part of a method's interface (`methods.base.Method`) that callbacks use."""
 
     collapse: dict[str, Tensor]
 
@@ -21,10 +21,10 @@ class Watched(Protocol):
 
 
 def watched(pl_module: pl.LightningModule) -> Watched:
-    """The module a callback is given, as the method it is."""
+    """A callback's module, typed as a method."""
     return cast(Watched, pl_module)
 
 
 def datamodule_of(trainer: pl.Trainer) -> Any:
-    """The data module of a fit; Lightning sets the attribute and does not declare it."""
+    """The data module of a fit; Lightning sets this attribute without declaring it."""
     return trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer.fit

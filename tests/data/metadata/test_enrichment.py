@@ -5,7 +5,7 @@ import pytest
 
 from morphoclip import schema
 from morphoclip.data import PerturbationTable
-from morphoclip.data.metadata.enrichment import enrich, told
+from morphoclip.data.metadata.enrichment import annotations_in_prompts, enrich
 
 FIELDS = pd.DataFrame(
     {
@@ -38,7 +38,7 @@ def test_descriptions_reach_prompts(functions):
     assert prompts[1] == "SMILES: CC(=O)Oc1ccccc1C(=O)O"  # nothing is known of PTGS2, and nothing is said
     assert prompts[2] == "loss of a kinase of mitosis, also called STPK13"
     # a description that names the gene by a synonym leaks it, though no template asked for the gene
-    assert told(table, prompts) == ["gene"]
+    assert annotations_in_prompts(table, prompts) == ["gene"]
 
 
 def test_lists_of_targets_are_described_together(functions, tmp_path):
@@ -61,7 +61,7 @@ def test_lists_of_targets_are_described_together(functions, tmp_path):
 )
 def test_what_a_prompt_tells_is_found_in_its_words(template, expected):
     table = PerturbationTable.from_frame(FIELDS[:1])
-    assert told(table, table.prompts({"compound": template})) == expected
+    assert annotations_in_prompts(table, table.prompts({"compound": template})) == expected
 
 
 def test_without_source_or_licence_nothing_enters(functions, tmp_path):

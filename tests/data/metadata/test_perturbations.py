@@ -68,7 +68,7 @@ def test_a_prompt_that_cannot_be_made_is_named():
     table = PerturbationTable.from_frame(FIELDS)
     with pytest.raises(ValueError, match=r"no prompt template for modality 'crispr'"):
         table.prompts({"compound": "{name}"})
-    with pytest.raises(ValueError, match=r"asks for \['protein'\]"):
+    with pytest.raises(ValueError, match=r"uses \['protein'\]"):
         table.prompts(TEMPLATES | {"crispr": "{protein}"})
     with pytest.raises(ValueError, match=r"'DMSO' has no value that the compound template '\{smiles\}'.* empty"):
         table.prompts(TEMPLATES | {"compound": "{smiles}"})

@@ -122,7 +122,7 @@ def test_a_bag_of_a_well_holds_each_of_its_crops_before_any_twice(mixture):
     assert len(set(wells)) == 6  # every plate's turn comes
     shown = mixture.codes.perturbation[mixture.fields_of(bags[:, 0])].reshape(-1, 6)
     assert all(len(np.unique(batch)) == 6 for batch in shown)
-    with pytest.raises(ValueError, match="bag_scope='plate' is none of"):
+    with pytest.raises(ValueError, match="bag_scope='plate': use one of"):
         Bags(mixture, 6, seed=0, bag_scope="plate")
 
 
@@ -201,7 +201,7 @@ def test_inactive_perturbations_come_up_less_often(mixture, tmp_path):
     assert {len(r) for r in rounds} == {len(treated) - len(inactive) + 1}
     assert set.union(*rounds) == set(plain._treated.tolist())  # each inactive one has its turn
     table.assign(**{schema.PERTURBATION: "other"}).to_csv(path, index=False)
-    with pytest.raises(ValueError, match="is it of this screen"):
+    with pytest.raises(ValueError, match="is the table of this screen"):
         ActiveBags(mixture, 4, 0, p_values=path)
     table.assign(p_value=1.0).to_csv(path, index=False)
     with pytest.raises(ValueError, match="raise share"):

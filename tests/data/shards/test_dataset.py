@@ -86,7 +86,7 @@ def test_a_plate_without_negcon_is_named_only_where_it_matters(make_screen, rows
 def test_an_unknown_scaling_or_percentile_is_named(screen):
     with pytest.raises(ValueError, match=r"percentile 2 is not stored.*0\.01, 0\.1, 1, 50"):
         ShardDataset(screen, low_percentile=2)
-    with pytest.raises(ValueError, match="'well' is none of field, plate, negcon"):
+    with pytest.raises(ValueError, match="'well': use field, plate or negcon"):
         ShardDataset(screen, scale_by="well")
 
 
@@ -111,7 +111,7 @@ def test_a_shard_cut_off_or_missing_is_named(make_screen):
     first, second = (folder / "shards" / shard["name"] for shard in data.manifest["shards"][:2])
     with first.open("r+b") as file:
         file.truncate(data.index["offset"][1] + 10)
-    with pytest.raises(ValueError, match=rf"{first.name}: sample 000000001 is cut off"):
+    with pytest.raises(ValueError, match=rf"{first.name}: sample 000000001 is truncated"):
         data[1]
     second.unlink()
     with pytest.raises(FileNotFoundError, match=f"{second.name} is missing"):

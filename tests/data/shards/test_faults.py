@@ -38,7 +38,7 @@ def edit_index(folder, column: str, row: int, value: int) -> None:
 def test_a_row_past_the_end_of_its_shard_is_named(make_screen, codec):
     folder = make_screen(codec=codec)
     edit_index(folder, "offset", 3, 10**9)
-    with pytest.raises(SampleError, match=r"000000.tar: sample 000000003 is cut off \(0 of \d+ bytes\).*copy it again"):
+    with pytest.raises(SampleError, match=r"000000.tar: sample 000000003 is truncated \(0 of \d+ bytes\).*copy it again"):
         ShardDataset(folder).read([3])
 
 
@@ -121,7 +121,7 @@ def test_donors_come_from_the_bag_first_and_from_another_if_need_be():
 
 
 def test_an_unknown_policy_is_named(screen):
-    with pytest.raises(ValueError, match="on_bad_sample='ignore' is neither error nor skip"):
+    with pytest.raises(ValueError, match="on_bad_sample='ignore': use error or skip"):
         Mixture([ShardDataset(screen)], on_bad_sample="ignore")
 
 
@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path):
         resource.RLIMIT_FSIZE, (200_000, hard)
     )  # the kernel refuses what goes beyond, as a full disk does
     try:
-        with pytest.raises(OSError, match=r"no room to write .*dataset: free some space") as caught:
+        with pytest.raises(OSError, match=r"the disk is full, cannot write .*dataset: free some space") as caught:
             write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -124,7 +124,7 @@ def test_two_writers_of_one_dataset_and_overwriting_are_refused(tmp_path):
 def test_a_folder_without_manifest_is_no_dataset(make_screen, tmp_path):
     folder = make_screen()
     (folder / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no manifest\.json.*incomplete.*make_shards"):
+    with pytest.raises(FileNotFoundError, match=r"no manifest\.json.*incomplete.*morphoclip data prepare"):
         ShardDataset(folder)
     with pytest.raises(FileNotFoundError, match="no dataset folder"):
         ShardDataset(tmp_path / "nowhere")
@@ -146,8 +146,8 @@ def test_a_newer_format_is_refused_by_name(make_screen):
         (crop().astype(np.float32), ROW, "float32"),
         (crop()[:4], ROW, "crop is .4, 8, 8."),
         (crop(), {schema.WELL: "A01"}, "no Metadata_Plate"),
-        (crop(), ROW | {"qc": 1.0, schema.SITE: "2"}, "other columns.*qc"),
-        (crop(), ROW | {schema.GENE: "PLK1"}, "another Metadata_gene"),
+        (crop(), ROW | {"qc": 1.0, schema.SITE: "2"}, "differ in columns.*qc"),
+        (crop(), ROW | {schema.GENE: "PLK1"}, "different Metadata_gene"),
     ],
 )
 def test_a_crop_that_does_not_belong_is_refused(tmp_path, image, row, message):

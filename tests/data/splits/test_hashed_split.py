@@ -74,7 +74,7 @@ def test_plates_of_one_name_in_two_batches_are_two():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="add up to 1"):
         hash_split(compounds(), "perturbation", {"train": 0.8, "val": 0.1})
-    with pytest.raises(ValueError, match="by='colour' is none of structure"):
+    with pytest.raises(ValueError, match="by='colour': use one of structure"):
         hash_split(compounds(), "colour")
     with pytest.raises(ValueError, match="no field has a scaffold"):
         hash_split(compounds(), "scaffold")

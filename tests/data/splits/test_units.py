@@ -47,7 +47,7 @@ def test_plates_of_one_name_in_two_batches_are_two_units():
 
 def test_mistakes_are_named():
     table = compounds(**{schema.PLATE: ["P"]})
-    with pytest.raises(ValueError, match="'barcode' is none of structure"):
+    with pytest.raises(ValueError, match="'barcode': use one of structure"):
         split_units(table, "barcode")
     with pytest.raises(ValueError, match="Metadata_gene"):
         split_units(table, "gene")

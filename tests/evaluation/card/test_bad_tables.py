@@ -58,7 +58,7 @@ def test_lost_wells_are_scored_or_counted(make_screen, places):
     treated = kept[kept[schema.CONTROL_TYPE] != "negcon"]
     wells = treated.groupby([schema.MODALITY, schema.PERTURBATION]).size()
     assert set(card.tables["replicate"][schema.PERTURBATION]) == set(wells[wells > 1].index.get_level_values(1))
-    counted = sum(int(note.split(": ")[1].split(" of ")[0]) for note in card.notes if "one well only" in note)
+    counted = sum(int(note.split(": ")[1].split(" of ")[0]) for note in card.notes if "only one well" in note)
     assert counted == (wells == 1).sum()
 
 

@@ -235,7 +235,7 @@ def test_spaces_around_targets_do_not_count(make_screen):
 
 @pytest.mark.parametrize("null_size", [0, -3, 2.5])
 def test_a_null_without_draws_is_refused(make_screen, null_size):
-    with pytest.raises(ValueError, match=f"null_size={null_size}: give a whole number"):
+    with pytest.raises(ValueError, match=f"null_size={null_size}: give an integer"):
         score(make_screen(6), null_size=null_size)
     with pytest.raises(ValueError, match="p_convention='fisher': choose among"):
         score(make_screen(6), p_convention="fisher")

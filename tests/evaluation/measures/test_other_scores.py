@@ -184,7 +184,7 @@ def test_recall_at_k_with_ties_and_several_positives():
     assert several["chance"].tolist() == pytest.approx([0.5, 1 - 1 / 6, 1])
     with pytest.raises(ValueError, match="repeated"):
         recall_at_k(queries, candidates, [[0], [1]], names=["a", "a", "b", "c"])
-    with pytest.raises(ValueError, match="no right candidate"):
+    with pytest.raises(ValueError, match="no correct candidate"):
         recall_at_k(queries, candidates, [[0], []])
 
 

@@ -188,7 +188,7 @@ def test_bad_rules_are_refused():
     meta, feats = random_table(np.random.default_rng(0))
     with pytest.raises(ValueError, match="no column"):
         average_precision(meta, feats, ["nothing"], [], [], ["pert"])
-    with pytest.raises(ValueError, match="both equal and different"):
+    with pytest.raises(ValueError, match="both a sameby and a diffby"):
         average_precision(meta, feats, ["pert"], ["pert"], [], ["plate"])
     with pytest.raises(ValueError, match="missing values"):
         average_precision(meta.assign(plate=None), feats, ["pert"], [], [], ["plate"])

@@ -160,5 +160,5 @@ def test_unfit_rules_are_refused():
         exchange_test(meta, feats, *RULES, ["pert"], exchange_with="positives")
     with pytest.raises(ValueError, match="different negatives"):
         exchange_test(meta, feats, ["plate"], [], [], ["control"], ["plate"], exchange_with="negatives")
-    with pytest.raises(ValueError, match="draws=0: give a whole number of draws, at least 1"):
+    with pytest.raises(ValueError, match="draws=0: give an integer of at least 1"):
         exchange_test(meta, feats, *RULES, ["pert"], exchange_with="negatives", draws=0)

@@ -75,7 +75,7 @@ def test_nulls_depend_on_seed_and_configuration_only(scored):
     again = again[again["pert"] != "extra"]
     np.testing.assert_array_equal(first["p_value"], again["p_value"])
     assert (mean_average_precision(scored, ["pert"], null_size=300, seed=5)["p_value"] != first["p_value"]).any()
-    with pytest.raises(ValueError, match="null_size=0: give a whole number of draws, at least 1"):
+    with pytest.raises(ValueError, match="null_size=0: give an integer of at least 1"):
         mean_average_precision(scored, ["pert"], null_size=0)
     with pytest.raises(ValueError, match="p_convention"):
         mean_average_precision(scored, ["pert"], p_convention="exactly")

@@ -31,23 +31,23 @@ class CellDataModule(ResumableDataModule):
     Use it with `Trainer(use_distributed_sampler=False)`: batches are drawn for all ranks and sliced by rank.
 
     Args:
-        datasets: `{"root": folder, "weight": 1.0}` each; weights say how often a dataset's crops are shown.
-        batch_size: crops, bags or pairs a rank and step.
-        sampler: `uniform`, every crop once an epoch; `bags`, N crops of one perturbation across plates and wells;
+        datasets: `{"root": folder, "weight": 1.0}` each; the weight is how often a crop is shown, relative to the others.
+        batch_size: crops, bags or pairs per rank and step.
+        sampler: `uniform`, every crop once per epoch; `bags`, N crops of one perturbation across plates and wells;
             `pairs`, two wells of one perturbation; `wells`, at most k wells of one perturbation; or `balanced`, every
             class equally often.
-        num_workers: threads that read and decode ahead; 0 reads when a batch is asked for.
-        sampler_options: keywords of the sampler: see `samplers.Bags`, `pairs.Pairs`, `balanced.Wells` and
+        num_workers: threads that read and decode ahead; with 0 a batch is read when it is needed.
+        sampler_options: arguments of the sampler: see `samplers.Bags`, `pairs.Pairs`, `balanced.Wells` and
             `balanced.Balanced`.
-        split: the split to train on; None for all crops, as a dataset has them before a split is written.
+        split: the split to train on; None for all crops.
         val_split: the split to validate on, crop by crop in order; None for no validation.
         scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.
         on_bad_sample: `error`, or `skip`: see `Mixture`.
         prefetch: batches read ahead.
-        seed: of every draw.
+        seed: seed of all random draws.
 
     Attributes:
-        mixture: what training sees, after `setup`; table: its `PerturbationTable`; channels: names in order.
+        mixture: the training crops, after `setup`; table: their `PerturbationTable`; channels: names in order.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Cached features and profile tables as data to train on, with the samplers and the resume of pixels."""
+"""Training on cached features and profile tables, with the same samplers and exact resume as for pixels."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PROFILE = "profile"  # the one channel of a profile vector
 
 
 class FeatureDataset(ShardDataset):
-    """A frozen encoder's features of every crop of a dataset: its index, fields and splits, and tensors (C, D) for crops.
+    """A frozen encoder's features of a dataset: the same index, fields and splits, with (C, D) features for crops.
 
     Args:
-        folder, split: see `ShardDataset`; the folder is one that `FeatureWriter` made.
+        folder, split: see `ShardDataset`; the folder was written by `FeatureWriter`.
 
     Attributes:
         shape: (C, D).
@@ -56,7 +56,7 @@ class FeatureDataset(ShardDataset):
         return out
 
     def channel_statistics(self, max_crops: int = 16_384) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation, (C, D) float32 each, over up to `max_crops` crops spread evenly over the split."""
+        """Mean and standard deviation, (C, D) float32 each, over up to `max_crops` crops spread evenly over the split."""
         return _statistics(
             self.read(np.unique(np.linspace(0, len(self) - 1, min(max_crops, len(self))).astype(np.int64)))
         )
@@ -66,8 +66,8 @@ class TableDataset:
     """A profile table as a dataset whose samples are its rows, (1, D) each.
 
     Args:
-        table: `Metadata_*` columns and features, a row a well.
-        features: which columns, in order; None takes all that are not metadata.
+        table: `Metadata_*` columns and features, one row per well.
+        features: feature columns in order; None for all that are not metadata.
 
     Raises:
         ValueError: a feature is missing or not finite.
@@ -103,7 +103,7 @@ class TableDataset:
         return np.take(self.features, items, axis=0, out=out, mode="clip" if out is not None else "raise")
 
     def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation, (1, D) float32 each."""
+        """Mean and standard deviation, (1, D) float32 each."""
         return _statistics(self.features)
 
 
@@ -112,7 +112,7 @@ def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FeatureMixture(Mixture):
-    """A `Mixture` of datasets of features; a batch holds `features` (B, N, C, D)."""
+    """A `Mixture` of feature datasets; its batches hold `features` (B, N, C, D)."""
 
     def __getitem__(self, items: np.ndarray) -> Batch:
         """The batch of bags `items` (B, N), or of single samples (B,) as bags of one."""
@@ -126,18 +126,18 @@ class FeatureMixture(Mixture):
         field = self.fields_of(flat)
         arrays = {"features": features, "sample": sample} | {k: v[field] for k, v in vars(self.codes).items()}
         tensors = {k: torch.from_numpy(v.reshape(*bags.shape, *v.shape[1:])) for k, v in arrays.items()}
-        for name in ("perturbation", "condition", "is_control"):  # a bag is of one condition
+        for name in ("perturbation", "condition", "is_control"):  # all of a bag share them
             tensors[name] = tensors[name][:, 0].clone()
         return Batch(**tensors, mask=torch.ones(bags.shape, dtype=torch.bool))
 
 
 class FeatureLoader:
-    """The batches of a sampler from mapped memory, made ahead by one thread; state and epochs as `loader.Loader`.
+    """The batches of a sampler from mapped memory, made ahead by one thread; epochs and state as in `loader.Loader`.
 
     Args:
-        mixture: where the features are.
-        sampler: says which make up each batch.
-        prefetch: batches made ahead; 0 makes a batch when it is asked for.
+        mixture: source of the features.
+        sampler: gives the rows of each batch.
+        prefetch: batches made ahead; with 0 a batch is made when it is needed.
     """
 
     def __init__(self, mixture: FeatureMixture, sampler: EpochSampler, prefetch: int = 0) -> None:
@@ -147,7 +147,7 @@ class FeatureLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._count(iter(self.sampler))  # no generator itself: the epoch is fixed now, not later
+        return self._count(iter(self.sampler))  # not a generator: the epoch must be fixed on this call
 
     def _count(self, chosen: Iterator[np.ndarray]) -> Iterator[Batch]:
         batches = map(self.mixture.__getitem__, chosen)
@@ -165,7 +165,7 @@ class FeatureLoader:
 class FeatureDataModule(CellDataModule):
     """`CellDataModule` on folders of cached features; arguments as there.
 
-    Those of pixels play no part; of `num_workers` one thread makes batches ahead.
+    Options of pixels have no effect; with `num_workers` above 0, one thread makes batches ahead.
     """
 
     def setup(self, stage: str | None = None) -> None:
@@ -180,7 +180,7 @@ class FeatureDataModule(CellDataModule):
 
 
 class TableDataModule(FeatureDataModule):
-    """`FeatureDataModule` on a profile table in memory, all of whose rows are trained on."""
+    """`FeatureDataModule` on all rows of a profile table in memory."""
 
     def __init__(self, table: pd.DataFrame, batch_size: int, sampler: str = "bags", **options) -> None:
         super().__init__([{"root": "profile table"}], batch_size, sampler, **options)
@@ -188,20 +188,20 @@ class TableDataModule(FeatureDataModule):
 
 
 class FeatureWriter:
-    """Writes a folder of features beside a copy of its dataset's index, fields, splits and manifest.
+    """Writes a folder of features with a copy of the dataset's index, fields, splits and manifest.
 
-    Rows may come in any order; the folder gets its name when all are there. Use it as a context manager.
+    Rows may be written in any order; the folder gets its final name once all are written. Use it as a context manager.
 
     Args:
-        folder: to make.
-        dataset: whose crops are described, without a split.
+        folder: folder to make.
+        dataset: dataset of the crops, opened without a split.
         shape: (C, D).
-        made_by: plain JSON on the encoder, kept in the manifest.
-        dtype: float16 halves the disk; features are read as float32.
+        made_by: description of the encoder (plain JSON), stored in the manifest.
+        dtype: type on disk; float16 halves the size. Features are read as float32.
 
     Raises:
-        FileExistsError: the folder is there.
-        ValueError: `dataset` is of a split.
+        FileExistsError: the folder exists.
+        ValueError: `dataset` was opened with a split.
     """
 
     def __init__(
@@ -211,9 +211,7 @@ class FeatureWriter:
         if self.folder.exists():
             raise FileExistsError(f"{self.folder} exists and is never overwritten: remove it or name another folder")
         if dataset.split is not None:
-            raise ValueError(
-                "features are written for all crops of a dataset, splits choose among them: open it without"
-            )
+            raise ValueError("features are written for all crops of a dataset: open it without a split")
         self.partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """Batches read ahead by threads into reused buffers, resumable in the middle of an epoch.
 
-Threads and not processes: reading, checksums and decoding release the interpreter's lock, so threads use all cores, and
-their crops lie where the batch needs them. A process would have to copy every batch through shared memory.
+Threads, not processes: reading, checksums and decoding release the interpreter's lock, so threads use all cores and
+write crops directly into the batch. A process would have to copy every batch through shared memory.
 `python -m benchmarks.loader` measures both.
 """
 
@@ -22,14 +22,14 @@ from morphoclip.data.sampling.mixture import Mixture
 from morphoclip.data.sampling.samplers import EpochSampler
 from morphoclip.data.shards.parallel import make_ahead
 
-CROPS_A_TASK = 8  # enough to make a task's overhead small, few enough to share a batch among many threads
+CROPS_PER_TASK = 8  # enough to make a task's overhead small, few enough to divide a batch among many threads
 
 
 class Buffers:
-    """Arrays for the pixels of a batch, used again once no tensor refers to them.
+    """Arrays for the pixels of a batch, reused once no tensor refers to them.
 
-    New memory would cost the zeroing of every page. With a GPU they are pinned, and torch's allocator of pinned memory
-    does the same: it waits until the copies from a block are done.
+    New memory would have to be zeroed page by page. With a GPU the arrays are pinned, and torch's allocator of pinned
+    memory reuses a block only when the copies from it are done.
     """
 
     def __init__(self, keep: int) -> None:
@@ -37,7 +37,7 @@ class Buffers:
         self._arrays: deque[np.ndarray] = deque(maxlen=keep)
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """(…) uint16 with arbitrary content."""
+        """An uninitialised uint16 array of `shape`."""
         if self.pinned:
             return torch.empty(shape, dtype=torch.uint16, pin_memory=True).numpy()
         for array, count in zip(self._arrays, _references(self._arrays), strict=True):
@@ -48,18 +48,18 @@ class Buffers:
 
 
 def _references(arrays: deque[np.ndarray]) -> list[int]:
-    """How many hold each array; every view and tensor of it adds one."""
+    """Number of references to each array; every view and tensor of it adds one."""
     return [sys.getrefcount(array) for array in arrays]
 
 
 NOBODY_ELSE = _references(deque([np.empty(0)]))[
     0
-]  # measured, as versions of Python count their own references otherwise
+]  # measured, because versions of Python count their own references differently
 
 
 @dataclass(frozen=True)
 class Request:
-    """A batch to be read: `read(part, out)` reads a part of its crops and returns bool, those skipped."""
+    """A batch to be read: `read(part, out)` reads some of its crops and returns bool, True for those skipped."""
 
     items: np.ndarray
     read: Callable[[slice, np.ndarray], np.ndarray]
@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A batch that is being read."""
+    """A batch being read."""
 
     items: np.ndarray
     images: np.ndarray
@@ -75,15 +75,15 @@ class _Reading:
 
 
 class Loader:
-    """The batches of a sampler; counts those it hands out, so that its state is exact whatever was read ahead.
+    """The batches of a sampler; counts those it has yielded, so that its state is exact whatever was read ahead.
 
-    `len` is always the full epoch; after `load_state_dict` the first iteration yields the rest of it. With a plain
-    loop every iteration is the next epoch. A batch is the caller's as long as it keeps it.
+    `len` is always the full epoch; after `load_state_dict` the first iteration yields the rest of it. In a plain
+    loop every iteration is the next epoch. A batch stays valid as long as the caller keeps it.
 
     Args:
-        mixture: where the crops are.
-        sampler: says which crops make up each batch.
-        num_workers: threads that read, and another that draws; 0 does both when a batch is asked for.
+        mixture: source of the crops.
+        sampler: gives the crops of each batch.
+        num_workers: threads that read, beside one that draws; with 0 a batch is drawn and read when it is needed.
         prefetch: batches read ahead.
     """
 
@@ -96,7 +96,7 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._count(self._requests(iter(self.sampler)))  # no generator itself: the epoch is fixed now, not later
+        return self._count(self._requests(iter(self.sampler)))  # not a generator: the epoch must be fixed on this call
 
     def _count(self, requests: Iterator[Request]) -> Iterator[Batch]:
         for batch in self._read_ahead(requests) if self.num_workers else map(self._read, requests):
@@ -104,7 +104,7 @@ class Loader:
             yield batch.pin_memory() if self._buffers.pinned else batch
 
     def _requests(self, chosen: Iterator[np.ndarray]) -> Iterator[Request]:
-        # Bags of many ranks take long to draw, and so long every step would wait.
+        # Drawing the bags of many ranks takes long, and every step would wait for it.
         for items in make_ahead(chosen, self.prefetch + 1) if self.num_workers else chosen:
             yield Request(items, partial(self._read_part, items.reshape(-1)))
 
@@ -133,7 +133,7 @@ class Loader:
 
     def _start(self, pool: ThreadPoolExecutor, request: Request) -> _Reading:
         images = self._images(request)
-        parts = [slice(start, start + CROPS_A_TASK) for start in range(0, len(images), CROPS_A_TASK)]
+        parts = [slice(start, start + CROPS_PER_TASK) for start in range(0, len(images), CROPS_PER_TASK)]
         return _Reading(request.items, images, [pool.submit(request.read, part, images[part]) for part in parts])
 
     def _finish(self, reading: _Reading) -> Batch:

@@ -1,4 +1,4 @@
-"""What the datamodules of a local folder and of a stream share: a mixture a split, a loader that knows where it stands."""
+"""Base class of the data modules: one mixture per split, and loaders whose progress is part of the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ResumableDataModule(pl.LightningDataModule):
         val_split: the split to validate on; None for no validation.
 
     Attributes:
-        mixture: what training sees; table: its `PerturbationTable`; channels: names in order.
+        mixture: the training crops; table: their `PerturbationTable`; channels: names in order.
     """
 
     def __init__(self, split: str | None, val_split: str | None) -> None:
@@ -61,7 +61,7 @@ class ResumableDataModule(pl.LightningDataModule):
 
     @property
     def skipped(self) -> int:
-        """How often a damaged sample was skipped on this rank."""
+        """Number of damaged samples skipped on this rank."""
         return sum(mixture.skipped for mixture in self._mixtures.values())
 
     def train_dataloader(self) -> Loader:
@@ -77,7 +77,7 @@ class ResumableDataModule(pl.LightningDataModule):
         return self._validation(self._mixtures[self.val_split])
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch and the batches of it that are ready (handed out)."""
+        """Progress of training: the epoch and the number of its batches already yielded."""
         return self._state if self._loader is None else self._loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

@@ -12,21 +12,22 @@ from morphoclip.distributed import rank, world_size
 
 
 class StreamDataModule(ResumableDataModule):
-    """Training and validation batches of crops of one dataset at a URL, in a local folder or behind a command.
+    """Training and validation batches of crops from one dataset at a URL, in a local folder or piped from a command.
 
     Use it with `Trainer(use_distributed_sampler=False)`. For single-crop methods (DINO, MAE, SimCLR, MSN); bags and pairs
-    of wells need `CellDataModule` and a local disk. A run resumed in mid-epoch reads the epoch's beginning again, without
-    decoding it, and goes on with the very next batch.
+    of wells need `CellDataModule` and a local disk. A run resumed in mid-epoch reads past the batches already seen,
+    without decoding them, and continues with the next batch.
 
     Args:
-        root: of the dataset (see `remote`): s3://…, gs://…, https://…, a folder, or `pipe:command {}`.
-        batch_size: crops a rank and step.
-        steps_per_epoch: None for exact epochs, each crop once but for a tail; a number resamples shards with replacement.
-        num_workers: threads that decode; each open shard has a thread of its own that reads.
-        shuffle_buffer: undecoded crops a rank shuffles among each other.
-        open_shards: shards a rank reads at the same time.
+        root: location of the dataset (see `remote`): s3://…, gs://…, https://…, a folder, or `pipe:command {}`.
+        batch_size: crops per rank and step.
+        steps_per_epoch: None for exact epochs, each crop once except a last incomplete batch; a number resamples shards
+            with replacement.
+        num_workers: threads that decode; each open shard has its own thread that reads.
+        shuffle_buffer: undecoded crops held for shuffling, per rank.
+        open_shards: shards read at the same time, per rank.
         split, val_split, scale_by, low_percentile, high_percentile, on_bad_sample, prefetch, seed: see `CellDataModule`.
-            Over several ranks validation leaves out the crops that some ranks have more of than others.
+            On several ranks validation leaves out crops that would make ranks run a different number of batches.
         retries, timeout: see `remote.Store`.
     """
 

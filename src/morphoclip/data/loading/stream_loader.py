@@ -1,4 +1,4 @@
-"""Batches of a stream, as a loader gives them."""
+"""The loader of a stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morphoclip.data.sampling.samplers import EpochSampler
 
 
 class Turns:
-    """A plan whose rows are (epoch, step): for a stream, which finds its samples itself."""
+    """A plan whose rows are (epoch, step): a stream chooses its samples itself."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -24,11 +24,11 @@ class Turns:
 
 
 class StreamLoader(Loader):
-    """The batches of a stream, decoded by threads; its state is as exact as that of an indexed loader.
+    """The batches of a stream, decoded by threads; its state is as exact as `Loader`'s.
 
     Args:
-        mixture: of the stream's dataset alone.
-        stream: what to read; it reads ahead by itself.
+        mixture: the stream's dataset and no other.
+        stream: source of the samples; it reads ahead itself.
         num_workers, prefetch: as for `Loader`.
     """
 

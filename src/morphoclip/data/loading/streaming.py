@@ -1,8 +1,8 @@
-"""Crops streamed from the shards of a dataset, whole shards at a time: for object stores.
+"""Crops streamed from a dataset's shards in object stores, one whole shard after another.
 
-Same samples as the indexed way, less freedom: batches of crops only, shuffled within a buffer, and every rank reads its
-own shards. `webdataset` takes the tars apart and shuffles; what is here decides who reads what, so that every rank has
-equally many steps whatever the shards' number and size, and nothing ever waits for a rank that has run out.
+The samples are those of the indexed dataset, but batches hold single crops only, shuffling is within a buffer, and every
+rank reads its own shards. `webdataset` parses the tars and shuffles; this module assigns shards to ranks, so that all
+ranks have the same number of steps whatever the number and size of shards, and no rank waits for another that ran out.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from morphoclip.data.shards.dataset import SampleError, ShardDataset
 from morphoclip.data.shards.remote import Store, StoreError, is_final
 
 log = logging.getLogger(__name__)
-AHEAD = 64  # undecoded samples a shard holds ready
+AHEAD = 64  # undecoded samples read ahead per shard
 
 
 @dataclass(frozen=True)
 class StreamedSample:
-    """A sample as it lies in its shard: row of the index and undecoded bytes."""
+    """A sample as stored in its shard: row of the index and undecoded bytes."""
 
     row: int
     data: bytes
 
 
 def read_shard(store: Store, name: str, extension: str, samples: int) -> Iterator[StreamedSample]:
-    """The `samples` samples of a shard in order, read ahead by a thread.
+    """Yield the `samples` samples of a shard in order, read ahead by a thread.
 
-    A connection that fails, stalls for `store.timeout` seconds or ends early is opened again and the samples already
-    given are passed over.
+    A connection that fails, stalls for `store.timeout` seconds or ends early is opened again, and samples already
+    yielded are skipped.
 
     Raises:
-        StoreError: it kept failing.
+        StoreError: all retries failed.
     """
     given = attempt = 0
     while given < samples:
@@ -53,7 +53,7 @@ def read_shard(store: Store, name: str, extension: str, samples: int) -> Iterato
                 yield sample
             if given < samples:
                 raise EOFError(f"the shard ends after {given} of {samples} samples")
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # each file system raises its own types
             if is_final(error):
                 raise
             store.pause(attempt, f"shards/{name}", error)
@@ -67,7 +67,7 @@ def _parse(store: Store, name: str, extension: str) -> Iterator[StreamedSample]:
 
 
 def _ahead(make: Callable[[], Iterator[StreamedSample]], timeout: float) -> Iterator[StreamedSample]:
-    """`make()` in a thread of its own, a few items ahead; TimeoutError where it stalls."""
+    """Run `make()` in its own thread, a few items ahead; TimeoutError if it stalls."""
     waiting: Queue = Queue(AHEAD)
     left = Event()
 
@@ -95,7 +95,7 @@ def _ahead(make: Callable[[], Iterator[StreamedSample]], timeout: float) -> Iter
             try:
                 item = waiting.get(timeout=timeout)
             except Empty:
-                raise TimeoutError(f"nothing came for {timeout:g} s") from None
+                raise TimeoutError(f"no data for {timeout:g} s") from None
             if item is None:
                 return
             if isinstance(item, BaseException):
@@ -106,7 +106,7 @@ def _ahead(make: Callable[[], Iterator[StreamedSample]], timeout: float) -> Iter
 
 
 def interleave(streams: Iterator[Iterator[StreamedSample]], count: int) -> Iterator[StreamedSample]:
-    """Samples of `count` streams in turns, so that neighbours in a batch come from several shards; then of the next."""
+    """Alternate between `count` streams, replacing each that ends, so that a batch mixes several shards."""
     running = deque(islice(streams, count))
     while running:
         stream = running.popleft()
@@ -119,26 +119,26 @@ def interleave(streams: Iterator[Iterator[StreamedSample]], count: int) -> Itera
 
 
 class Stream:
-    """The samples of a dataset's split in the order a rank sees them: a function of (seed, epoch, rank) alone.
+    """The samples of a split in the order a rank sees them: a function of (seed, epoch, rank) alone.
 
-    In an exact epoch shards are dealt to the ranks so that all have about equally many samples, and every rank gives
-    as many batches as the poorest one has; where shards are fewer than ranks every rank reads all and keeps its turn.
-    Resampled, a rank draws shards with replacement for as many steps as asked.
+    In an exact epoch shards are assigned so that all ranks have about equally many samples, and every rank yields as
+    many batches as the rank with the fewest. With fewer shards than ranks, every rank reads all shards and keeps every
+    world_size-th sample. In a resampled epoch a rank draws shards with replacement for `steps` steps.
 
     Args:
-        dataset: what is to be streamed; its index tells which samples are in the split.
-        batch_size: crops a rank and step.
-        rank, world_size: of this process.
-        steps: None for exact epochs; a number for resampled ones of this many steps.
-        buffer: samples (undecoded) that are shuffled among each other; 0 keeps the shards' order.
+        dataset: dataset to stream; its index says which samples are in the split.
+        batch_size: crops per rank and step.
+        rank, world_size: rank of this process and number of ranks.
+        steps: None for exact epochs; the number of steps for resampled ones.
+        buffer: undecoded samples held for shuffling; 0 keeps the order of the shards.
         open_shards: shards read at the same time.
-        short_last: also give the last, short batch of an exact epoch, equally short on all ranks.
-        on_bad_sample: `error`; or `skip`, under which the rest of a shard that cannot be read comes as empty samples,
-            each of which `decode` refuses.
+        short_last: also yield the last, short batch of an exact epoch, equally short on all ranks.
+        on_bad_sample: `error`, or `skip`: the rest of an unreadable shard is yielded as empty samples, which `decode`
+            refuses one by one.
         retries, timeout: see `Store`.
 
     Raises:
-        ValueError: the poorest rank has not one batch, or under `short_last` not one crop.
+        ValueError: a rank would have no batch, or with `short_last` no crop.
     """
 
     def __init__(
@@ -170,11 +170,11 @@ class Stream:
             self.counts = np.diff(np.searchsorted(dataset.rows, ends), prepend=0)
         self.used = np.flatnonzero(self.counts)
         if steps is None:
-            poorest = min(self._samples(r) for r in range(world_size))
-            most = poorest if short_last else poorest // batch_size * batch_size
+            fewest = min(self._samples(r) for r in range(world_size))
+            most = fewest if short_last else fewest // batch_size * batch_size
             if most == 0:
                 raise ValueError(
-                    f"a rank of {world_size} has {poorest} crops of {dataset.root}, which fill no batch of "
+                    f"a rank of {world_size} has {fewest} crops of {dataset.root}, fewer than a batch of "
                     f"{batch_size}: lower batch_size"
                 )
         else:
@@ -182,22 +182,22 @@ class Stream:
         self.most, self.steps = most, -(-most // batch_size)
 
     def _samples(self, rank: int) -> int:
-        """How many samples an exact epoch has for a rank; the same in every epoch."""
+        """Number of samples of a rank in an exact epoch, the same in every epoch."""
         if len(self.used) < self.world_size:
             total = int(self.counts.sum())
             return total // self.world_size
         return int(self.counts[self._dealt(np.arange(len(self.used)))[rank]].sum())
 
     def _dealt(self, order: np.ndarray) -> list[list[int]]:
-        """Shards for each rank: the largest first, each to the rank with the fewest samples so far, ties by `order`."""
+        """Shards of each rank: largest first, each to the rank with the fewest samples so far, ties by `order`."""
         shards = self.used[order]
         shards = shards[np.argsort(-self.counts[shards], kind="stable")]
         dealt: list[list] = [[] for _ in range(self.world_size)]
         load = np.zeros(self.world_size, np.int64)
         for shard in shards.tolist():
-            poorest = int(np.argmin(load))
-            dealt[poorest].append(shard)
-            load[poorest] += self.counts[shard]
+            fewest = int(np.argmin(load))
+            dealt[fewest].append(shard)
+            load[fewest] += self.counts[shard]
         return dealt
 
     def samples(self, epoch: int) -> Iterator[StreamedSample]:
@@ -224,7 +224,7 @@ class Stream:
         yield from stream
 
     def _drawn(self, rng: np.random.Generator) -> Iterator[int]:
-        share = self.counts[self.used] / self.counts.sum()  # so that every sample is as likely
+        share = self.counts[self.used] / self.counts.sum()  # so that every sample is equally likely
         while True:
             yield int(rng.choice(self.used, p=share))
 
@@ -245,24 +245,24 @@ class Stream:
         except (StoreError, FileNotFoundError) as error:
             if self.on_bad_sample == "error":
                 raise
-            log.warning("%d samples are lost: %s", end - row, error)
+            log.warning("%d samples cannot be read: %s", end - row, error)
             yield from (StreamedSample(missing, b"") for missing in range(row, end))
 
     def _item(self, row: int) -> int | None:
-        """The place of an index row in the split."""
+        """The position of an index row in the split; None if it is not in the split."""
         if self.dataset.split is None:
             return row
-        place = int(np.searchsorted(self.dataset.rows, row))
-        return place if place < len(self.dataset) and self.dataset.rows[place] == row else None
+        item = int(np.searchsorted(self.dataset.rows, row))
+        return item if item < len(self.dataset) and self.dataset.rows[item] == row else None
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Sequence[StreamedSample]]:
-        """The batches of an epoch from `start` on; those before are read and passed over, not decoded."""
+        """Yield the batches of an epoch from `start` on; earlier ones are read but not decoded."""
         samples = islice(self.samples(epoch), start * self.batch_size, self.most)
         for _ in range(start, self.steps):
             yield list(islice(samples, self.batch_size))
 
     def items(self, batch: Sequence[StreamedSample]) -> np.ndarray:
-        """The places of a batch's samples in the split, (B,) int64."""
+        """Positions of a batch's samples in the split, (B,) int64."""
         return np.array([self._item(sample.row) for sample in batch], np.int64)
 
     def decode(self, sample: StreamedSample, out: np.ndarray) -> None:

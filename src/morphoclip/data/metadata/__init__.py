@@ -1,4 +1,4 @@
-"""What was done to the wells: plate maps and annotations ▶ columns of `schema` ▶ perturbations, prompts, integer codes."""
+"""Plate maps and annotations ▶ columns of `schema` ▶ perturbations, prompts, integer codes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A metadata folder ▶ what is in each well: plate maps, annotation tables and experiment-metadata.tsv, joined."""
+"""A metadata folder ▶ the content of each well: plate maps, annotation tables and experiment-metadata.tsv, joined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from morphoclip import schema
 
-# `Cell_line` of experiment-metadata.tsv says Parental or Cas9; the cell line itself is in `Cell_type`.
+# `Cell_line` of experiment-metadata.tsv holds Parental or Cas9; the cell line itself is in `Cell_type`.
 _EXPERIMENT = {
     "Perturbation": schema.MODALITY,
     "Cell_type": schema.CELL_LINE,
@@ -33,16 +33,16 @@ DMSO = "DMSO"
 
 
 def read_annotations(folder: str | Path) -> pd.DataFrame:
-    """What every well of every plate holds, from a metadata folder laid out like CPJUMP1's.
+    """The content of every well of every plate, from a metadata folder laid out like CPJUMP1's.
 
-    The folder holds, at any depth, `barcode_platemap.csv` with its `platemap/<map>.txt` beside it (one pair a
+    The folder holds, at any depth, `barcode_platemap.csv` with its `platemap/<map>.txt` beside it (one pair per
     batch), `experiment-metadata.tsv`, and annotation tables named `*compound_metadata*.tsv`, `*crispr_metadata*.tsv`
     and `*orf_metadata*.tsv`.
 
     Wells without a `broad_sample` are DMSO negative controls on compound plates and empty on the others.
 
     Returns:
-        One row a batch x plate x well, all strings, missing values as ''. Columns by `data.schema`, and
+        One row per batch, plate and well, all strings, missing values as ''. Columns as in `schema`, and
         Metadata_density, Metadata_antibiotics, Metadata_cell_variant (Parental | Cas9), Metadata_anomaly.
 
     Raises:
@@ -67,12 +67,12 @@ def read_annotations(folder: str | Path) -> pd.DataFrame:
 def annotate(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     """Left-join the annotations of a metadata folder onto a profile or field table.
 
-    Rows and their order stay. Annotation columns the table already has are replaced: the folder is the authority.
-    Where a plate was imaged in several batches, the table's Metadata_Batch decides.
+    Rows and their order are kept. Annotation columns that the table already has are replaced by the folder's. For a
+    plate imaged in several batches, the table's Metadata_Batch selects the batch.
 
     Raises:
         KeyError: the table has no plate or well column.
-        ValueError: plates or wells that no map knows, or a plate in several batches and no Metadata_Batch to choose by.
+        ValueError: a plate or well is on no map, or a plate is in several batches and the table has no Metadata_Batch.
     """
     annotations = read_annotations(folder)
     table = with_canonical_ids(table)
@@ -94,11 +94,11 @@ def annotate(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     known = known.assign(_known=True)
     kept = table.drop(columns=[c for c in annotations.columns if c in table and c not in keys])
     joined = kept.merge(known, on=keys, how="left", validate="many_to_one")
-    strangers = joined["_known"].isna().to_numpy()
-    if strangers.any():
-        row = table.loc[strangers].iloc[0]
+    unmapped = joined["_known"].isna().to_numpy()
+    if unmapped.any():
+        row = table.loc[unmapped].iloc[0]
         raise ValueError(
-            f"{int(strangers.sum())} wells are on no plate map, the first is {row[schema.PLATE]} {row[schema.WELL]}: "
+            f"{int(unmapped.sum())} wells are on no plate map, the first is {row[schema.PLATE]} {row[schema.WELL]}: "
             f"check the map under {folder}"
         )
     joined.index = table.index
@@ -116,7 +116,7 @@ def with_canonical_ids(table: pd.DataFrame) -> pd.DataFrame:
     for column in (schema.PLATE, schema.WELL):
         if column not in table:
             metadata = [c for c in table.columns if c.startswith(schema.PREFIX)]
-            raise KeyError(f"the table has no {column} (or a known spelling of it); its metadata columns: {metadata}")
+            raise KeyError(f"the table has no column {column} or a known synonym; its metadata columns: {metadata}")
     names = {well: schema.well_name(*schema.well_position(str(well))) for well in table[schema.WELL].unique()}
     return table.assign(
         **{schema.PLATE: plate_ids(table[schema.PLATE]), schema.WELL: table[schema.WELL].map(names).astype(object)}
@@ -147,7 +147,7 @@ def _read_maps(folder: Path) -> pd.DataFrame:
 def _read_map(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.txt"
     if not path.is_file():
-        raise FileNotFoundError(f"plate map {path} is named in barcode_platemap.csv but is not there")
+        raise FileNotFoundError(f"plate map {path} is named in barcode_platemap.csv but does not exist")
     plate_map = schema.canonicalize(_read(path, "\t"))
     plate_map[schema.WELL] = [schema.well_name(*schema.well_position(well)) for well in plate_map[schema.WELL]]
     columns = [c for c in (schema.WELL, schema.PERTURBATION, schema.DOSE) if c in plate_map]
@@ -158,7 +158,7 @@ def _experiment_file(folder: Path) -> Path:
     files = sorted(folder.rglob("experiment-metadata.tsv"))
     if not files:
         raise FileNotFoundError(
-            f"no experiment-metadata.tsv under {folder}: it says each plate's Batch, Perturbation, Cell_type and Time"
+            f"no experiment-metadata.tsv under {folder}: it must list each plate's Batch, Perturbation, Cell_type and Time"
         )
     return files[0]
 
@@ -197,12 +197,12 @@ def _add_reagents(wells: pd.DataFrame, modality: str, folder: Path) -> pd.DataFr
 
 
 def _precedence(path: Path) -> tuple[bool, bool, str]:
-    """`_additional_annotations`, whose target lists the paper scored, before `_targets`, which has older gene symbols."""
+    """Sort key: `_additional_annotations` (its target lists are those of the paper) before `_targets` (older symbols)."""
     return "additional_annotations" not in path.name, "targets" not in path.name, path.name
 
 
 def _read_reagents(folder: Path, modality: str) -> pd.DataFrame:
-    """All tables of a modality as one; where they differ the first counts, as in the CPJUMP1 paper's own notebook."""
+    """All tables of a modality as one; where they differ the first wins, as in the CPJUMP1 paper's own notebook."""
     files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=_precedence)
     if not files:
         raise FileNotFoundError(f"no *{modality}_metadata*.tsv under {folder}, but there are {modality} plates")
@@ -213,7 +213,7 @@ def _read_reagents(folder: Path, modality: str) -> pd.DataFrame:
         table.columns = [c if c.startswith(schema.PREFIX) else schema.PREFIX + c for c in table.columns]
         twice = table.loc[table[schema.PERTURBATION].duplicated(), schema.PERTURBATION]
         if len(twice):
-            raise ValueError(f"{path} lists {twice.iloc[0]!r} twice: keep one row a reagent")
+            raise ValueError(f"{path} lists {twice.iloc[0]!r} twice: keep one row per reagent")
         if reagents.empty:
             reagents = table
         else:

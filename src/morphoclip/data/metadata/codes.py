@@ -1,4 +1,4 @@
-"""Metadata of fields as integers, which a batch can carry."""
+"""Metadata of fields as integer codes for batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.metadata.perturbations import PerturbationTable
 
-PLATE_COLUMNS = 48  # of a 1536-well plate: a position means the same place on every smaller one
+PLATE_COLUMNS = 48  # of a 1536-well plate, so that A02 has the same code on every plate format
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FieldCodes:
 
 
 def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTable) -> FieldCodes:
-    """Codes of the rows `present` of `fields`: ranks among sorted unique values, so the order of rows does not matter."""
+    """Codes of the rows `present` of `fields`: ranks among the sorted unique values, whatever the order of rows."""
     chosen = fields.iloc[present]
     plate = [schema.SOURCE, schema.BATCH, schema.PLATE]
     wells, well_of = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)

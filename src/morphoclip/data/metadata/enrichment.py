@@ -1,4 +1,4 @@
-"""Further columns for prompts, joined from annotation tables, and what a prompt gives away."""
+"""Further columns for prompts, joined from annotation tables, and which answers a prompt contains."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.metadata.perturbations import PerturbationTable
 
-# What sister and compound-gene matching score, by the name a prompt template gives it; lists are separated by `|`.
-# A column <name>_synonyms (of an enriching table) counts as <name>.
+# The annotations that sister and compound-gene matching are scored on, by their name in a prompt template; lists are
+# separated by `|`. A column <name>_synonyms of an annotation table counts as <name>.
 ANNOTATION_COLUMNS = {"gene": schema.GENE, "targets": schema.TARGETS, "moa": schema.MOA, "name": schema.NAME}
 
 
@@ -22,14 +22,14 @@ def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str,
     Args:
         path: csv or tsv with the column `key` and descriptions; other columns get the prefix `Metadata_`.
         key: `Metadata_gene`, `Metadata_InChIKey`, `Metadata_perturbation`, … Where a condition lists several keys
-            (`A|B`), what is said of them is joined by '; '.
-        source, licence: where the descriptions are from and under which terms; kept with the run's configuration.
+            (`A|B`), their descriptions are joined by '; '.
+        source, licence: origin and terms of the descriptions; kept with the run's configuration.
 
     Raises:
-        ValueError: no source or licence, no such key, a key described twice, or a column the table already has.
+        ValueError: no source or licence, no such key, two rows of one key, or a column the table already has.
     """
     if not source or not licence:
-        raise ValueError(f"{path}: say the source and the licence of what enters prompts")
+        raise ValueError(f"{path}: give the source and the licence of the descriptions (source=, licence=)")
     separator = "," if Path(path).name.endswith((".csv", ".csv.gz")) else "\t"
     said = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
     said.columns = [c if c.startswith(schema.PREFIX) else schema.PREFIX + c for c in said.columns]
@@ -54,21 +54,21 @@ def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str,
     return PerturbationTable(table.frame.assign(**columns))
 
 
-def told(table: PerturbationTable, prompts: Sequence[str | None]) -> list[str]:
-    """Which of gene, targets, mechanism and name some prompt gives away, whatever field it came from.
+def annotations_in_prompts(table: PerturbationTable, prompts: Sequence[str | None]) -> list[str]:
+    """Which of gene, targets, mechanism and name occur in the prompts, from whatever column they came.
 
-    A value counts where it stands in its own condition's prompt as a whole word, in any case; one letter alone does not.
-    A description that names the target leaks it as surely as the field does.
+    A value counts if it is a whole word of its own condition's prompt, in any case; single letters do not count. So a
+    description that names the target is found as well as the target field itself.
     """
     found = []
     for name, column in ANNOTATION_COLUMNS.items():
         columns = [c for c in (column, f"{column}_synonyms", f"{schema.PREFIX}{name}_synonyms") if c in table.frame]
         values = table.frame[columns].agg("|".join, axis=1) if columns else []
-        if any(_says(prompt, value) for prompt, value in zip(prompts, values, strict=False) if prompt):
+        if any(_contains(prompt, value) for prompt, value in zip(prompts, values, strict=False) if prompt):
             found.append(name)
     return found
 
 
-def _says(prompt: str, values: str) -> bool:
+def _contains(prompt: str, values: str) -> bool:
     words = [word.strip() for word in values.split("|") if len(word.strip()) > 1]
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) for word in words)

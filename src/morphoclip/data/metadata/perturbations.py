@@ -1,4 +1,4 @@
-"""What was done to the cells, one row per condition, and its prompts."""
+"""The table of conditions, one row each, and their prompts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PerturbationTable:
 
     Attributes:
         frame: strings, sorted by `CONDITION`, whose columns come first; then annotations and any other Metadata_
-            column. A value on which the fields of a condition disagree is blank.
+            column. A value that differs between the fields of a condition is blank.
     """
 
     frame: pd.DataFrame
@@ -72,11 +72,11 @@ class PerturbationTable:
         return known.get_indexer(wanted).astype(np.int64)
 
     def prompts(self, templates: Mapping[str, str]) -> list[str]:
-        """One prompt a condition, from the template of its modality.
+        """One prompt per condition, from the template of its modality.
 
-        A template is filled with bare lower-case column names: `{name}`, `{smiles}`, `{gene}`, `{targets}`,
+        A template uses lower-case column names without prefix: `{name}`, `{smiles}`, `{gene}`, `{targets}`,
         `{cell_line}`, `{timepoint_h}`, `{dose_um}`, `{guide_sequence}`, … A clause (between commas) whose values are
-        all missing is left out, so DMSO has no 'SMILES: '. Empty wells, which no bag holds, may have an empty prompt.
+        all missing is left out, so DMSO has no 'SMILES: '. Empty wells, which are in no bag, may have an empty prompt.
 
         Raises:
             ValueError: a modality has no template, a template asks for a column the table lacks, or a prompt is empty.
@@ -100,25 +100,25 @@ class PerturbationTable:
             if not prompts[-1] and self.frame[schema.PERTURBATION][row]:
                 raise ValueError(
                     f"perturbation {self.frame[schema.PERTURBATION][row]!r} has no value that the {modality} template "
-                    f"{templates[modality]!r} asks for, so its prompt is empty: add a clause that all have"
+                    f"{templates[modality]!r} uses, so its prompt is empty: add a clause on a column that is never blank"
                 )
         return prompts
 
 
 def _strings(table: pd.DataFrame, column: str) -> pd.Series:
-    """The column as strings, blank where a value is missing or the column absent."""
+    """The column as strings, blank where the value or the column is missing."""
     if column not in table:
         return pd.Series("", index=table.index, dtype=object)
     return table[column].astype(object).where(table[column].notna(), "").astype(str)
 
 
 def _clauses(template: str, known: Mapping[str, pd.Series]) -> list[tuple[str, list[str]]]:
-    """The template's clauses, each with the names it asks for."""
+    """The template's clauses, each with the column names it uses."""
     clauses = []
     for clause in template.split(", "):
         names = [name for _, name, _, _ in Formatter().parse(clause) if name is not None]
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(f"prompt template {template!r} asks for {unknown}; the table has {sorted(known)}")
+            raise ValueError(f"prompt template {template!r} uses {unknown}; the table has {sorted(known)}")
         clauses.append((clause, names))
     return clauses

@@ -1,1 +1,1 @@
-"""Which crops make up a batch: groups, mixtures of datasets, samplers."""
+"""The choice of crops for each batch: groups, mixtures of datasets, samplers."""

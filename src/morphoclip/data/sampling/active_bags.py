@@ -1,4 +1,4 @@
-"""Bags in which inactive perturbations come up less often, as MolPhenix trains (Fradkin et al. 2024)."""
+"""Bags that show inactive perturbations less often, as MolPhenix does (Fradkin et al. 2024)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ P_VALUE = "p_value"
 
 
 class ActiveBags(Bags):
-    """`Bags` that show a share of the inactive perturbations a round, others every round (Fradkin et al. 2024).
+    """`Bags` that show a share of the inactive perturbations per round, all others every round (Fradkin et al. 2024).
 
     Args:
-        p_values: table with Metadata_perturbation and p_value, e.g. the replicate.csv that evaluate.py writes; of several
-            rows of a perturbation the smallest counts, and one that is not in it is active.
-        threshold: a perturbation with a larger p is inactive.
-        share: of the inactive ones, another draw each round.
-        steps_per_epoch, options: as `Bags` has.
+        p_values: table with Metadata_perturbation and p_value, e.g. the replicate.csv written by evaluate.py. Of several
+            rows of a perturbation the smallest p counts; a perturbation without a row is active.
+        threshold: perturbations with a larger p are inactive.
+        share: fraction of the inactive ones shown per round, drawn anew each round.
+        steps_per_epoch, options: as in `Bags`.
 
     Raises:
         ValueError: the table lacks a column, none of its perturbations is in the split, or too few are left for a batch.
@@ -49,14 +49,14 @@ class ActiveBags(Bags):
         names = mixture.fields[schema.PERTURBATION].astype(str)[present]
         p = pd.Series(names.map(smallest).to_numpy(), mixture.codes.perturbation[present]).groupby(level=0).first()
         if p.loc[self._treated].isna().all():
-            raise ValueError(f"no perturbation of the split is in {p_values}: is it of this screen?")
-        inactive = p.loc[self._treated].to_numpy() > threshold  # NaN is not
+            raise ValueError(f"no perturbation of the split is in {p_values}: is the table of this screen?")
+        inactive = p.loc[self._treated].to_numpy() > threshold  # NaN compares as False: active
         self._active, self._inactive = self._treated[~inactive], self._treated[inactive]
         self._kept = round(share * len(self._inactive))
         treated_bags, left = global_batch - self._control_bags, len(self._active) + self._kept
         if left < treated_bags:
             raise ValueError(
-                f"{left} perturbations a round are left of {len(self._treated)}, a batch needs {treated_bags}: raise share or "
+                f"{left} of {len(self._treated)} perturbations per round are left, a batch needs {treated_bags}: raise share or "
                 "threshold, or lower batch_size"
             )
         rounds = self.steps / self._round_steps

@@ -1,4 +1,4 @@
-"""Batches that give every perturbation, or every class of any column, its due share."""
+"""Batches with equally many crops of every perturbation, or of every class of a column."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from morphoclip.data.sampling.mixture import Mixture
 
 
 class Wells:
-    """Batches of crops with at most k wells of one perturbation, one crop a well: (G,) rows a step.
+    """Batches of crops with at most k wells per perturbation and one crop per well: (G,) rows per step.
 
-    For losses that compare replicates within a batch. An epoch is one or more rounds; in each round every perturbation,
-    negative controls included, comes up once with k of its wells (all of them where it has fewer), on as many plates as
-    it can, but for a remainder that fills no batch, another one each round. Wells without a perturbation (empty ones)
-    are left out.
+    For losses that compare replicates within a batch. An epoch is one or more rounds. In each round every perturbation,
+    negative controls included, is shown once with k of its wells (all if it has fewer), on as many plates as possible;
+    a remainder too small for a batch is left out, a different one each round. Empty wells (without a perturbation) are
+    left out.
 
     Args:
-        mixture: where the crops are.
-        global_batch: crops a step, all ranks together.
-        seed: of every draw.
+        mixture: source of the crops.
+        global_batch: crops per step, all ranks together.
+        seed: seed of all random draws.
         wells_per_perturbation: k.
-        steps_per_epoch: default: whole rounds, enough to show about as many crops as there are.
+        steps_per_epoch: default: whole rounds that show about as many crops as there are.
 
     Raises:
-        ValueError: one round fills no batch.
+        ValueError: one round is smaller than a batch.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Wells:
         codes = mixture.codes
         keys = np.stack([codes.perturbation, codes.plate, codes.well])
         groups = Groups(mixture.all_fields(), keys, mixture.named)
-        self._rows, self._starts = groups.rows, groups.starts  # of the wells' crops
+        self._rows, self._starts = groups.rows, groups.starts  # crops of each well
         perturbation, self._plate, _ = groups.keys
         self._names, begin, wells = np.unique(perturbation, return_index=True, return_counts=True)
         self._begin, self._end = begin, begin + wells
@@ -71,7 +71,7 @@ class Wells:
         return rng.permutation([self._rows[rng.integers(*self._starts[well : well + 2])] for well in chosen])
 
     def _wells_of(self, number: int, rng: np.random.Generator) -> list[int]:
-        """The wells a perturbation shows this round: plates take turns."""
+        """The wells of a perturbation for this round, alternating between its plates."""
         wells = rng.permutation(np.arange(self._begin[number], self._end[number]))
         _, plate = np.unique(self._plate[wells], return_inverse=True)
         turn = np.empty(len(wells), np.int64)
@@ -81,17 +81,17 @@ class Wells:
 
 
 class Balanced:
-    """Crops drawn so that every value of a metadata column comes equally often: (G,) rows a step.
+    """Crops drawn so that every value of a metadata column is equally frequent: (G,) rows per step.
 
-    Classes take turns in an order drawn anew each turn; a class shows its crops in random order and begins again once
-    all were shown. Crops whose column is blank are left out.
+    Classes alternate in an order drawn anew each turn; a class shows its crops in random order and starts again when all
+    were shown. Crops with a blank value are left out.
 
     Args:
-        mixture: where the crops are.
-        global_batch: crops a step, all ranks together.
-        seed: of every draw.
+        mixture: source of the crops.
+        global_batch: crops per step, all ranks together.
+        seed: seed of all random draws.
         by: a `Metadata_` column of the fields: perturbation, gene, plate, …
-        steps_per_epoch: default: enough to show about as many crops as there are.
+        steps_per_epoch: default: as many as show about as many crops as there are.
 
     Raises:
         ValueError: the fields have no such column, or it is blank everywhere.
@@ -113,7 +113,7 @@ class Balanced:
         values = mixture.fields[by].astype(str).to_numpy()[mixture.present]
         label = np.full(len(mixture.fields), -1, np.int32)
         label[mixture.present[values != ""]] = np.unique(values[values != ""], return_inverse=True)[1]
-        label = label[mixture.all_fields()]  # of a crop
+        label = label[mixture.all_fields()]  # per crop
         self._rows = np.flatnonzero(label >= 0)
         if len(self._rows) == 0:
             raise ValueError(f"{by} is blank for every crop of the split: balance by another column")

@@ -1,4 +1,4 @@
-"""Crops sorted by what their fields have in common: by sorting fields, of which there are a hundred times fewer."""
+"""Crops grouped by keys of their fields; only the fields are sorted, which are a hundred times fewer than crops."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import numpy as np
 
 
 class Groups:
-    """The crops of some fields, those of fields with equal keys side by side.
+    """The crops of some fields, grouped by the fields' keys.
 
     Args:
         fields: (N,) int, the field of each crop.
-        keys: (k, F) int64 from 0, what tells groups apart; groups are sorted by the first, then the second, ….
-        keep: (F,) bool, the fields whose crops take part.
+        keys: (k, F) int64 from 0; a group is the fields with equal keys. Groups are sorted by the first key, then the
+            second, ….
+        keep: (F,) bool, the fields to include.
 
     Attributes:
-        rows: the crops, group after group and in their own order within each; of the group g they are
+        rows: the crops, group after group, in their original order within a group; group g is
             rows[starts[g] : starts[g + 1]].
         starts: (G + 1,) int64.
         keys: (k, G) int64.

@@ -1,4 +1,4 @@
-"""Several datasets as one, with codes that hold across them."""
+"""Several datasets as one, with integer codes shared by all."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 
 class Mixture:
-    """One or more `ShardDataset`s end to end, read a batch at a time; the same perturbation has one code in all.
+    """One or more `ShardDataset`s concatenated and read batch by batch; a perturbation has the same code in all.
 
     Args:
         datasets: with the same channels in the same order, crop size and pixel size.
         weights: how often a crop of each dataset is shown, relative to the others.
-        on_bad_sample: `error`; or `skip`, which shows another crop of the same bag (or batch, where the bag has none)
-            in its place, logs the sample and counts it.
+        on_bad_sample: `error`, or `skip`: replace the sample by another crop of the bag (or of the batch if the bag has
+            none), log it and count it.
 
     Attributes:
-        skipped: how often a sample was skipped so far.
+        skipped: number of samples skipped so far.
 
     Raises:
-        ValueError: channels, crop sizes or pixel sizes differ, a weight is not positive, or an unknown policy.
+        ValueError: channels, crop sizes or pixel sizes differ, a weight is not positive, or `on_bad_sample` is unknown.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Mixture:
         on_bad_sample: str = "error",
     ) -> None:
         if on_bad_sample not in ON_BAD_SAMPLE:
-            raise ValueError(f"on_bad_sample={on_bad_sample!r} is neither error nor skip")
+            raise ValueError(f"on_bad_sample={on_bad_sample!r}: use error or skip")
         self.on_bad_sample, self.skipped = on_bad_sample, 0
         self._counting = ProcessLock()
         self.datasets = tuple(datasets)
@@ -58,7 +58,7 @@ class Mixture:
                         "datasets of one run must match; prepare one of them again"
                     )
         if len(self.weights) != len(self.datasets) or not (self.weights > 0).all():
-            raise ValueError(f"weights {self.weights.tolist()} are not one positive number a dataset")
+            raise ValueError(f"weights {self.weights.tolist()}: give one positive number per dataset")
         self.sizes = np.array([len(dataset) for dataset in self.datasets])
         self._starts = np.cumsum(self.sizes) - self.sizes
         counts = np.array([len(dataset.fields) for dataset in self.datasets])
@@ -79,7 +79,7 @@ class Mixture:
 
     @cached_property
     def table(self) -> PerturbationTable:
-        """The conditions of the fields that have crops in the split, and of no others."""
+        """The conditions of the fields that have crops in the split."""
         return PerturbationTable.from_frame(self.fields.iloc[self.present])
 
     @cached_property
@@ -88,14 +88,14 @@ class Mixture:
         return code_fields(self.fields, self.present, self.table)
 
     def fields_of(self, items: np.ndarray) -> np.ndarray:
-        """The row of `fields` each crop of `items` (n,) comes from."""
+        """The row of `fields` of each crop of `items` (n,)."""
         fields = np.empty(len(items), np.int64)
         for number, places, local in self._by_dataset(items):
             fields[places] = self._field_starts[number] + self.datasets[number].fields_of(local)
         return fields
 
     def all_fields(self) -> np.ndarray:
-        """The row of `fields` every crop comes from, (len,) int32."""
+        """The row of `fields` of every crop, (len,) int32."""
         parts = zip(self._field_starts, self.datasets, strict=True)
         return np.concatenate(
             [np.add(start, dataset.fields_of(np.arange(len(dataset))), dtype=np.int32) for start, dataset in parts]
@@ -103,12 +103,12 @@ class Mixture:
 
     @cached_property
     def named(self) -> np.ndarray:
-        """bool, a row of `fields`: it has crops in the split, and they have a perturbation (are not of an empty well)."""
+        """bool per row of `fields`: it has crops in the split, and its well has a perturbation (is not empty)."""
         named = self.table.frame[schema.PERTURBATION].ne("").to_numpy()
         return (self.codes.condition >= 0) & named[self.codes.condition]
 
     def _by_dataset(self, items: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(dataset number, places in `items`, rows within that dataset)."""
+        """Yield (dataset number, positions in `items`, rows within that dataset)."""
         which = np.searchsorted(self._starts, items, side="right") - 1
         for number in range(len(self.datasets)):
             places = np.flatnonzero(which == number)
@@ -125,7 +125,7 @@ class Mixture:
         return self.batch(items, images, bad)
 
     def read(self, items: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Crops `items` (n,) into `out` (n, C, H, W) uint16; returns bool (n,), the samples skipped. Threads may share it."""
+        """Read crops `items` (n,) into `out` (n, C, H, W) uint16; returns bool (n,), True for skipped ones. Thread-safe."""
         bad = np.zeros(len(items), bool)
         for number, places, local in self._by_dataset(items):
             dataset = self.datasets[number]
@@ -134,7 +134,7 @@ class Mixture:
         return bad
 
     def attempt(self, read: Callable[[], None]) -> bool:
-        """Whether `read()` gave its sample; where it did not, an error or a skip that is counted."""
+        """Call `read`; False for a bad sample that is skipped and counted. Raises under `on_bad_sample="error"`."""
         try:
             read()
         except (SampleError, OSError) as error:
@@ -163,7 +163,7 @@ class Mixture:
         codes = {name: values[field] for name, values in vars(self.codes).items()}
         arrays = {"images": images, "low": low, "high": high, "sample": sample, **codes}
         tensors = {name: torch.from_numpy(v.reshape(*shape, *v.shape[1:])) for name, v in arrays.items()}
-        if len(shape) == 2:  # a bag is of one condition, and every row of it is a crop
+        if len(shape) == 2:  # a bag has one condition, and all its rows are crops
             for name in ("perturbation", "condition", "is_control"):
                 tensors[name] = tensors[name][:, 0].clone()
             tensors["mask"] = torch.ones(shape, dtype=torch.bool)
@@ -171,15 +171,15 @@ class Mixture:
 
 
 def _donors(bad: np.ndarray) -> np.ndarray:
-    """For each place of a batch, flattened, the place whose crop it shows: its own where that is good.
+    """For each item of a flattened batch, the item whose crop replaces it: itself if it was read.
 
-    A bad crop shows the next good one of its bag, and a bag without any shows the next bag that has some.
+    A bad crop is replaced by the next good one of its bag, and a bag without any by the next bag that has some.
     """
     rows = bad.reshape(len(bad), -1)
     places = np.arange(rows.size).reshape(rows.shape)
     if not (~rows).any():
         raise SampleError(
-            "every sample of a batch is damaged: copy the dataset again (`morphoclip data verify` says what)"
+            "every sample of a batch is damaged: copy the dataset again (`morphoclip data verify` lists them)"
         )
     for row in np.flatnonzero(rows.any(axis=1)):
         for other in (row + np.arange(len(rows))) % len(rows):

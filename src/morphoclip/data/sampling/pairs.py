@@ -1,4 +1,4 @@
-"""Pairs of wells of one perturbation: what CWA-MSN trains on."""
+"""Pairs of wells of one perturbation, for CWA-MSN."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from morphoclip import schema
 from morphoclip.data.metadata.codes import PLATE_COLUMNS
 from morphoclip.data.sampling.mixture import Mixture
 
-# Where the second well may lie; each place is told apart by these columns and the condition.
+# Scope of the second well: it has the same condition and the same values of these columns.
 SCOPES: dict[str, tuple[str, ...]] = {
     "same": schema.WELL_KEY,
     "plate": (schema.SOURCE, schema.BATCH, schema.PLATE),
@@ -16,35 +16,35 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "source": (schema.SOURCE,),
     "any": (),
 }
-# Where it may not: wells of the same plate share what is no phenotype, and agreement would teach that.
+# Scopes where these columns must differ: wells of one plate share more than the phenotype, and the model would learn it.
 ELSEWHERE: dict[str, tuple[str, ...]] = {"other_plate": SCOPES["plate"], "other_batch": SCOPES["batch"]}
 
 
 class Pairs:
-    """Two crops of one condition from two different wells, (G, 2) rows a step.
+    """Two crops of one condition from two different wells, (G, 2) rows per step.
 
-    An epoch shows every crop of a treated well once as the first of a pair, but for a remainder that fills no batch,
-    another one each epoch; negative controls take a fixed few places of every batch instead of the many their wells
-    would. The second crop is drawn from another well of the same condition (perturbation × dose × cell line × time)
-    within the scope. Where there is none it comes from the same well, another crop of it if it has one. Wells without
-    a perturbation (empty ones) are left out.
+    An epoch shows every crop of a treated well once as the first of a pair; a remainder too small for a batch is left
+    out, a different one each epoch. Negative controls get `controls_per_batch` pairs per batch, fewer than their many
+    wells would. The second crop comes from another well of the same condition (perturbation × dose × cell line × time)
+    within the scope; if there is none, from the same well, and another crop of it if possible. Empty wells (without a
+    perturbation) are left out.
 
     Args:
-        mixture: where the crops are.
-        global_batch: pairs a step, all ranks together.
-        seed: of every draw.
-        pair_scope: where the second well may lie: on the same `plate`, in the same `batch` or `source`, `any`where, or on
-            another plate (`other_plate`) or batch (`other_batch`) if the condition has wells there, else anywhere;
-            `same` gives the same crop twice, which is plain MSN.
-        different_position: prefer a second well in another row and another column, then one at another place at
-            least; replicates that always share a place would teach the place.
-        same_share: this share of the pairs is one crop twice, as in plain MSN, whatever the scope. Crops of two wells that
-            agree too little to learn from alone ride on what those teach.
-        controls_per_batch: this many pairs of negative controls a batch, all ranks together.
+        mixture: source of the crops.
+        global_batch: pairs per step, all ranks together.
+        seed: seed of all random draws.
+        pair_scope: where the second well is taken from: the same `plate`, `batch` or `source`, `any` of them, or another
+            plate (`other_plate`) or batch (`other_batch`) if the condition has wells there, else any; `same` gives the
+            same crop twice, which is plain MSN.
+        different_position: prefer a second well in another row and another column, else at another well position. If
+            replicates always shared their position, the model could learn the position.
+        same_share: share of the pairs that are one crop twice, as in plain MSN, whatever the scope. They give a signal
+            where crops of two wells agree too little to learn from.
+        controls_per_batch: pairs of negative controls per batch, all ranks together.
         steps_per_epoch: default: as many as show every treated crop once.
 
     Raises:
-        ValueError: an unknown scope, a share beyond [0, 1], or fewer treated crops than a batch needs.
+        ValueError: an unknown scope, a share outside [0, 1], or fewer treated crops than a batch needs.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Pairs:
         steps_per_epoch: int | None = None,
     ) -> None:
         if pair_scope not in SCOPES | ELSEWHERE:
-            raise ValueError(f"pair_scope={pair_scope!r} is none of {', '.join(SCOPES | ELSEWHERE)}")
+            raise ValueError(f"pair_scope={pair_scope!r}: use one of {', '.join(SCOPES | ELSEWHERE)}")
         if not 0 <= same_share <= 1:
-            raise ValueError(f"same_share={same_share} is a share of the pairs: between 0 and 1")
+            raise ValueError(f"same_share={same_share} must be between 0 and 1: it is a share of the pairs")
         self.seed, self.different_position = seed, different_position
         self.same_share = 1.0 if pair_scope == "same" else same_share
         fields, is_control = mixture.all_fields(), mixture.codes.is_control
@@ -102,10 +102,10 @@ class Pairs:
 
 
 class _Wells:
-    """The wells of a mixture sorted by (condition, place in the scope), so that a well finds its partners in a run.
+    """The wells of a mixture sorted by (condition, scope), so that possible partners of a well are a contiguous run.
 
-    A partner is looked for where the columns `elsewhere` differ. Everything follows from sorted values: neither the order
-    of fields nor of datasets matters.
+    A partner must differ in the columns `elsewhere`. All follows from sorted values, so the order of fields and datasets
+    does not matter.
     """
 
     def __init__(
@@ -114,18 +114,18 @@ class _Wells:
         codes, present = mixture.codes, mixture.present
         chosen = mixture.fields.iloc[present]
 
-        def places(columns: tuple[str, ...]) -> np.ndarray:  # a field
+        def ranks(columns: tuple[str, ...]) -> np.ndarray:  # per field
             place = np.zeros(len(mixture.fields), np.int64)
             if columns:
                 place[present] = chosen.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
             return place
 
-        keys = np.stack([codes.condition, places(scope), codes.well])  # a field
+        keys = np.stack([codes.condition, ranks(scope), codes.well])  # per field
         wells, of_field = np.unique(keys[:, present], axis=1, return_inverse=True)
         self.position = np.zeros(wells.shape[1], np.int64)
         self.position[of_field] = codes.position[present]
         self.place = np.zeros(wells.shape[1], np.int64)
-        self.place[of_field] = places(elsewhere)[present]
+        self.place[of_field] = ranks(elsewhere)[present]
         self.begin, self.end = _runs(wells[:2])
         well_of_field = np.full(len(mixture.fields), -1)
         well_of_field[present] = of_field
@@ -134,7 +134,7 @@ class _Wells:
         self.starts = np.searchsorted(self.of_row[self.rows], np.arange(wells.shape[1] + 1))
 
     def partner(self, row: int, different_position: bool, rng: np.random.Generator) -> int:
-        """A row of another well with the same condition and scope; of the same well where there is no other."""
+        """A row of another well with the same condition and scope, or of the same well if there is no other."""
         own = self.of_row[row]
         others = np.delete(np.arange(self.begin[own], self.end[own]), own - self.begin[own])
         if len(others) == 0:
@@ -149,7 +149,7 @@ class _Wells:
         return self.rows[rng.integers(self.starts[well], self.starts[well + 1])]
 
     def _farther(self, others: np.ndarray, own: int) -> np.ndarray:
-        """Those in another row and column; else those at another place; else all."""
+        """Wells in another row and column; if none, those at another position; if none, all."""
         apart = [
             part != own_part
             for part, own_part in zip(
@@ -163,7 +163,7 @@ class _Wells:
 
 
 def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For sorted columns `keys` (k, n): where the run of columns equal to each begins and ends."""
+    """For sorted columns `keys` (k, n): begin and end of the run of equal columns that each belongs to."""
     first = np.append(np.flatnonzero(np.any(np.diff(keys, prepend=-1), axis=0)), keys.shape[1])
     lengths = np.diff(first)
     return np.repeat(first[:-1], lengths), np.repeat(first[1:], lengths)

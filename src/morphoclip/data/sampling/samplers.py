@@ -1,4 +1,4 @@
-"""Which crops make up each batch: a function of (seed, epoch, step) alone, drawn for all ranks and sliced by rank."""
+"""Samplers: the rows of each batch as a function of (seed, epoch, step) alone, drawn for all ranks and sliced by rank."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Plan(Protocol):
 
 
 class Uniform:
-    """Every crop once an epoch in random order; the last crops that fill no global batch are left out.
+    """Every crop once per epoch in random order; a last incomplete global batch is left out.
 
-    In a mixture a dataset's share of the epoch is proportional to weight × crops, so weights of 1 concatenate; a
-    dataset shown more often repeats its crops only after all were shown.
+    In a mixture a dataset's share of the epoch is proportional to weight × crops, so weights of 1 concatenate. A dataset
+    with a larger share repeats its crops only after all were shown.
 
     Raises:
         ValueError: fewer crops than one global batch.
@@ -37,7 +37,9 @@ class Uniform:
         self.global_batch, self.seed = global_batch, seed
         self.steps = len(mixture) // global_batch
         if self.steps == 0:
-            raise ValueError(f"{len(mixture)} crops fill no batch of {global_batch} (all ranks): lower batch_size")
+            raise ValueError(
+                f"{len(mixture)} crops are fewer than a batch of {global_batch} (all ranks): lower batch_size"
+            )
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def rows(self, epoch: int, step: int) -> np.ndarray:
@@ -68,18 +70,18 @@ BAG_SCOPES = ("perturbation", "well")
 class Bags:
     """Bags of N crops of one condition, spread evenly over its plates and wells; a batch holds distinct perturbations.
 
-    An epoch is one or more rounds; in each round every treated perturbation comes up once (but for a remainder that
-    fills no batch, another one each round), at one of its conditions. Wells without a perturbation (empty ones) are
+    An epoch is one or more rounds. In each round every treated perturbation is shown once, at one of its conditions; a
+    remainder too small for a batch is left out, a different one each round. Empty wells (without a perturbation) are
     left out. A condition (or well) with fewer than N crops repeats them.
 
     Args:
-        mixture: where the crops are.
-        global_batch: bags a step, all ranks together.
-        seed: of every draw.
+        mixture: source of the crops.
+        global_batch: bags per step, all ranks together.
+        seed: seed of all random draws.
         bag_size: N.
         bag_scope: `perturbation`, crops from all wells of the condition; or `well`, crops from one of them.
-        controls_per_batch: at most this many bags of negative controls a batch.
-        steps_per_epoch: default: whole rounds, enough to show about as many crops as there are.
+        controls_per_batch: at most this many bags of negative controls per batch.
+        steps_per_epoch: default: whole rounds that show about as many crops as there are.
 
     Raises:
         ValueError: fewer treated perturbations than a batch needs, or an unknown `bag_scope`.
@@ -97,7 +99,7 @@ class Bags:
         steps_per_epoch: int | None = None,
     ) -> None:
         if bag_scope not in BAG_SCOPES:
-            raise ValueError(f"bag_scope={bag_scope!r} is none of {BAG_SCOPES}")
+            raise ValueError(f"bag_scope={bag_scope!r}: use one of {BAG_SCOPES}")
         self.global_batch, self.seed, self.bag_size, self.bag_scope = global_batch, seed, bag_size, bag_scope
         codes, named = mixture.codes, mixture.named
         self._wells = _Wells(mixture)
@@ -134,7 +136,7 @@ class Bags:
         )
 
     def order(self, epoch: int, round_: int) -> np.ndarray:
-        """The treated perturbations of a round in the order they come up."""
+        """The treated perturbations of a round in the order they are shown."""
         return np.random.default_rng([self.seed, epoch, round_, 0]).permutation(self._treated)
 
 
@@ -149,7 +151,7 @@ class _Wells:
         self.perturbation, self.condition, self.plate, _ = groups.keys
 
     def bag(self, perturbation: int, size: int, rng: np.random.Generator, one_well: bool = False) -> np.ndarray:
-        """Rows (size,) of one condition of the perturbation: plates take turns, and on a plate its wells do."""
+        """Rows (size,) of one condition of the perturbation, alternating between plates and, on a plate, its wells."""
         begin, end = np.searchsorted(self.perturbation, [perturbation, perturbation + 1])
         wells = np.arange(begin, end)
         wells = wells[self.condition[begin:end] == rng.choice(np.unique(self.condition[begin:end]))]
@@ -171,8 +173,8 @@ class _Wells:
 class Sequential:
     """Every crop in order, for validation: the last batch is short.
 
-    Over several ranks the last batch is filled up with the split's first crops, so that all ranks have as many steps
-    and no rank an empty batch; these few crops count twice.
+    On several ranks the last batch is filled with the split's first crops, so that all ranks have the same number of
+    steps and no empty batch; these few crops count twice.
     """
 
     def __init__(self, mixture: Mixture, global_batch: int, world_size: int) -> None:
@@ -186,14 +188,14 @@ class Sequential:
 
 
 class EpochSampler(Sampler[np.ndarray]):
-    """This rank's slice of a plan's batches, an epoch an iteration; knows where it stands.
+    """This rank's slice of a plan's batches, one epoch per iteration, with its progress as state.
 
-    Lightning starts a loader's iterator before it calls `set_epoch`, and may start it twice. So an iteration begins
-    a new epoch only if the one before handed out a batch, and `set_epoch` changes nothing where it agrees.
+    Lightning starts a loader's iterator before it calls `set_epoch`, and may start it twice. So an iteration begins a
+    new epoch only if the one before yielded a batch, and `set_epoch` with the current epoch changes nothing.
 
     Attributes:
-        epoch: the running epoch.
-        ready: batches of it handed out, counted by the loader: workers fetch ahead of it.
+        epoch: the current epoch.
+        ready: its batches yielded so far, counted by the loader, because workers fetch ahead.
     """
 
     def __init__(self, plan: Plan, rank: int = 0, world_size: int = 1) -> None:
@@ -218,7 +220,7 @@ class EpochSampler(Sampler[np.ndarray]):
             self.epoch, self.ready, self._start = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were handed out; a finished epoch is the next one's start."""
+        """The epoch and the number of its batches yielded; a finished epoch is stored as the start of the next."""
         finished = self.ready == len(self)
         return {"epoch": self.epoch + finished, "batches_ready": 0 if finished else self.ready}
 

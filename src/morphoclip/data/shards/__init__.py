@@ -1,1 +1,1 @@
-"""The dataset folder: tars of crops, their index, the fields and the manifest; written, read, checked and repacked."""
+"""The dataset folder (tars of crops, index, fields, manifest): writing, reading, verifying, repacking."""

@@ -10,13 +10,13 @@ from morphoclip.data.shards.split_files import write_split
 
 
 def write_splits(dataset: ShardDataset, assignment: pd.Series) -> dict[str, int]:
-    """Write one split a value of `assignment` (one for every row of `dataset.fields`, as `holdout` gives).
+    """Write one split per value of `assignment`, which names the split of every row of `dataset.fields` (see `holdout`).
 
     Returns:
-        The number of crops in each.
+        The number of crops in each split.
 
     Raises:
-        ValueError: `assignment` has not one value for every field of the dataset.
+        ValueError: the lengths of `assignment` and `dataset.fields` differ.
     """
     if len(assignment) != len(dataset.fields):
         raise ValueError(f"{len(assignment)} assignments for the {len(dataset.fields)} fields of {dataset.folder}")

@@ -1,4 +1,4 @@
-"""How a crop becomes bytes in a shard and back, chosen by the name in the manifest."""
+"""Codecs: a crop to the bytes in a shard and back, chosen by the name in the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numcodecs import blosc
 from morphoclip.data.shards import companding
 from morphoclip.data.shards.prediction import distances, restore
 
-# Blosc's own threads fight with the loader's and are unsafe after a fork.
+# Blosc's own threads compete with the loader's and are unsafe after a fork.
 blosc.use_threads = False
 
 
@@ -24,9 +24,9 @@ class Codec:
         name: as written in the manifest.
         extension: of the tar member (KEY.<extension>).
         encode: C-contiguous (C, H, W) uint16 -> bytes.
-        decode: (bytes, out) fills `out`, a C-contiguous array of the crop's shape and dtype; ValueError where the
-            bytes hold another size.
-        verbatim: the bytes end with the pixels as they lie in memory, so that a reader may read them in place.
+        decode: (bytes, out) fills `out`, a C-contiguous array of the crop's shape and dtype; ValueError if the size of
+            the bytes does not match.
+        verbatim: the bytes end with the pixels as in memory, so that a file can be read directly into the array.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Codec:
 
 
 def crc32(data: bytes | memoryview | np.ndarray, value: int = 0) -> int:
-    """zlib's checksum by vector instructions, over ten times faster; `value` is that of the bytes before."""
+    """zlib's CRC-32 by vector instructions, over ten times faster; `value` is the checksum of the preceding bytes."""
     import imagecodecs
 
     return imagecodecs.deflate_crc32(data, value)
@@ -81,7 +81,7 @@ def _decode_sqrt(data: bytes, out: np.ndarray) -> None:
 
 
 def _encode_png(image: np.ndarray) -> bytes:
-    """The channels one below the other in one greyscale picture."""
+    """The channels stacked vertically in one greyscale image."""
     import imagecodecs
 
     return imagecodecs.png_encode(image.reshape(-1, image.shape[-1]))

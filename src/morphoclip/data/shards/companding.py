@@ -1,11 +1,11 @@
-"""Square-root companding: as many codes as the camera's noise leaves room for, no more.
+"""Square-root companding: no more codes than the camera's noise allows to tell apart.
 
-Light comes as photons, so the variance of a pixel grows with its intensity x: σ²(x) = SHOT·x + READ². A code stands for
-all intensities so close together that replacing them by one of them moves none by more than TOLERANCE·σ; where σ is
-small a code is one intensity, and nothing is lost.
+The variance of a pixel grows with its intensity x (photon shot noise): σ²(x) = SHOT·x + READ². A code stands for a range
+of intensities, and replacing each by the code's value changes it by at most TOLERANCE·σ. Where σ is small a code is a
+single intensity, and nothing is lost.
 
-SHOT and READ are those of CPJUMP1's microscope (20x, camera binning 2), measured between neighbouring pixels of its
-images; they are constants because the codes of a written dataset depend on them.
+SHOT and READ belong to CPJUMP1's microscope (20x, camera binning 2), estimated from neighbouring pixels of its images.
+They are constants because the codes of written datasets depend on them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS = 2**16
 
 
 def noise(intensity: np.ndarray) -> np.ndarray:
-    """σ of shot and read noise at an intensity, float64."""
+    """Standard deviation of shot and read noise at an intensity, float64."""
     return np.sqrt(SHOT * np.asarray(intensity, np.float64) + READ**2)
 
 
@@ -29,8 +29,8 @@ def noise(intensity: np.ndarray) -> np.ndarray:
 def _tables() -> tuple[np.ndarray, np.ndarray]:
     """(code of each of the 65,536 intensities, intensity that each code stands for), uint16 each.
 
-    Codes are taken upwards, each as wide as it may be: its intensity lies TOLERANCE·σ above its lowest one, and it ends
-    where an intensity would lie more than TOLERANCE·σ above that.
+    Codes are made from low to high, each as wide as allowed: its value is TOLERANCE·σ above its lowest intensity, and it
+    ends where an intensity would be more than TOLERANCE·σ above its value.
     """
     reach = np.floor(TOLERANCE * noise(np.arange(LEVELS))).astype(np.int64)
     codes = np.empty(LEVELS, np.uint16)
@@ -48,17 +48,17 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def compand(image: np.ndarray) -> np.ndarray:
-    """Codes, uint16, of the intensities (uint16) of an image of any shape."""
+    """Codes (uint16) of the intensities (uint16) of an image of any shape."""
     return _tables()[0][image]
 
 
 def expand(codes: np.ndarray, out: np.ndarray) -> None:
-    """Write the intensities that codes stand for to `out`, uint16 both; they may be one array.
+    """Write the intensities of `codes` to `out`, both uint16; they may be the same array.
 
     Raises:
-        ValueError: a code that stands for nothing.
+        ValueError: a code is out of range.
     """
     values = _tables()[1]
     if codes.max() >= len(values):
-        raise ValueError(f"code {codes.max()} where there are {len(values)}: the crop is damaged")
-    np.take(values, codes, out=out, mode="clip")  # checked above; the default mode would go by a copy of `out`
+        raise ValueError(f"code {codes.max()} is out of range, there are {len(values)} codes: the crop is damaged")
+    np.take(values, codes, out=out, mode="clip")  # range checked above; the default mode would copy `out`

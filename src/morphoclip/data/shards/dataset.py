@@ -22,25 +22,25 @@ from morphoclip.data.shards.scaling import field_scaling, scaling_columns
 from morphoclip.data.shards.split_files import read_split
 from morphoclip.data.shards.statistics import refuse_constant, scale
 
-OPEN_SHARDS = 64  # file handles a dataset keeps
-CHUNK = 2**20  # index rows looked at at a time, so that a large index is never copied
+OPEN_SHARDS = 64  # file handles a dataset keeps open
+CHUNK = 2**20  # index rows per block, so that a large index is never copied
 
 
 class SampleError(ValueError):
-    """A sample that cannot be read; the message names shard and key, says what is wrong and what to do."""
+    """A sample that cannot be read; the message names shard and key, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One crop and where it comes from; the codes are positions in sorted unique values of the dataset's split.
+    """One crop and its origin; codes are ranks among the sorted unique values of the dataset's split.
 
     Attributes:
         image: (C, H, W) uint16.
         low, high: (C,) float32, the intensities that scale to 0 and 1.
         plate, well, perturbation, condition: codes; `condition` is the row of the dataset's `table`.
-        position: place on the plate, row · 48 + column, A01 = 0.
+        position: well position, row · 48 + column, A01 = 0.
         sample: row of the index.
-        is_control: negative control.
+        is_control: True for negative controls.
     """
 
     image: np.ndarray
@@ -56,26 +56,27 @@ class Sample:
 
 
 class ShardDataset:
-    """A dataset folder as a sequence of crops. Many threads may read it, and a forked process goes on reading it; it pickles
-    small, and workers reopen it.
+    """A dataset folder as a sequence of crops.
 
-    Opening maps the index and reads the percentiles that scale; `fields`, `table` and `codes` load on first use.
+    It is thread-safe, survives a fork, and pickles without its data: a worker process opens the folder again.
+
+    Opening maps the index and reads the percentiles for scaling; `fields`, `table` and `codes` load on first use.
 
     Args:
-        folder: made by `ShardWriter`; or the URL of one, whose crops are then read by range requests (for training see
+        folder: folder made by `ShardWriter`, or its URL, from which crops are read by range requests (for training see
             `streaming`).
         split: name of a split (`splits/<name>.npy`), or None for all crops.
-        scale_by: whose percentiles scale a crop: its `field`'s own, the median over the `plate`'s fields in the split,
-            or the median over the fields of the plate's `negcon` wells.
+        scale_by: the percentiles that scale a crop: those of its `field`, their median over the `plate`'s fields in the
+            split, or their median over the fields of the plate's `negcon` wells.
         low_percentile, high_percentile: which of the stored percentiles (.01 .1 1 50 99 99.9 99.99).
 
     Attributes:
         manifest (dict), channels (tuple), pixel_size_um (float or None);
-        index: column name -> memory-mapped array, a row a crop of the whole folder;
-        fields: DataFrame, a row a field of the whole folder;
+        index: column name -> memory-mapped array, one row per crop of the whole folder;
+        fields: DataFrame, one row per field of the whole folder;
         rows: (len,) int64, the index rows in this split;
         present: rows of `fields` that have crops in this split;
-        table: `PerturbationTable` of those fields, and of no others;
+        table: `PerturbationTable` of those fields;
         codes: `FieldCodes` of `fields`.
 
     Raises:
@@ -154,7 +155,7 @@ class ShardDataset:
 
     def __getitem__(self, item: int) -> Sample:
         if not -len(self) <= item < len(self):
-            raise IndexError(f"crop {item} of a dataset of {len(self)}")
+            raise IndexError(f"crop {item} is out of range for a dataset of {len(self)} crops")
         if item < 0:
             item += len(self)
         field = int(self.fields_of([item])[0])
@@ -165,11 +166,11 @@ class ShardDataset:
         )
 
     def fields_of(self, items: np.ndarray | Sequence[int]) -> np.ndarray:
-        """The row of `fields` each crop comes from."""
+        """The row of `fields` of each crop."""
         return self.index["field"][self.rows_of(items)]
 
     def intensities(self, items: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high), each (n, C) float32, of crops."""
+        """(low, high) of crops, each (n, C) float32: the intensities that scale to 0 and 1."""
         field = self.fields_of(items)
         return self._low[field], self._high[field]
 
@@ -177,8 +178,8 @@ class ShardDataset:
         """Crops as (n, C, H, W) uint16, into `out` where given.
 
         Raises:
-            SampleError: a crop is cut off, lies past its shard's end, or differs from its checksum.
-            FileNotFoundError: a shard is gone.
+            SampleError: a crop is truncated, beyond its shard's end, or fails its checksum.
+            FileNotFoundError: a shard is missing.
         """
         if out is None:
             out = np.empty((len(items), *self.shape), np.uint16)
@@ -187,10 +188,10 @@ class ShardDataset:
         return out
 
     def read_row(self, row: int, out: np.ndarray) -> None:
-        """The crop of an index row into `out` (C, H, W) uint16; raises as `read` does."""
+        """Read the crop of an index row into `out` (C, H, W) uint16; raises as `read` does."""
         shard, nbytes, offset = (int(self.index[name][row]) for name in ("shard", "nbytes", "offset"))
         header = nbytes - out.nbytes
-        if self.codec.verbatim and header >= 0:  # in place, without a copy
+        if self.codec.verbatim and header >= 0:  # read directly into `out`
             head = bytearray(header)
             found = self._pread(shard, [head, out], offset)
             checksum = crc32(out.reshape(-1).view(np.uint8), crc32(head)) if found == nbytes else None
@@ -199,7 +200,7 @@ class ShardDataset:
             found = self._pread(shard, [data], offset)
             checksum = crc32(data) if found == nbytes else None
         if found != nbytes:
-            raise self._error(shard, row, f"is cut off ({found} of {nbytes} bytes)")
+            raise self._error(shard, row, f"is truncated ({found} of {nbytes} bytes)")
         if checksum != self.index["crc32"][row]:
             raise self._error(shard, row, "fails its checksum")
         if not (self.codec.verbatim and header >= 0):
@@ -215,7 +216,7 @@ class ShardDataset:
         return f"shards/{self.manifest['shards'][shard]['name']}"
 
     def _pread(self, shard: int, buffers: list, offset: int) -> int:
-        """Fill `buffers` from a shard and return how many bytes there were; a handle is not closed while in use."""
+        """Fill `buffers` from a shard and return the number of bytes read; a handle in use is not closed."""
         if self.store is not None:
             return _fill(
                 buffers,
@@ -229,15 +230,15 @@ class ShardDataset:
         return os.preadv(handle.number, buffers, offset)
 
     def close(self) -> None:
-        """Close the shards that are open; reading opens them again."""
+        """Close open shards; reading opens them again."""
         with self._files_lock:
             self._files.clear()
 
     def channel_statistics(self, max_crops: int = 2048) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, (C,) float32 each, of the scaled pixels of this split.
 
-        From the manifest where it has them for all crops under this scaling; else measured on up to `max_crops` crops
-        spread evenly over the split, so that held-out pixels do not enter.
+        Taken from the manifest if it has them for all crops under this scaling; else measured on up to `max_crops` crops
+        spread evenly over the split, so that held-out pixels are not used.
 
         Raises:
             ValueError: a channel is constant.
@@ -261,7 +262,7 @@ class ShardDataset:
 
 
 def _fill(buffers: list, data: bytes) -> int:
-    """Copy `data` to `buffers`, one after the other; returns how many bytes there were."""
+    """Copy `data` into `buffers`, one after the other; returns the number of bytes."""
     place = 0
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
@@ -272,7 +273,7 @@ def _fill(buffers: list, data: bytes) -> int:
 
 
 class _Handle:
-    """An open file that closes when the last of its readers lets go."""
+    """An open file that is closed when its last reader drops it."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1

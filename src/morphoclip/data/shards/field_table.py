@@ -1,4 +1,4 @@
-"""Collecting the rows of fields.parquet while crops arrive, column by column so that a million fields fit in memory."""
+"""Collects the rows of fields.parquet while crops arrive, column by column so that a million fields fit in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELD_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL, schema.SITE
 
 
 class FieldTable:
-    """The fields of a dataset in the order they first came; source, batch, plate, well and site tell them apart."""
+    """The fields of a dataset in order of first appearance, identified by source, batch, plate, well and site."""
 
     def __init__(self, channels: Sequence[str]) -> None:
         self.channels = tuple(channels)
@@ -26,12 +26,12 @@ class FieldTable:
         return len(self._numbers)
 
     def enter(self, field_row: Mapping, image: np.ndarray | None = None) -> tuple[int, dict]:
-        """The row number of a field, entered if new, and its full description.
+        """The row number of a field, added if new, and its full description.
 
-        A row without percentiles takes those already stored, or else those of `image` (C, H, W).
+        A row without percentiles gets those already stored, or else those of `image` (C, H, W).
 
         Raises:
-            ValueError: no plate, well or percentiles; other columns than before; or a known field with other values.
+            ValueError: no plate, well or percentiles; columns differ from earlier rows; or a known field has new values.
         """
         row = _plain(field_row)
         key = tuple(row[column] for column in FIELD_KEY)
@@ -45,12 +45,12 @@ class FieldTable:
                 raise ValueError(f"field {'/'.join(key)} has no percentiles: add **describe_field(field, channels)")
         if self._columns and self._columns.keys() != row.keys():
             odd = sorted(self._columns.keys() ^ row.keys())
-            raise ValueError(f"field {'/'.join(key)} has other columns than the fields before it: {odd[:5]}")
+            raise ValueError(f"field {'/'.join(key)} and the fields before it differ in columns: {odd[:5]}")
         if number is None:
             number = self._append(key, row)
         elif changed := [column for column, value in row.items() if self._columns[column][number] != value]:
             raise ValueError(
-                f"field {'/'.join(key)} was described before with another {changed[0]}: "
+                f"field {'/'.join(key)} appears twice with different {changed[0]}: "
                 "fields of one well need different Metadata_Site"
             )
         return number, row
@@ -77,7 +77,7 @@ class FieldTable:
 
 
 def _plain(field_row: Mapping) -> dict:
-    """The row with every text column of the schema, blank where missing; the cell count an int, the rest floats."""
+    """The row with every text column of the schema (blank if missing), the cell count as int and the rest as floats."""
     row: dict[str, str | int | float] = {column: "" for column in schema.SPELLINGS if column != schema.CELL_COUNT}
     for column, value in dict(field_row).items():
         if column == schema.CELL_COUNT:

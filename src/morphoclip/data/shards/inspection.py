@@ -1,4 +1,4 @@
-"""What is in a dataset folder, and whether it is all still there."""
+"""Inspecting a dataset folder: counts, statistics, and verification of every file and sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLATE_COLUMNS = [schema.SOURCE, schema.BATCH, schema.PLATE]
 
 
 def count_crops(dataset: ShardDataset, by: list[str]) -> pd.DataFrame:
-    """Wells, fields and crops of the split for each value of the columns `by`, sorted; blank values are a group too."""
+    """Numbers of wells, fields and crops of the split per value of the columns `by`, sorted; blank values are a group."""
     crops = np.zeros(len(dataset.fields), np.int64)
     for part in _parts(len(dataset), 2**20):
         np.add.at(crops, dataset.fields_of(part), 1)
@@ -31,7 +31,7 @@ def count_crops(dataset: ShardDataset, by: list[str]) -> pd.DataFrame:
 
 
 def verify(dataset: ShardDataset, workers: int | None = None) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Read and decode every sample of the split; yields (samples looked at, [(index row, what is wrong)]) as it goes."""
+    """Read and decode every sample of the split; yields (samples checked, [(index row, fault)]) along the way."""
 
     def check(items: np.ndarray) -> tuple[int, list[tuple[int, str]]]:
         out, wrong = np.empty(dataset.shape, np.uint16), []
@@ -46,7 +46,7 @@ def verify(dataset: ShardDataset, workers: int | None = None) -> Iterator[tuple[
 
 
 def check_files(dataset: ShardDataset) -> list[str]:
-    """What manifest, index and (of a local folder) shards disagree on, before any sample is read."""
+    """Contradictions between manifest, index and (in a local folder) shard files, found without reading samples."""
     manifest, index, found = dataset.manifest, dataset.index, []
     if manifest["counts"]["samples"] != len(index["field"]):
         found.append(f"index.arrow has {len(index['field'])} rows, the manifest {manifest['counts']['samples']}")
@@ -64,8 +64,8 @@ def check_files(dataset: ShardDataset) -> list[str]:
 def channel_statistics(dataset: ShardDataset, workers: int | None = None) -> Iterator[tuple[int, dict]]:
     """Mean and standard deviation of all pixels of the split, as a manifest's `statistics`, raw and scaled.
 
-    Streams: yields (crops so far, the statistics of those), the last of all. Sums are float64 and added in order, so
-    the number of threads changes nothing.
+    Yields (crops so far, their statistics); the last item covers all crops. Sums are float64 and added in order, so the
+    number of threads does not change the result.
     """
 
     def sums(items: np.ndarray) -> tuple[int, np.ndarray]:

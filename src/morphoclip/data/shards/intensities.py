@@ -1,4 +1,4 @@
-"""What is recorded of a field's intensities: percentiles of every channel and Otsu's threshold of DNA."""
+"""Intensity statistics of a field: percentiles of every channel and Otsu's threshold of DNA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def percentile_column(percentile: float, channel: str) -> str:
 
 
 def histogram_percentiles(counts: np.ndarray, percentiles: tuple[float, ...] = PERCENTILES) -> np.ndarray:
-    """Percentiles of the integers that `counts` (counts[v] pixels of value v) describes, as np.percentile gives them."""
+    """Percentiles from a histogram (`counts[v]` pixels of value v), equal to np.percentile of the pixels."""
     cumulative = np.cumsum(counts)
     rank = np.asarray(percentiles) / 100 * (cumulative[-1] - 1)
     below = np.searchsorted(cumulative, np.floor(rank), side="right")
@@ -25,9 +25,9 @@ def histogram_percentiles(counts: np.ndarray, percentiles: tuple[float, ...] = P
 
 
 def describe_field(field: np.ndarray, channels: tuple[str, ...]) -> dict[str, float]:
-    """Percentiles of every channel of a (C, H, W) uint16 field, and Otsu's threshold of DNA where there is one.
+    """Percentiles of every channel of a (C, H, W) uint16 field, and Otsu's threshold if there is a DNA channel.
 
-    One histogram a channel serves both; it is exact and much faster than sorting the pixels.
+    Both come from one histogram per channel, which is exact and much faster than sorting the pixels.
     """
     description: dict[str, float] = {}
     for plane, channel in zip(field, channels, strict=True):

@@ -1,4 +1,4 @@
-"""Locks that objects which are pickled and forked may hold."""
+"""A lock for objects that are pickled or used after a fork."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Lock
 
 
 class ProcessLock:
-    """A lock among the threads of one process: free in a forked one, whoever held it at the fork; pickled, a new one."""
+    """A lock between the threads of one process. It is free after a fork, and pickling gives a new lock."""
 
     def __init__(self) -> None:
         self._renew()

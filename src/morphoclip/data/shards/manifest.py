@@ -1,4 +1,4 @@
-"""The manifest of a dataset folder: what makes it one, and which formats this code reads."""
+"""The manifest of a dataset folder, and the format versions this code reads."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def read_manifest(folder: str | Path) -> dict:
     """The manifest of a finished dataset.
 
     Raises:
-        FileNotFoundError: no such folder, or a folder without manifest.json (it is written last).
-        ValueError: the manifest is not one, or its format is newer than this code.
+        FileNotFoundError: no such folder, or no manifest.json in it (it is written last).
+        ValueError: the file is not a manifest, or its format is newer than this code.
     """
     path = Path(folder) / MANIFEST
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"no dataset folder {folder}: prepare one with `python -m data_prep.make_shards`")
+        raise FileNotFoundError(f"no dataset folder {folder}: make one with `morphoclip data prepare`")
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {MANIFEST}, so it is no dataset or was left incomplete: "
-            "remove it and run data_prep.make_shards again"
+            f"{folder} has no {MANIFEST}, so it is not a dataset or is incomplete: "
+            "remove it and run `morphoclip data prepare` again"
         )
     try:
         manifest = json.loads(path.read_text())

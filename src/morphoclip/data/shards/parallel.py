@@ -1,4 +1,4 @@
-"""Work done by threads, results in order."""
+"""Ordered results from a pool of threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of processor cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """`function` of each item, in order, on `workers` threads (default: all cores), few results waiting at any time."""
+    """Yield `function(item)` in order, computed on `workers` threads (default: all cores) with few results waiting."""
     workers = workers or cores()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -37,7 +37,7 @@ def map_ahead(
 
 
 def make_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
-    """The items, none of them None, with up to `count` of them made ahead by a thread."""
+    """Yield `items` (none may be None), up to `count` of them computed ahead by a thread."""
     thread = ThreadPoolExecutor(1)
     waiting = deque(thread.submit(next, items, None) for _ in range(count))
     try:

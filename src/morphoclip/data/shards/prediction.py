@@ -1,7 +1,7 @@
-"""Each pixel as its distance from what its neighbours foretell: small numbers, which compress better than intensities.
+"""Predictive coding: each pixel as its difference from a prediction by its neighbours, which compresses better.
 
-A pixel is foretold as left + above − above left, the plane through three neighbours. The distances wrap around in 16
-bits, so nothing is lost, and are folded to 0, 1, 2, 3, … for 0, −1, 1, −2, …: their high bytes are then nearly all zero.
+The prediction is left + above − above left, the plane through three neighbours. Differences wrap around in 16 bits, so
+nothing is lost, and are folded to 0, 1, 2, 3, … for 0, −1, 1, −2, …, so that nearly all high bytes are zero.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def distances(image: np.ndarray) -> np.ndarray:
-    """Folded distances of the pixels of (C, H, W) uint16 from their predictions, of the same shape and dtype."""
+    """Folded differences of the pixels (C, H, W) uint16 from their predictions, in the same shape and dtype."""
     import imagecodecs
 
     signed = imagecodecs.delta_encode(imagecodecs.delta_encode(image, axis=2), axis=1).view(np.int16)
@@ -18,7 +18,7 @@ def distances(image: np.ndarray) -> np.ndarray:
 
 
 def restore(folded: np.ndarray) -> np.ndarray:
-    """The image whose `distances` these are; `folded` is overwritten."""
+    """The image that has these `distances`; `folded` is overwritten."""
     import imagecodecs
 
     sign = folded & 1

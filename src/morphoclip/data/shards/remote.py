@@ -1,6 +1,6 @@
-"""A dataset folder somewhere else: any fsspec URL (s3://, gs://, https://, …) or a command that prints its files.
+"""A remote dataset folder: any fsspec URL (s3://, gs://, https://, …), or a command that prints its files.
 
-`pipe:aws s3 cp s3://bucket/dataset/{} -` runs the command for each file, its name in place of `{}`.
+`pipe:aws s3 cp s3://bucket/dataset/{} -` runs the command for each file, with the file's name for `{}`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class StoreError(OSError):
-    """A store that kept failing, with the file, how often it was tried and the last error, or one nobody knows how to read."""
+    """A read that failed after all retries (with file, attempts and last error), or a URL of an unknown protocol."""
 
 
 def is_remote(root: str | os.PathLike) -> bool:
@@ -30,7 +30,7 @@ def is_remote(root: str | os.PathLike) -> bool:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether another try would not help. fsspec also says "no such file" of a server that answers 503."""
+    """Whether a retry is pointless. fsspec raises FileNotFoundError also for a server that answers 503."""
     status = getattr(error.__cause__, "status", 404)
     kinds = (FileNotFoundError, PermissionError, ImportError, NotADirectoryError, StoreError)
     return isinstance(error, kinds) and status < 429
@@ -38,13 +38,13 @@ def is_final(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Store:
-    """Files under a URL, a local folder or a command, read with patience.
+    """Files under a URL, in a local folder or from a command, read with retries.
 
     Args:
-        root: of the dataset folder.
-        retries: how often a failed read is tried again.
-        wait: seconds before the first new try; twice as long before each one after.
-        timeout: seconds without a sample of a streamed shard, or for a part of a file, after which a try has failed.
+        root: the dataset folder.
+        retries: retries after a failed read.
+        wait: seconds before the first retry; doubled for each further one.
+        timeout: seconds without a sample of a streamed shard, or for one part of a file, after which an attempt fails.
     """
 
     root: str
@@ -58,7 +58,7 @@ class Store:
 
     @property
     def _filesystem(self):
-        """(file system, path of the root), one a process: connections do not outlive a fork."""
+        """(file system, path of the root), one per process: connections do not survive a fork."""
         import fsspec
 
         process = os.getpid()
@@ -70,7 +70,7 @@ class Store:
                     f"{self.root}: {error}; name a folder or a URL such as s3://, gs:// or https://"
                 ) from error
             if hasattr(filesystem, "retries"):
-                filesystem.retries = 1  # s3fs and gcsfs would be patient on top of this store's patience
+                filesystem.retries = 1  # s3fs and gcsfs would add their own retries
             self._filesystems[process] = filesystem, path
         return self._filesystems[process]
 
@@ -85,17 +85,17 @@ class Store:
         )
 
     def open(self, name: str) -> IO[bytes]:
-        """A stream of a file's bytes from its start; one try."""
+        """A stream of a file's bytes from its start; one attempt."""
         if self.root.startswith("pipe:"):
             from webdataset.gopen import gopen
 
             return gopen(self.url(name), "rb")
         filesystem, path = self._filesystem
-        whole = {"block_size": 0} if path.startswith("http") else {}  # one response, not a request a block
+        whole = {"block_size": 0} if path.startswith("http") else {}  # one response, not one request per block
         return filesystem.open(f"{path}/{name}", "rb", **whole)
 
     def get(self, name: str) -> bytes:
-        """A whole file."""
+        """The bytes of a whole file."""
 
         def read() -> bytes:
             if not self.root.startswith("pipe:"):
@@ -107,35 +107,37 @@ class Store:
         return self.patiently(read, name)
 
     def get_range(self, name: str, start: int, nbytes: int) -> bytes:
-        """`nbytes` of a file from `start`, fewer where it ends before.
+        """`nbytes` of a file from `start` on; fewer if it ends before.
 
         Raises:
-            ValueError: the store is a command, which can only be read from the start.
+            ValueError: the store is a command, whose output can only be read from the start.
         """
         if self.root.startswith("pipe:"):
-            raise ValueError(f"{self.url(name)} can be streamed but not read by place: give the folder's URL instead")
+            raise ValueError(
+                f"{self.url(name)} can be streamed but not read at an offset: give the folder's URL instead"
+            )
         filesystem, path = self._filesystem
         part = {"start": start, "end": start + nbytes} | ({"timeout": self.timeout} if filesystem.async_impl else {})
         return self.patiently(lambda: filesystem.cat_file(f"{path}/{name}", **part), name)
 
     def patiently(self, read: Callable[[], Result], name: str = "") -> Result:
-        """`read()` of the file `name`, or of the root itself, tried again with growing pauses.
+        """`read()` for the file `name`, or for the root itself, retried with growing pauses.
 
         Raises:
             StoreError: it failed `retries` + 1 times.
-            FileNotFoundError, PermissionError: at once.
+            FileNotFoundError, PermissionError: without a retry.
         """
         for attempt in range(self.retries + 1):
             try:
                 return read()
-            except Exception as error:  # each file system has errors of its own
+            except Exception as error:  # each file system raises its own types
                 if is_final(error):
                     raise
                 self.pause(attempt, name, error)
         raise AssertionError("unreachable: pause raises at the last attempt")
 
     def pause(self, attempt: int, name: str, error: Exception) -> None:
-        """Wait before the next try, or give up."""
+        """Wait before the next attempt; raise StoreError after the last one."""
         reason = error.__cause__ or error
         if attempt >= self.retries:
             raise StoreError(
@@ -143,14 +145,14 @@ class Store:
                 "check the address and the network, or raise retries"
             ) from error
         seconds = self.wait * 2**attempt
-        log.warning("%s: %s; trying again in %.1f s", self.url(name), reason, seconds)
+        log.warning("%s: %s; retry in %.1f s", self.url(name), reason, seconds)
         time.sleep(seconds)
 
 
 def local_metadata(store: Store, split: str | None) -> Path:
-    """A local folder with everything of a remote dataset but its shards: copied once, found again by the manifest's hash.
+    """A local copy of a remote dataset without its shards, made once and identified by the manifest's hash.
 
-    Under $MORPHOCLIP_CACHE, else ~/.cache/morphoclip. An index takes 44 bytes a crop.
+    In $MORPHOCLIP_CACHE, else ~/.cache/morphoclip. An index takes 44 bytes per crop.
     """
     manifest = store.get("manifest.json")
     cache = Path(os.environ.get("MORPHOCLIP_CACHE", Path.home() / ".cache/morphoclip"))
@@ -159,6 +161,6 @@ def local_metadata(store: Store, split: str | None) -> Path:
     names = ["index.arrow", "fields.parquet", *([f"splits/{split}.npy"] if split else []), "manifest.json"]
     for name in names:
         if not (folder / name).is_file():
-            with write_atomically(folder / name) as partial:  # ranks may do the same at the same time
+            with write_atomically(folder / name) as partial:  # other ranks may write it at the same time
                 partial.write_bytes(manifest if name == "manifest.json" else store.get(name))
     return folder

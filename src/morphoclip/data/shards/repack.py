@@ -1,4 +1,4 @@
-"""A new dataset from an old one: some of its crops, or another codec."""
+"""A new dataset from an existing one: a selection of crops, or another codec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from morphoclip.progress import progress_bar
 
 
 def choose_rows(dataset: ShardDataset, where: str | None = None, crops_per_field: int | None = None, seed: int = 0):
-    """Items of a dataset: those whose field satisfies `where`, at most `crops_per_field` random ones of each.
+    """Items of a dataset whose field satisfies `where`, at most `crops_per_field` random ones per field.
 
     Args:
         where: a pandas query over the columns of fields.parquet, e.g. `Metadata_Batch == "b1" and otsu_DNA > 300`.
@@ -28,7 +28,7 @@ def choose_rows(dataset: ShardDataset, where: str | None = None, crops_per_field
     if where is not None:
         try:
             kept = dataset.fields.eval(where).to_numpy(bool)
-        except Exception as error:  # pandas raises whatever the expression does
+        except Exception as error:  # pandas passes on any error of the expression
             columns = ", ".join(dataset.fields.columns[:12])
             raise ValueError(f"where {where!r} cannot be evaluated ({error}); columns are {columns}, …") from error
         items = items[kept[dataset.fields_of(items)]]
@@ -40,7 +40,7 @@ def choose_rows(dataset: ShardDataset, where: str | None = None, crops_per_field
         place = np.arange(len(items)) - np.repeat(first, np.diff(np.append(first, len(items))))
         items = np.sort(items[order[by_field[place < crops_per_field]]])
     if len(items) == 0:
-        raise ValueError(f"where {where!r} leaves no crop of {dataset.folder}")
+        raise ValueError(f"where {where!r} selects no crop of {dataset.folder}: check its columns and values")
     return items
 
 
@@ -54,14 +54,14 @@ def repack(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write crops `items` (default: all of the split, in order) of a dataset to a new folder `out` and return it.
+    """Write the crops `items` (default: all of the split, in order) of a dataset to a new folder `out` and open it.
 
-    Every crop is checked against its checksum on the way. Fields without a crop are left out, statistics are those of
-    the crops written, and the old folder's splits are written for the new rows. The manifest says what it was made from.
+    The checksum of every crop is verified. Fields without a crop are left out, statistics are those of the crops
+    written, and the old splits are translated to the new rows. The manifest records the source.
 
     Args:
         codec: name of the new codec; None keeps the old one.
-        workers: threads; default: all cores. Their number changes no byte.
+        workers: threads; default: all cores. Their number does not change the result.
 
     Raises:
         SampleError: a crop is damaged.
@@ -98,7 +98,7 @@ def repack(
 
 
 def _made_by(dataset: ShardDataset, codec: str, rows: np.ndarray) -> dict:
-    """The old dataset's story with this chapter added among its arguments, so that neither passes for the other."""
+    """The old dataset's `made_by` with this repacking added, so that the two can be told apart."""
     made_by = dict(dataset.manifest["made_by"])
     chapter = {
         "from_manifest_sha256": hashlib.sha256(json.dumps(dataset.manifest, sort_keys=True).encode()).hexdigest(),

@@ -1,4 +1,4 @@
-"""Which intensities of a field scale to 0 and 1: its own percentiles, or those of its plate or of the plate's controls."""
+"""Intensity scaling of a field: by its own percentiles, or by those of its plate or of the plate's controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from morphoclip.data.shards.intensities import percentile_column
 def scaling_columns(
     path: Path, channels: Sequence[str], scale_by: str, low_percentile: float, high_percentile: float
 ) -> list[str]:
-    """The columns of fields.parquet that `field_scaling` needs, those of them that are there."""
+    """The columns of fields.parquet that `field_scaling` needs and that exist."""
     import pyarrow.parquet as pq
 
     names = pq.read_schema(path).names
@@ -51,7 +51,7 @@ def field_scaling(
         elif scale_by == "negcon":
             reference = schema.is_negcon(fields)
         else:
-            raise ValueError(f"scale_by={scale_by!r} is none of field, plate, negcon")
+            raise ValueError(f"scale_by={scale_by!r}: use field, plate or negcon")
         plate = fields.groupby([schema.SOURCE, schema.BATCH, schema.PLATE], sort=True).ngroup()
         lacking = sorted(set(fields.loc[present, schema.PLATE][~plate[present].isin(plate[reference])]))
         if lacking:
@@ -61,4 +61,4 @@ def field_scaling(
             )
         bounds = [values[reference].groupby(plate[reference]).median().reindex(plate).to_numpy() for values in bounds]
     low, high = (np.asarray(values, np.float32) for values in bounds)
-    return low, np.maximum(high, low + 1)  # a channel of one value scales to 0, not to a division by zero
+    return low, np.maximum(high, low + 1)  # a constant channel scales to 0 instead of dividing by zero

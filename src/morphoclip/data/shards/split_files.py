@@ -1,4 +1,4 @@
-"""Splits of a dataset on disk: the rows of its index that belong to each."""
+"""Split files of a dataset: the index rows of each split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from morphoclip.files import write_atomically
 
 
 def write_split(folder: str | Path, name: str, rows: np.ndarray) -> Path:
-    """Write `splits/<name>.npy`, the sorted int64 rows of the index that belong to the split, and return its path."""
+    """Write the split's index rows (sorted, int64) to `splits/<name>.npy` and return its path."""
     path = Path(folder) / "splits" / f"{name}.npy"
     with write_atomically(path) as partial:  # runs of a sweep share the dataset
         np.save(partial, np.sort(np.asarray(rows, dtype=np.int64)))

@@ -1,4 +1,4 @@
-"""Channel means and standard deviations from sums that add up crop by crop."""
+"""Channel means and standard deviations from sums accumulated crop by crop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def scale(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Pixels (C, n) in [0, 1], linear between `low` and `high` (C, 1); limits closer than 1 count as 1 apart."""
+    """Pixels (C, n) scaled to [0, 1] between `low` and `high` (C, 1), which are taken to be at least 1 apart."""
     return np.clip((pixels - low) / np.maximum(high - low, 1), 0, 1)
 
 
 def refuse_constant(channels: Sequence[str], std: np.ndarray, where: str) -> None:
-    """Raise ValueError where a channel's standard deviation (C,) is 0 or not finite, so that it cannot be standardised."""
+    """Raise ValueError if a channel's standard deviation (C,) is 0 or not finite, so that it cannot be standardised."""
     constant = [channel for channel, deviation in zip(channels, std, strict=True) if not 0 < deviation < np.inf]
     if constant:
         raise ValueError(
@@ -23,7 +23,7 @@ def refuse_constant(channels: Sequence[str], std: np.ndarray, where: str) -> Non
 
 
 def channel_sums(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(C, 4) float64: Σx, Σx², Σs, Σs² of the raw pixels x of a (C, H, W) crop and of s, scaled from `low`, `high` (C,)."""
+    """(C, 4) float64: Σx, Σx², Σs, Σs² of a (C, H, W) crop's raw pixels x and of s, scaled by `low` and `high` (C,)."""
     raw = image.reshape(len(image), -1).astype(np.float64)
     low, high = np.asarray(low, np.float64)[:, None], np.asarray(high, np.float64)[:, None]
     scaled = scale(raw, low, high)
@@ -31,7 +31,7 @@ def channel_sums(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
 
 
 def summarise(sums: np.ndarray, pixels: int, scaled: str) -> dict:
-    """`channel_sums` of `pixels` pixels a channel as means and standard deviations, raw and under the name `scaled`."""
+    """Means and standard deviations from `channel_sums` of `pixels` pixels per channel, raw and under the key `scaled`."""
     mean = sums / pixels
     statistics = {}
     for name, place in (("raw", 0), (scaled, 2)):

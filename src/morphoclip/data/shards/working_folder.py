@@ -1,4 +1,4 @@
-"""The working folder of a dataset in the making: claimed by one process, and a full disk explained."""
+"""The working folder of a dataset being written: a lock against other writers, and a clear error on a full disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def room_for(folder: Path) -> Iterator[None]:
-    """Say what to do where the disk is full."""
+    """Turn the error of a full disk into one that names the remedy."""
     try:
         yield
     except OSError as error:
@@ -21,12 +21,12 @@ def room_for(folder: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"no room to write {folder}: free some space or name another disk (what was written is removed)",
+            f"the disk is full, cannot write {folder}: free some space or name another disk (the partial folder is removed)",
         ) from error
 
 
 def claim(folder: Path) -> int:
-    """Lock the working folder and empty it of what a killed writer left; returns the lock's file descriptor."""
+    """Lock the working folder and remove the files of a killed writer; returns the lock's file descriptor."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:

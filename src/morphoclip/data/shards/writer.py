@@ -24,7 +24,7 @@ from morphoclip.data.shards.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW
 from morphoclip.data.shards.statistics import channel_sums, summarise
 from morphoclip.data.shards.working_folder import claim, room_for
 
-# Columns of index.arrow, a row a crop: (name, array.array type code, numpy dtype).
+# Columns of index.arrow, one row per crop: (name, array.array type code, numpy dtype).
 INDEX_COLUMNS = (
     ("shard", "i", np.int32),
     ("offset", "q", np.int64),
@@ -39,14 +39,14 @@ INDEX_COLUMNS = (
 
 @dataclass(frozen=True)
 class EncodedCrop:
-    """A crop ready to be appended: its bytes, and (C, 4) Σx, Σx², Σs, Σs² of raw x and scaled s for the statistics."""
+    """An encoded crop: its bytes, and its `channel_sums` (C, 4) for the statistics."""
 
     data: bytes
     sums: np.ndarray
 
 
 def encode_crop(image: np.ndarray, field_row: Mapping, channels: Sequence[str], codec: str) -> EncodedCrop:
-    """Encode a (C, H, W) uint16 crop of the field `field_row` describes; safe to run in a worker process."""
+    """Encode a (C, H, W) uint16 crop of the field described by `field_row`; may run in a worker process."""
     low = np.array([field_row[percentile_column(LOW_PERCENTILE, channel)] for channel in channels])
     high = np.array([field_row[percentile_column(HIGH_PERCENTILE, channel)] for channel in channels])
     sums = channel_sums(image, low, high)
@@ -56,17 +56,17 @@ def encode_crop(image: np.ndarray, field_row: Mapping, channels: Sequence[str], 
 class ShardWriter:
     """Writes a dataset folder crop by crop; use it as a context manager.
 
-    Everything is written to `<folder>.partial`, the manifest last, and renamed when the writer closes; an exception
-    removes it, so that nothing half-written ever bears the final name. The same calls give the same bytes.
+    Everything is written to `<folder>.partial`, the manifest last, and renamed when the writer closes. An exception
+    removes it, so the final name never holds a partial dataset. The same calls give the same bytes.
 
     Args:
-        folder: the dataset to make. It must not exist (an empty folder is taken over).
+        folder: the dataset to make. It must not exist, or be an empty folder.
         channels: names in the order of the crops' first axis.
         codec: `blosc` (lossless zstd + shuffle), `raw` (npy), `sqrt` (near-lossless), `png16` or `tiff`; see docs/data.md.
         crop_size: pixels; taken from the first crop if not given.
         pixel_size_um: size of a stored pixel in µm; runs that mix datasets need it.
-        shard_bytes: a shard is closed once it holds this much.
-        made_by: how the dataset was made, plain JSON, kept in the manifest.
+        shard_bytes: a shard is closed once it holds this many bytes.
+        made_by: how the dataset was made (plain JSON), stored in the manifest.
 
     Raises:
         FileExistsError: `folder` exists, or another process is writing it.
@@ -119,26 +119,26 @@ class ShardWriter:
 
         Args:
             image: (C, crop_size, crop_size) uint16, as acquired.
-            field_row: the field it comes from: Metadata_ columns (plate and well at least) and, from
-                `fields.describe_field`, its percentiles. Without percentiles those of the field's first crop are
-                taken, which is right where the crop is the whole field.
+            field_row: the crop's field: Metadata_ columns (at least plate and well) and its percentiles from
+                `intensities.describe_field`. Without percentiles those of the field's first crop are used, which is
+                correct if the crop is the whole field.
             y, x: the crop's top-left corner in the field, in stored pixels.
-            foreground: share of its DNA pixels above the field's threshold; 1 where nobody measured.
+            foreground: fraction of its DNA pixels above the field's threshold; 1 if not measured.
 
         Raises:
-            ValueError: another shape, dtype or set of columns than before, no plate or well, or a field described
-                twice with different values.
+            ValueError: shape, dtype or columns differ from earlier crops, plate or well is missing, or a field is
+                described twice with different values.
         """
         self._check(image)
         field, description = self._fields.enter(field_row, image)
         self.append(encode_crop(image, description, self.channels, self.codec.name), field, y, x, foreground)
 
     def add_field(self, field_row: Mapping) -> int:
-        """Enter a field (with its percentiles) and return its row in fields.parquet; for `append`."""
+        """Add a field (with its percentiles) and return its row in fields.parquet, for `append`."""
         return self._fields.enter(field_row)[0]
 
     def append(self, crop: EncodedCrop, field: int, y: int, x: int, foreground: float) -> None:
-        """Add one crop that `encode_crop` encoded elsewhere, of the field in row `field`."""
+        """Add a crop encoded by `encode_crop`, of the field in row `field`."""
         with room_for(self.folder):
             self._append(crop, field, y, x, foreground)
 
@@ -147,7 +147,7 @@ class ShardWriter:
             name = f"{len(self._shards):06d}.tar"
             self._tar = tarfile.open(self.partial / "shards" / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
             self._shards.append({"name": name, "samples": 0, "nbytes": 0})
-        key = f"{len(self):09d}"  # the row in the index; no dots, which webdataset takes for an extension
+        key = f"{len(self):09d}"  # the row in the index; without dots, which webdataset would read as an extension
         entry = {
             "shard": len(self._shards) - 1,
             "offset": _tar_add(self._tar, f"{key}.{self.codec.extension}", crop.data),
@@ -180,7 +180,7 @@ class ShardWriter:
         return np.asarray(found["raw"]["std"])
 
     def close(self) -> None:
-        """Write index, fields and manifest, then give the folder its name. Closing again does nothing.
+        """Write index, fields and manifest, then rename the folder. Closing again does nothing.
 
         Raises:
             ValueError: no crop was added.
@@ -207,7 +207,7 @@ class ShardWriter:
         if self._lock is None:
             return
         if self._tar is not None:
-            with suppress(OSError):  # a full disk does not take what is still buffered
+            with suppress(OSError):  # on a full disk the buffered rest cannot be written
                 self._tar.fileobj.close()
             self._tar = None
         shutil.rmtree(self.partial)
@@ -223,7 +223,7 @@ class ShardWriter:
             self.crop_size = image.shape[-1]
         expected = (len(self.channels), self.crop_size, self.crop_size)
         if image.shape != expected or image.dtype != np.uint16:
-            raise ValueError(f"crop is {image.shape} {image.dtype}, this dataset holds {expected} uint16")
+            raise ValueError(f"crop is {image.shape} {image.dtype}, but this dataset holds {expected} uint16")
 
     def _close_shard(self) -> None:
         if self._tar is None:
@@ -255,7 +255,7 @@ class ShardWriter:
 
 
 def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append a member, the same bytes whoever writes it, and return where its data starts."""
+    """Append a member with fixed owner and time, and return the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     start = tar.offset + tarfile.BLOCKSIZE
@@ -264,7 +264,7 @@ def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def _write_arrow(path: Path, columns: Mapping[str, array]) -> None:
-    """One uncompressed record batch, so that every column maps as one contiguous array."""
+    """Write one uncompressed record batch, so that every column can be mapped as one contiguous array."""
     import pyarrow as pa
 
     types = {name: dtype for name, _, dtype in INDEX_COLUMNS}

@@ -1,1 +1,1 @@
-"""Who is held out: by perturbation, scaffold, plate, batch or source, by hashes that depend on nothing else."""
+"""Splits by perturbation, scaffold, plate, batch or source, from hashes of the names alone."""

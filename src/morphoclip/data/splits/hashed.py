@@ -1,4 +1,4 @@
-"""Train, validation and test sets that follow from a hash of what must not be shared between them."""
+"""Train, validation and test sets by a hash of the unit that they must not share."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def hash_split(fields: pd.DataFrame, by: str, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0) -> pd.Series:
-    """The name of a set for each row of `fields`, so that no unit is in two: u = SHA-256(seed, by, unit) in [0, 1).
+    """The set of each row of `fields`, such that no unit is in two sets: u = SHA-256(seed, by, unit) in [0, 1).
 
-    The sets take their fractions of [0, 1) in the order given, and a unit goes where its u falls. So a unit's set
-    depends on nothing but its name: not on the other units, the order of rows, or the machine.
+    The sets divide [0, 1) by their fractions in the order given, and u selects the unit's set. So a unit's set depends
+    on its name alone, not on other units, the order of rows, or the machine.
 
     Args:
         fields: annotated table, one row per field.
-        by: as `split_units`; `perturbation` is here the same as `structure`, so that forms of one molecule stay together.
-        fractions: name of a set -> its share of the units.
-        seed: another seed, another choice.
+        by: as in `split_units`, but `perturbation` means `structure`, so that forms of one molecule stay together.
+        fractions: name of a set -> its fraction of the units.
+        seed: seed of the hash.
 
     Returns:
-        A name a row, on the index of `fields`. Rows without a unit (for perturbation and scaffold: controls, empty
-        wells and, for scaffold, reagents without SMILES) are in the first set.
+        Set names on the index of `fields`. Rows without a unit (for perturbation and scaffold: controls, empty wells
+        and, for scaffold, reagents without SMILES) are in the first set.
 
     Raises:
         ValueError: fractions that do not add up to 1, an unknown column, or no row with a unit.
     """
     if not np.isclose(sum(fractions.values()), 1) or min(fractions.values()) < 0:
-        raise ValueError(f"fractions {dict(fractions)} must be at least 0 and add up to 1")
+        raise ValueError(f"fractions {dict(fractions)} must not be negative and must add up to 1")
     unit = _units_of(fields, by)
     if not (unit != "").any():
         raise ValueError(f"no field has a {by} to split by: are the fields annotated (--metadata)?")
@@ -45,9 +45,9 @@ def hash_split(fields: pd.DataFrame, by: str, fractions: Mapping[str, float] = F
 
 
 def _units_of(fields: pd.DataFrame, by: str) -> pd.Series:
-    """The unit of each row, blank where it has none: controls and empty wells where perturbations are split.
+    """The unit of each row; blank for controls and empty wells if perturbations are split.
 
-    A split by scaffold leaves perturbations without SMILES out too.
+    For a split by scaffold it is blank for perturbations without SMILES too.
     """
     if by not in ("perturbation", *MOLECULES):
         return split_units(fields, by)

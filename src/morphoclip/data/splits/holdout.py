@@ -1,4 +1,4 @@
-"""Hold out a share of each gene's compounds everywhere, and whole batches of plates."""
+"""Hold out a fraction of each gene's compounds on all plates, and whole batches of plates."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def holdout(
 ) -> pd.Series:
     """'train' or 'heldout' for each row of `fields`, on its index.
 
-    Forms of one molecule (`split_units`) stay on one side, so that no held-out structure is seen in training. Which
-    molecules are held out follows from a hash of (seed, id) and not from the order of the rows; where the number of a
-    gene's molecules is odd, a hash of the gene rounds it up or down.
+    Forms of one molecule (`split_units`) stay on one side, so that no held-out structure is seen in training. Molecules
+    are chosen by a hash of (seed, id), whatever the order of rows; if a gene has an odd number of molecules, a hash of
+    the gene rounds up or down.
 
     Args:
         fields: annotated table, one row per field or well.
-        batches: values of `Metadata_Batch` that are held out whole; may be empty.
-        fraction: share of the molecules of each group that is held out.
-        stratify: column whose values are the groups.
-        modality: which perturbations are held out; controls and other modalities stay in training.
-        seed: of the choice.
+        batches: values of `Metadata_Batch` to hold out entirely; may be empty.
+        fraction: fraction of each group's molecules to hold out.
+        stratify: column that defines the groups.
+        modality: modality of the held-out perturbations; controls and other modalities stay in training.
+        seed: seed of the hash.
 
     Raises:
-        ValueError: a held-out batch is not there, or there is nothing to hold out.
+        ValueError: a batch to hold out is not in `fields`, or there is nothing to hold out.
     """
-    batches = {str(batch) for batch in batches}  # an id that YAML reads as a number is a name all the same
+    batches = {str(batch) for batch in batches}  # YAML reads some ids as numbers
     absent = sorted(batches - set(fields[schema.BATCH]))
     if absent:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Rotations: each plate and each share of the perturbations is left out of training in turn."""
+"""Rotations: each plate with each fold of the perturbations is held out of training in turn."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from morphoclip.data.splits.draws import share
 
 @dataclass(frozen=True)
 class Rotation:
-    """One turn: a plate and a share of the perturbations that nobody trains on.
+    """One rotation: a held-out plate and a held-out fold of the perturbations.
 
     Attributes:
-        plate: the plate left out.
-        fold: number of the share left out.
-        training: bool (N,), wells of other plates that hold other perturbations; negative controls among them.
-        queries: bool (N,), wells of the plate that hold left-out perturbations.
+        plate: the held-out plate.
+        fold: number of the held-out fold.
+        training: bool (N,), wells of other plates with perturbations of other folds, and their negative controls.
+        queries: bool (N,), wells of the held-out plate with held-out perturbations.
     """
 
     plate: str
@@ -29,15 +29,15 @@ class Rotation:
 
 
 def rotations(wells: pd.DataFrame, units: pd.Series, folds: int, seed: int = 0) -> list[Rotation]:
-    """Every plate with every share of its perturbations; each treated well is a query exactly once.
+    """All combinations of plate and fold; each treated well is a query exactly once.
 
-    The share of a perturbation follows from a hash of (seed, its unit), so that forms of one molecule stay together and
-    neither the order of rows nor of plates matters.
+    The fold of a perturbation is a hash of (seed, its unit), so that forms of one molecule stay together and the order
+    of rows and plates does not matter.
 
     Args:
-        wells: metadata, one row per well; positive controls are treated.
-        units: what must not lie on both sides, one string per row (`split_units`).
-        folds: number of shares.
+        wells: metadata, one row per well; positive controls count as treated.
+        units: the unit of each row (`split_units`), which is never on both sides.
+        folds: number of folds.
 
     Raises:
         ValueError: fewer than two plates or folds.

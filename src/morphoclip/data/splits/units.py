@@ -1,4 +1,4 @@
-"""The units that a split never separates: what rows of a table share that must lie on one side."""
+"""Split units: rows with the same unit are never separated by a split."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _IDENTITY = (schema.NAME, schema.INCHIKEY, schema.SMILES)
 
 
 def split_units(table: pd.DataFrame, by: str = "structure") -> pd.Series:
-    """The unit of each row, a string on the index of `table`; blank where a row has none.
+    """The unit of each row, a string on the index of `table`; blank if a row has none.
 
     Args:
-        by: `structure`: one molecule is one unit, named by the smallest of its perturbation ids. Perturbations are one
-            molecule where they share a name, the first block of the InChIKey, or the structure apart from
-            stereochemistry, salt and tautomer. `scaffold`: the Murcko scaffold (the smallest of a molecule's forms); an
-            acyclic molecule, and what has no SMILES, is its own unit. `perturbation`, `gene`, `plate`, `batch`,
+        by: `structure`: a unit is a molecule, named by the smallest of its perturbation ids. Perturbations are one
+            molecule if they share a name, the first block of the InChIKey, or the structure without stereochemistry,
+            salt and tautomer. `scaffold`: the Murcko scaffold (the smallest among a molecule's forms); acyclic
+            molecules and perturbations without SMILES are their own unit. `perturbation`, `gene`, `plate`, `batch`,
             `source`, or any `Metadata_` column.
 
     Raises:
@@ -41,14 +41,14 @@ def split_units(table: pd.DataFrame, by: str = "structure") -> pd.Series:
     column = COLUMNS.get(by, by)
     if not column.startswith(schema.PREFIX):
         known = [*MOLECULES, *COLUMNS, *LOCATIONS, *(c for c in table if c.startswith(schema.PREFIX))]
-        raise ValueError(f"by={by!r} is none of {', '.join(known)}")
+        raise ValueError(f"by={by!r}: use one of {', '.join(known)}")
     if column not in table:
         raise ValueError(f"a split by {by} needs the column {column}: annotate the table")
     return table[column].fillna("").astype(str)
 
 
 def seen_perturbations(meta: pd.DataFrame, training: pd.DataFrame, by: str = "structure") -> set[str]:
-    """Perturbations of `meta` that share their unit with anything in `training`."""
+    """Perturbations of `meta` whose unit also occurs in `training`."""
     shared = [c for c in meta if c in training and c.startswith(schema.PREFIX)]
     both = pd.concat([meta[shared], training[shared]], keys=["meta", "training"])
     units = split_units(both, by)
@@ -70,7 +70,7 @@ def _molecule_units(table: pd.DataFrame, by: str) -> pd.Series:
 
 
 def molecules(perturbations: pd.DataFrame) -> pd.Series:
-    """The smallest id among all perturbations that are one molecule with each; a row per perturbation, blanks as ''."""
+    """For each row, the smallest perturbation id of its molecule; one row per perturbation, missing values as ''."""
     unit = perturbations[schema.PERTURBATION]
     links = []
     if schema.INCHIKEY in perturbations:
@@ -84,7 +84,7 @@ def molecules(perturbations: pd.DataFrame) -> pd.Series:
 
 
 def _linked(unit: pd.Series, links: Collection[pd.Series]) -> pd.Series:
-    """The smallest unit among all rows that are connected by equal values; a blank connects nothing."""
+    """The smallest unit among all rows connected by equal values; blanks do not connect."""
     while True:
         before = unit
         for link in links:
@@ -95,14 +95,16 @@ def _linked(unit: pd.Series, links: Collection[pd.Series]) -> pd.Series:
 
 
 def _structures(smiles: pd.Series, unit: pd.Series) -> pd.Series:
-    """The canonical structure of each row that shares its element graph with a row of another unit; blank elsewhere."""
+    """The canonical structure of rows that share their element graph with a row of another unit; else blank."""
     graph = smiles.map(chemistry.element_graph)
     several = unit.groupby(graph).transform("nunique") > 1
     return smiles.where(several & (graph != ""), "").map(chemistry.canonical_structure)
 
 
 def _scaffolds(smiles: pd.Series, unit: pd.Series) -> pd.Series:
-    """The smallest scaffold of each unit's rows; the unit itself where none has a ring."""
+    """The smallest scaffold of each unit's rows; the unit itself if none has a ring."""
     found = smiles.map(chemistry.scaffold)
-    smallest = found.where(found != "").groupby(unit).transform("min")  # a salt's acyclic twin goes with its ring
+    smallest = (
+        found.where(found != "").groupby(unit).transform("min")
+    )  # an acyclic form goes with the cyclic form of its molecule
     return smallest.where(smallest.notna(), unit)

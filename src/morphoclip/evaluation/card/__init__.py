@@ -1,1 +1,1 @@
-"""Questions ▶ a score card."""
+"""Scoring: questions on profile tables ▶ a score card."""

@@ -1,4 +1,4 @@
-"""Signs that a score should not be believed: a collapsed encoder, ties, statistics fitted on what is scored."""
+"""Alarms on unreliable scores: a collapsed encoder, ties, too few draws, normalisation fitted on scored wells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPREAD = 1e-5
 
 
 def collapse(plate_set: PlateSet) -> str | None:
-    """An alarm when all wells point one way once each plate is centred on its negative controls."""
+    """An alarm if all wells have the same direction after centring each plate on its negative controls."""
     x = plate_set.values().astype(np.float64)
     if not np.isfinite(x).all():
         return None  # `average_precision` refuses such rows by name
@@ -22,7 +22,7 @@ def collapse(plate_set: PlateSet) -> str | None:
     centred = x / scale if scale else x
     spread = float(np.linalg.norm(centred - centred.mean(axis=0))) / max(float(np.linalg.norm(centred)), 1e-300)
     if spread < _SPREAD:
-        return f"collapse: the profiles of {plate_set.name} are one and the same (relative spread {spread:.0e})"
+        return f"collapse: all profiles of {plate_set.name} are equal (relative spread {spread:.0e})"
     plates = plate_set.table[schema.PLATE].to_numpy()
     negcon = schema.is_negcon(plate_set.table)
     for plate in np.unique(plates):
@@ -46,26 +46,26 @@ def ties(task: str, subset: str, share: float) -> str | None:
 
 
 def coarse_null(task: str, subset: str, smallest_p: float, tests: int, threshold: float) -> str | None:
-    """An alarm when the best of `tests` p-values, were it the only small one, could not pass Benjamini-Hochberg."""
+    """An alarm if a single smallest p-value among `tests` could not pass Benjamini-Hochberg."""
     if smallest_p > threshold / tests:
         return (
             f"draws: the smallest p of {task}, {subset} is {smallest_p:.2g}, above {threshold:g}/{tests}, so no row can "
-            f"be retrieved by itself: set null_size to {math.ceil(tests / threshold)} or more"
+            f"be retrieved alone: set null_size to {math.ceil(tests / threshold)} or more"
         )
     return None
 
 
 def shuffled_labels(plain: float, crossfitted: float, chance: float, crossfit_chance: float) -> str | None:
-    """An alarm when shuffled labels score higher, above chance, than they do once normalisation is cross-fitted.
+    """An alarm if shuffled labels score further above chance without cross-fitted normalisation than with it.
 
-    Strong treatments lift shuffled labels too, all being unlike controls; so the two ways are compared, not one judged.
+    Strong treatments raise the score of shuffled labels too, since all differ from controls; so the two are compared.
     """
     excess = (plain - chance) / (1 - chance)
     honest = (crossfitted - crossfit_chance) / (1 - crossfit_chance)
     if excess > honest + SHUFFLED_EXCESS:
         return (
-            f"cross-fit: shuffled labels score {plain:.3f} where chance is {chance:.3f}, but {crossfitted:.3f} where "
-            f"chance is {crossfit_chance:.3f} once cross-fitted: normalisation was fitted on the negative controls it is "
+            f"cross-fit: shuffled labels score {plain:.3f} (chance {chance:.3f}), but {crossfitted:.3f} (chance "
+            f"{crossfit_chance:.3f}) with cross-fitting: normalisation was fitted on the negative controls that are "
             "scored against; set crossfit=true"
         )
     return None

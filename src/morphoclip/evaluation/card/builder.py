@@ -20,13 +20,13 @@ from morphoclip.evaluation.tasks.pairs import compound_target_pairs
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol
 from morphoclip.evaluation.tasks.questions import COMPOUND_GENE, CRISPR_ORF, LABEL, REPLICATE, SISTER, TASKS, Question
 
-DRAWS = {"exact": 10_000, "copairs": 100_000, "published": 100_000}  # the latter two as copairs and the paper draw
+DRAWS = {"exact": 10_000, "copairs": 100_000, "published": 100_000}  # as in copairs and the CPJUMP1 paper
 _GROUP_NAME = {SISTER: "Metadata_target", COMPOUND_GENE: schema.GENE, CRISPR_ORF: schema.GENE}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How `score` ranks and tests; see there."""
+    """Settings of ranking and testing, documented in `score`."""
 
     p_convention: str = "exact"
     ties: str = "expected"
@@ -43,12 +43,12 @@ class Settings:
 
     @property
     def draws(self) -> int:
-        """Draws a null: what the convention's authors use, unless told."""
+        """Draws per null: `null_size`, else what the convention's authors use."""
         return DRAWS[self.p_convention] if self.null_size is None else self.null_size
 
 
 class CardBuilder:
-    """A score card in the making: scores questions and controls one by one, then sums them up."""
+    """Builds a score card: scores questions and controls one by one, then summarises them."""
 
     def __init__(self, settings: Settings, strict: bool):
         self.settings, self.strict = settings, strict
@@ -67,7 +67,7 @@ class CardBuilder:
         self.alarms.append(message)
 
     def add(self, questions: list[Question], gated: bool = True) -> pd.DataFrame:
-        """Score one question over its folds; the table of groups."""
+        """Score one question over its folds and return the table of groups."""
         first, settings = questions[0], self.settings
         rows = pd.concat([q.average_precision(settings.ties).assign(_fold=i) for i, q in enumerate(questions)])
         sameby = list(first.rules.sameby)
@@ -78,7 +78,7 @@ class CardBuilder:
             smallest_p = groups.attrs["smallest_p"]
             self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest_p:.2g}")
             coarse = alarms.coarse_null(first.task, first.subset, smallest_p, len(groups), settings.threshold)
-            self.alarms += [] if coarse is None else [coarse]  # no error under `strict`: p is right, only coarse
+            self.alarms += [] if coarse is None else [coarse]  # not an error under `strict`: p is correct, only coarse
         else:
             groups = rows.groupby(sameby)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
             groups = groups.reset_index()
@@ -110,7 +110,7 @@ class CardBuilder:
         asked = question.meta.loc[question.queries, schema.PERTURBATION].nunique()
         if asked > len(groups):
             self.notes.append(
-                f"{question.subset}: {asked - len(groups)} of {asked} perturbations have one well only and are not scored"
+                f"{question.subset}: {asked - len(groups)} of {asked} perturbations have only one well and are not scored"
             )
 
     def shuffle(self, questions: list[Question]) -> None:
@@ -135,7 +135,7 @@ class CardBuilder:
         self._control(first, "cell_count_alone", controls.cell_count_alone(first, ties), schema.PERTURBATION)
 
     def consensus_controls(self, question: Question) -> None:
-        """Cell count, and structure among sisters, on the very profiles of the task; ungated, as methods are compared."""
+        """Cell count, and structure for sisters, on the same profiles as the task, without the retrieval filter."""
         ties = self.settings.ties
         if question.task == SISTER:
             self._control(question, "structure_alone", controls.structure_alone(question, ties), LABEL)
@@ -217,8 +217,8 @@ def _groups_with_p(
 def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.DataFrame:
     """Chance, pair counts and cluster of each group.
 
-    Groups that rest on the same perturbations are one cluster; where compounds are among them, the same compounds. A table
-    whose perturbations have units (what a split never separates) is clustered by these.
+    Groups of the same perturbations (or, if there are compounds among them, the same compounds) are one cluster. If the
+    table has split units, clusters are made of these.
     """
     grouped = rows.groupby(sameby, sort=True)
     counts = grouped[["chance", "n_pos_pairs", "n_total_pairs"]].mean()
@@ -238,12 +238,12 @@ def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.Dat
 
 
 def _members(rows: pd.DataFrame, by: str, column: str = schema.PERTURBATION) -> pd.Series:
-    """The perturbations (or their units) behind each group, as one string."""
+    """The perturbations (or their units) of each group, joined to one string."""
     return rows.groupby(by)[column].agg(lambda names: "|".join(sorted(set(map(str, names)))))
 
 
 def _average_folds(rows: pd.DataFrame, sameby: list[str], label: str = "label") -> pd.DataFrame:
-    """A row a query: its AP, pair counts and chance averaged over the folds."""
+    """One row per query: AP, pair counts and chance averaged over the folds."""
     keep = [c for c in (schema.PLATE, schema.WELL, schema.MODALITY, schema.PERTURBATION, schema.NAME) if c in rows]
     by = list(dict.fromkeys([*sameby, *keep]))
     numbers = ["average_precision", "n_pos_pairs", "n_total_pairs", "chance", "tie_share"]

@@ -1,4 +1,4 @@
-"""How much higher one method scores than another, paired on common rows."""
+"""Paired comparison of two methods on common rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morphoclip.evaluation.ranking.intervals import cluster_weights, percentiles
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference with its interval, over `n_rows` common rows in `n_clusters` clusters."""
+    """A mean paired difference and its interval, over `n_rows` common rows in `n_clusters` clusters."""
 
     value: float
     ci_low: float
@@ -39,13 +39,13 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """How much higher `cards` score than `others`: paired difference of mAP on rows both have, averaged over `tasks`.
+    """Mean paired difference in mAP, `cards` minus `others`, on common rows, averaged over `tasks`.
 
-    Card i is paired with other i (seeds of one experiment); a single other serves all. The interval resamples the
-    seeds and, jointly over tasks, the clusters of rows that share their perturbations. It is conditional on the plates.
+    Card i is compared with other i (seeds of one experiment), or all cards with a single other. The interval resamples
+    seeds and, jointly over tasks, clusters of rows that share perturbations. It is conditional on the plates.
 
     Args:
-        gated: compare rows of retrieved perturbations only, instead of all.
+        gated: compare only rows of retrieved perturbations.
 
     Raises:
         ValueError: different numbers of cards, or a task without common rows.
@@ -54,7 +54,7 @@ def compare(
     if len(others) == 1:
         others = others * len(cards)
     if len(cards) != len(others):
-        raise ValueError(f"{len(cards)} cards against {len(others)}: give as many of each, or one to compare all with")
+        raise ValueError(f"{len(cards)} cards against {len(others)}: give equally many, or a single other")
     rows = [
         _paired_rows(a, b, task, gated).assign(seed=i)
         for i, (a, b) in enumerate(zip(cards, others, strict=True))

@@ -1,4 +1,4 @@
-"""What training has seen: splits by which "unseen" may be meant, and the rule for what may be called clean."""
+"""Leakage from training: which rows of a score card are clean, seen or leaked."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.tasks.questions import REPLICATE
 
 CLEAN, SEEN, LEAKED = "clean", "seen", "leaked"
-# Prompt fields that tell what sister and compound-gene matching ask for.
+# Prompt fields that contain the answer to sister and compound-gene matching.
 TELLING_FIELDS = frozenset(
     {"gene", "genes", "target", "targets", "target_list", "moa", "mechanism", "name", "pert_iname", "description"}
 )
 
 
 def mark_leaks(card: ScoreCard, seen: Collection[str], prompt_fields: Sequence[str]) -> ScoreCard:
-    """The card with a column `seen` (clean | seen | leaked) in every table, and scores of each kind apart.
+    """The card with a column `seen` (clean | seen | leaked) in every table and separate scores of each kind.
 
-    A perturbation seen in training is never clean. Where its training prompt held its gene, target, mechanism, name or
-    description it is leaked for every task but replicate. A row is as bad as the worst of its perturbations.
+    A perturbation seen in training is not clean. If its training prompt contained its gene, target, mechanism, name or
+    description, it is leaked for every task except replicate. A row takes the worst state of its perturbations.
 
     Args:
-        seen: perturbations met in training, by whatever split counts (`seen_perturbations`).
+        seen: perturbations seen in training (`seen_perturbations`).
         prompt_fields: fields of the training prompts, e.g. ['smiles', 'targets']; [] for training without text.
     """
     telling = sorted(TELLING_FIELDS & {field.lower() for field in prompt_fields})
@@ -48,6 +48,6 @@ def mark_leaks(card: ScoreCard, seen: Collection[str], prompt_fields: Sequence[s
     leaked = sum(int((t["seen"] == LEAKED).sum()) for t in tables.values())
     if leaked:
         alarms.append(
-            f"leak: {leaked} rows rest on perturbations whose training prompts held {telling}; read the clean rows"
+            f"leak: {leaked} rows are of perturbations whose training prompts contained {telling}; use the clean rows"
         )
     return replace(card, metrics=metrics, tables=tables, alarms=alarms)

@@ -1,4 +1,4 @@
-"""Published fractions retrieved beside ours."""
+"""Published fractions retrieved, next to ours."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TASKS = {"replicability": ("replicate",), "matching": ("sister",), "gene_compou
 
 
 def beside_published(card: ScoreCard, path: str | Path | None, protocol: Protocol, complete: set[str]) -> pd.DataFrame:
-    """Published numbers of the subsets this card scored, with ours.
+    """Published numbers for the subsets of this card, next to ours.
 
     Args:
         path: csv with source, commit, method, task, modality1, modality2, cell, metric (fr), value; sets are named
-            modality_short | modality_long. None: the protocol's own.
-        complete: subsets with all their plates; others are marked as not comparable.
+            modality_short | modality_long. None: the file of the protocol.
+        complete: subsets scored with all their plates; others are marked as not comparable.
 
     Returns:
         task, subset, published, ours, p_convention, commit, comparable ('yes', 'other plates', 'other convention').

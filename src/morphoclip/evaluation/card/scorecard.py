@@ -1,4 +1,4 @@
-"""What one method scored: its numbers, the tables behind them, and why they may not be believed."""
+"""The score card of one method: its numbers, the tables behind them, and alarms."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ METRIC_COLUMNS = ["task", "subset", "metric", "value", "ci_low", "ci_high", "n",
 
 @dataclass
 class ScoreCard:
-    """What one method scored.
+    """The scores of one method.
 
     Attributes:
         metrics: task, subset ('all' pools the subsets), metric, value, ci_low, ci_high, n, chance, p_convention.
-        tables: task -> a row a perturbation, target or gene of each subset; '<task>_ungated' without the filter for
-            retrieved perturbations. Columns `row`, `cluster` and `members` serve comparison.
-        queries: task -> a row a query, averaged over folds.
-        pairs: a row a (compound, target) with the sign of their cosine, where compound_gene was scored.
-        alarms: why the scores may not be believed. notes: what was left out.
+        tables: task -> one row per perturbation, target or gene of each subset; '<task>_ungated' without the filter for
+            retrieved perturbations. `compare` uses the columns `row`, `cluster` and `members`.
+        queries: task -> one row per query, averaged over folds.
+        pairs: one row per (compound, target) with the sign of their cosine, if compound_gene was scored.
+        alarms: reasons not to trust the scores. notes: what was left out.
     """
 
     metrics: pd.DataFrame
@@ -34,7 +34,11 @@ class ScoreCard:
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def value(self, task: str, metric: str = "mean_average_precision", subset: str = ALL) -> float:
-        """One number of `metrics`; KeyError when it is not there."""
+        """One number of `metrics`.
+
+        Raises:
+            KeyError: the card has no such number.
+        """
         m = self.metrics
         rows = m[(m["task"] == task) & (m["metric"] == metric) & (m["subset"] == subset)]
         if rows.empty:
@@ -42,7 +46,7 @@ class ScoreCard:
         return float(rows["value"].iloc[0])
 
     def write(self, folder: str | Path) -> None:
-        """metrics.csv and a csv a task in `folder`; the same scores give the same bytes."""
+        """Write metrics.csv and one csv per task to `folder`; the same scores give the same bytes."""
         folder = Path(folder)
         pairs = {} if self.pairs.empty else {"compound_gene_pairs": self.pairs}
         for name, table in {"metrics": self.metrics, **self.tables, **pairs}.items():

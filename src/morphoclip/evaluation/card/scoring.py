@@ -1,4 +1,4 @@
-"""Profile table ▶ score card: which questions are asked of a table, in which order."""
+"""Profile table ▶ score card."""
 
 from __future__ import annotations
 
@@ -49,22 +49,23 @@ def score(
     """Score a table of annotated well profiles, or the tables of a cross-fit; docs/evaluation.md has the rules.
 
     Args:
-        table: a row a well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
+        table: one row per well, `Metadata_*` columns and features. A list holds the folds of one cross-fitted table: the
             same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
-        tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs: the others score what it retrieves)
+        tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs, since the others
+            score the perturbations it retrieves)
             and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
-        queries: bool per row of the (first) table: wells that may ask for their replicates, and whose perturbations may
-            ask in the other tasks; the rest serves as positives and negatives only. Default all.
-        profiled: bool per row of the (first) table: wells that the consensus profiles of the other tasks are made of.
-            Default `queries`.
+        queries: bool per row of the (first) table: wells that are queries of the replicate task, and whose perturbations
+            are queries of the other tasks; the rest are positives and negatives only. Default: all.
+        profiled: bool per row of the (first) table: wells that enter the consensus profiles of the other tasks. Default:
+            `queries`.
         relationships: folder of annotated gene pairs, for the task of that name.
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
-        null_size: draws a null; default 10,000 by exact, 100,000 by the others.
-        ties, threshold, seed: as there. bootstrap: draws of the intervals. shuffles: of the labels.
+        null_size: draws per null; default 10,000 for exact, 100,000 for the others.
+        ties, threshold, seed: as in those. bootstrap: draws of the intervals. shuffles: permutations of the labels.
 
     Raises:
-        ValueError: unknown task, a table the protocol cannot use (the message says why), or an alarm under `strict`.
+        ValueError: unknown task, a table that does not fit the protocol (the message says why), or an alarm under `strict`.
     """
     protocol = protocol or Protocol()
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -83,7 +84,7 @@ def score(
     for fold, asks, makes in zip(folds, asking, profiling, strict=True):
         sets, notes = plate_sets(fold.assign(**{_QUERY: asks, _PROFILED: makes}), protocol)
         fold_sets.append(sets)
-    by_set = list(zip(*fold_sets, strict=True))  # one tuple of folds a set
+    by_set = list(zip(*fold_sets, strict=True))  # one tuple of folds per set
     card = CardBuilder(settings, strict)
     card.notes += notes
     retrieved: dict[str, list[str]] = {}
@@ -120,7 +121,7 @@ _QUERY, _PROFILED = "Metadata__query", "Metadata__profiled"
 def _in_each_fold(
     folds: list[pd.DataFrame], rows: Sequence[bool] | None, key: list[str], name: str
 ) -> list[np.ndarray]:
-    """bool rows of each fold; `rows` belong to the first, those of the others follow by the columns `key`."""
+    """`rows` (bool) for each fold: given for the first, matched by the columns `key` in the others."""
     if rows is None:
         return [np.ones(len(fold), bool) for fold in folds]
     chosen_rows, first = np.asarray(rows, bool), folds[0]
@@ -132,12 +133,12 @@ def _in_each_fold(
 
 
 def _asked(question: Question) -> Question:
-    """The question, asked only by perturbations that have a well among the queries."""
+    """The question restricted to perturbations that have a well among the queries."""
     return replace(question, queries=question.meta[_QUERY].to_numpy(bool))
 
 
 def _profiles(plate_set: PlateSet, perturbations: Sequence[str] | None) -> PlateSet:
-    """Consensus profiles of the wells that make them; their column _QUERY says whether any well of theirs is a query."""
+    """Consensus profiles of the profiled wells; the column _QUERY is True if any of their wells is a query."""
     table = plate_set.table
     asks = table.groupby(schema.PERTURBATION)[_QUERY].transform("any")
     marked = replace(plate_set, table=table.assign(**{_QUERY: asks}))
@@ -147,7 +148,7 @@ def _profiles(plate_set: PlateSet, perturbations: Sequence[str] | None) -> Plate
 def _consensus_questions(
     profiles: list[tuple[PlateSet, ...]], tasks: Sequence[str], protocol: Protocol, notes: list[str]
 ) -> list[list[Question]]:
-    """The folds of each question on consensus profiles; a note for each that cannot be asked."""
+    """The questions on consensus profiles, each with its folds; adds a note for each that cannot be scored."""
     asked: list[tuple[str, list[Question | None]]] = []
     if SISTER in tasks:
         for folds in profiles:

@@ -1,4 +1,4 @@
-"""How much of a profile says where it was made: silhouette, graph connectivity, LISI, plate mAP, cell count."""
+"""Measures of batch effects: silhouette, graph connectivity, LISI, plate mAP, correlation with cell count."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BY_STEP = ("silhouette", "graph_connectivity_k15", "lisi_k30", "plate_map")
 def batch_scores(
     features: np.ndarray, batches: Sequence[str], seed: int = 0, metrics: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Every batch metric (or those named) of profiles (N, D) for the batch of each row.
+    """All batch metrics (or those named) of profiles (N, D), given the batch of each row.
 
     Returns:
         metric, value, chance. Higher silhouette, graph connectivity and plate mAP, and lower LISI, mean more batch effect.
-        Chance is the same metric with batches shuffled. Metrics that need more neighbours than there are rows are left out.
+        Chance is the same metric with batches shuffled. Metrics that need more neighbours than there are rows are omitted.
 
     Raises:
         ValueError: fewer than two batches.
@@ -35,7 +35,7 @@ def batch_scores(
         raise ValueError(f"batch metrics need at least two batches, all rows are {batch[0]!r}")
     x = unit_rows(checked_features(features).astype(np.float64))
     nearest, distances = _nearest(x, max(*CONNECTIVITY_K, *LISI_K))
-    order = np.lexsort(x.T)  # by the rows' own values: neither the order of the table nor names of batches matter
+    order = np.lexsort(x.T)  # sorted by values, so that row order and batch names do not matter
     shuffled = np.empty_like(batch)
     shuffled[order] = np.random.default_rng(seed).permutation(batch[order])
     rows = []
@@ -54,16 +54,15 @@ def batch_scores_by_step(
 ) -> pd.DataFrame:
     """Batch metrics of all wells of each set of plates before normalisation and after each of its steps.
 
-    A batch is what the protocol calls one, or a plate where a set has one batch only.
+    Batches are those of the protocol, or plates if a set has only one batch.
 
     Args:
         table: wells before normalisation.
-        stages: wells of a set -> name of a step and the wells after it. Features that some well lacks are left out.
+        stages: wells of a set -> (name of a step, wells after it) for each step. Incomplete features are left out.
 
     Returns:
-        subset, batch (whether batches or plates are told apart), step, features (how many) and the metrics BY_STEP;
-        last in each set a row 'shuffled batches', what the last stage scores when batches mean nothing. Sets of one
-        plate have no rows.
+        subset, batch (batches or plates), step, features (their number) and the metrics BY_STEP. The last row of each
+        set, 'shuffled batches', is the last stage with shuffled batches. Sets of one plate have no rows.
     """
     rows = []
     for plate_set in plate_sets(table, protocol)[0]:
@@ -90,9 +89,9 @@ def _several(wells: pd.DataFrame, column: str) -> bool:
 
 
 def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:
-    """Mean over batches of the share of its rows in the largest connected part of its own k-neighbour graph.
+    """Mean over batches of the fraction of rows in the largest connected component of the batch's k-neighbour graph.
 
-    `nearest` (N, k). 1: each batch hangs together by itself.
+    `nearest` (N, k). 1 means that each batch is connected.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
@@ -108,12 +107,12 @@ def graph_connectivity(nearest: np.ndarray, batches: np.ndarray) -> float:
 
 
 def lisi(nearest: np.ndarray, distances: np.ndarray, batches: np.ndarray, perplexity: float | None = None) -> float:
-    """Mean inverse Simpson index of the batches around a row: 1 is one batch, more is mixed (Korsunsky et al. 2019).
+    """Mean inverse Simpson index of the batches among a row's neighbours (Korsunsky et al. 2019): 1 is a single batch.
 
-    A neighbour at distance d weighs exp(-b d), where b makes the entropy of a row's weights log(perplexity).
+    A neighbour at distance d has weight exp(-b d); b is chosen so that the entropy of the weights is log(perplexity).
 
     Args:
-        nearest: (N, k) other rows. distances: (N, k), Euclidean. perplexity: default k/3, as the original has it.
+        nearest: (N, k) other rows. distances: (N, k), Euclidean. perplexity: default k/3, as in the original.
     """
     k = nearest.shape[1]
     weights = _weights(distances, perplexity or k / 3)
@@ -123,7 +122,7 @@ def lisi(nearest: np.ndarray, distances: np.ndarray, batches: np.ndarray, perple
 
 
 def _weights(distances: np.ndarray, perplexity: float, halvings: int = 60) -> np.ndarray:
-    """(N, k) weights that sum to 1 a row, whose entropy is log(perplexity); equal where all distances are."""
+    """(N, k) weights that sum to 1 per row and have entropy log(perplexity); equal if all distances are equal."""
     distances = distances - distances.min(axis=1, keepdims=True)
     scale = distances.mean(axis=1, keepdims=True)
     distances = distances / np.where(scale > 0, scale, 1)
@@ -139,13 +138,13 @@ def _weights(distances: np.ndarray, perplexity: float, halvings: int = 60) -> np
 
 
 def plate_map(features: np.ndarray, batches: np.ndarray) -> float:
-    """Mean AP of finding rows of one's own batch among all others."""
+    """Mean AP of retrieving rows of the same batch among all others."""
     meta = pd.DataFrame({"batch": batches})
     return float(average_precision(meta, features, ["batch"], [], [], ["batch"])["average_precision"].mean())
 
 
 def baselines(shape: tuple[int, int], batches: Sequence[str], seed: int = 0) -> dict[str, pd.DataFrame]:
-    """`batch_scores` of Gaussian noise, and of noise with a shift of its own per batch as large as the noise."""
+    """`batch_scores` of Gaussian noise, and of noise plus a shift per batch with the same standard deviation."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(shape)
     codes, names = pd.factorize(np.asarray(batches, dtype=str), sort=True)

@@ -1,4 +1,4 @@
-"""The scores besides average precision that a set of plates, or a pair of sets, allows; each is a row of metrics.csv."""
+"""Scores besides average precision, for a set of plates or a pair of sets; each is a row of metrics.csv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KS = (1, 5, 10)
 
 
 def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
-    """NSB, NSBP on treated wells; by target on consensus profiles, precision and F1 at k and over a grid of distances."""
+    """NSB and NSBP of treated wells; precision and F1 at k and over a grid of distances for targets of consensus profiles."""
     for plate_set in sets:
         labelled = with_labels(plate_set, protocol)
         treated = ~schema.is_negcon(labelled)
@@ -65,7 +65,7 @@ def clustering(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
 
 
 def batch_effects(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **_: object) -> Iterator[Row]:
-    """Batch metrics of all wells, and what the leading components of DMSO wells owe to cell count."""
+    """Batch metrics of all wells, and the correlation of DMSO wells' leading components with cell count."""
     for plate_set in sets:
         batch = _batches(plate_set.table, protocol)
         if batch.nunique() > 1:
@@ -93,14 +93,14 @@ def relationships(
 
 
 def retrieval(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
-    """R@k of compounds for the genes they target and back, one consensus a compound and a gene."""
+    """R@k from compounds to their target genes and back, with one consensus profile per compound and per gene."""
     for a, b in cross_pairs(sets, "compound", ("crispr", "orf")):
         shared = [f for f in a.features if f in set(b.features)]
         compounds = _consensus(a)
         other = _consensus(b)
         genes, names = _by_gene(PlateSet(other.name, other.key, other.table, shared))
-        place = {gene: i for i, gene in enumerate(names)}
-        right = [[place[g] for g in labels if g in place] for labels in with_labels(compounds, protocol)[LABEL]]
+        row_of = {gene: i for i, gene in enumerate(names)}
+        right = [[row_of[g] for g in labels if g in row_of] for labels in with_labels(compounds, protocol)[LABEL]]
         asking = [i for i, found in enumerate(right) if found]
         if not asking:
             continue
@@ -168,5 +168,5 @@ def _by_gene(profiles: PlateSet) -> tuple[np.ndarray, list[str]]:
 
 def _batches(wells: pd.DataFrame, protocol: Protocol) -> pd.Series:
     if protocol.batch_column not in wells:
-        raise ValueError(f"protocol {protocol.name} calls {protocol.batch_column} a batch, but the table lacks it")
+        raise ValueError(f"protocol {protocol.name} takes batches from {protocol.batch_column}, but the table lacks it")
     return wells[protocol.batch_column].astype(str)

@@ -1,4 +1,4 @@
-"""Do clusters of consensus profiles follow gene families? Complete linkage against one family set for all methods."""
+"""Agreement of clusters of consensus profiles with gene families: complete linkage, the same families for all methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cluster_agreement(features: np.ndarray, families: Sequence[str], clusters: i
 
     Args:
         features: (N, D) consensus profiles. families: N names.
-        clusters: how many to cut; default as many as there are families.
+        clusters: number of clusters; default: the number of families.
 
     Raises:
         ValueError: fewer than two families, or fewer profiles than clusters.
@@ -32,7 +32,7 @@ def cluster_agreement(features: np.ndarray, families: Sequence[str], clusters: i
 
 
 def linkage_tree(features: np.ndarray) -> np.ndarray:
-    """Complete-linkage tree (N - 1, 4) of cosine distances, as scipy writes it."""
+    """Complete-linkage tree (N - 1, 4) of cosine distances, in scipy's format."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
@@ -43,7 +43,7 @@ def linkage_tree(features: np.ndarray) -> np.ndarray:
 
 
 def heat_map(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarities (N, N) with rows and columns in the order of the tree's leaves, and that order (N,)."""
+    """Cosine similarities (N, N), rows and columns in the order of the tree's leaves, and that order (N,)."""
     from scipy.cluster.hierarchy import leaves_list
 
     order = leaves_list(linkage_tree(features))
@@ -52,7 +52,7 @@ def heat_map(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def families_of_best(scores: Sequence[float], families: Sequence[str], top: int = 20) -> list[str]:
-    """Kim et al.'s variant: the `top` families a method itself scores highest (mean of its members' scores)."""
+    """Kim et al.'s variant: the `top` families with the highest mean score of their members under the method itself."""
     import pandas as pd
 
     means = pd.Series(list(scores)).groupby(list(families)).mean()

@@ -9,7 +9,7 @@ import numpy as np
 from morphoclip.evaluation.ranking.similarity import checked_features, unit_rows
 
 _BLOCK = 2**22
-DISTANCES = np.arange(1, 101, 3) / 100  # the correlation distances at which Kim et al.'s code draws its curve
+DISTANCES = np.arange(1, 101, 3) / 100  # correlation distances of the curve in Kim et al.'s code
 
 
 def nearest_neighbour_accuracy(
@@ -17,16 +17,16 @@ def nearest_neighbour_accuracy(
     labels: Sequence[set[str]],
     *not_same: Sequence[str],
 ) -> tuple[float, float, int]:
-    """Share of rows whose nearest neighbour (cosine) shares a label, among neighbours that differ in every `not_same`.
+    """Fraction of rows whose nearest neighbour (cosine), among rows that differ in every `not_same`, shares a label.
 
     NSB: labels are perturbations, `not_same` the batch. NSBP: labels are targets, `not_same` batch and perturbation.
-    Rows without a label, or without any candidate that shares one, do not ask. Ties count by their share.
+    Rows without a label, or without a candidate that shares one, are not queries. Ties count fractionally.
 
     Args:
         features: (N, D). labels: N sets. not_same: columns of N values.
 
     Returns:
-        (accuracy, chance, rows that asked); NaN, NaN, 0 when none can ask. Chance is the share of candidates that match.
+        (accuracy, chance, number of queries); NaN, NaN, 0 without queries. Chance is the fraction of matching candidates.
     """
     x = unit_rows(checked_features(features))
     match = _sharing(labels)
@@ -51,16 +51,17 @@ def nearest_neighbour_accuracy(
 def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> tuple[float, float, float, int]:
     """Mean precision and F1 of the k nearest neighbours (cosine) that share a label with the query.
 
-    F1 is of precision k_hits/k and recall k_hits/positives, the mean over queries. Rows without positives do not ask.
+    F1 combines precision hits/k and recall hits/positives, and is averaged over queries. Rows without positives are not
+    queries.
 
     Returns:
-        (precision, F1, chance of precision, rows that asked).
+        (precision, F1, chance of precision, number of queries).
 
     Raises:
         ValueError: fewer than k other rows.
     """
     if len(features) <= k:
-        raise ValueError(f"{len(features)} profiles have no {k} neighbours each: lower k")
+        raise ValueError(f"{len(features)} profiles are too few for {k} neighbours each: lower k")
     x = unit_rows(checked_features(features))
     match = _sharing(labels)
     np.fill_diagonal(match, False)
@@ -78,14 +79,14 @@ def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> 
 
 
 def threshold_grid_precision(features: np.ndarray, labels: Sequence[set[str]]) -> tuple[float, float, int]:
-    """Area under precision against recall of "closer than d shares a label", d over a fixed grid (Kim et al. 2025).
+    """Area under the precision-recall curve of "closer than d shares a label", d over a fixed grid (Kim et al. 2025).
 
-    At each correlation distance d of DISTANCES precision (0 without neighbours) and recall are averaged over the rows
-    that share a label with another, and the area is taken by trapezoids. Unlike average precision it compares distances
-    of different rows, and it stops at uncorrelated profiles: rows found beyond d = 1 do not count.
+    At each correlation distance d of DISTANCES, precision (0 without neighbours) and recall are averaged over the rows
+    that share a label with another, and the area is computed by trapezoids. Unlike average precision it compares the
+    distances of different rows, and it ends at uncorrelated profiles: rows beyond d = 1 do not count.
 
     Returns:
-        (area, chance, rows that asked); chance has the precision that labels handed out at random would have.
+        (area, chance, number of queries); chance is computed with the expected precision of random labels.
     """
     features = checked_features(features).astype(np.float64)
     x = unit_rows(checked_features(features - features.mean(axis=1, keepdims=True)))

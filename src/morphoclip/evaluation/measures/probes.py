@@ -1,4 +1,4 @@
-"""What a simple model reads from frozen profiles: mechanism of action, and activity in assays."""
+"""Probes of frozen profiles by simple models: mechanism of action, and activity in assays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mechanism_probe(
     sizes = table.drop_duplicates().groupby("mechanism")["group"].nunique()
     kept = (table["mechanism"].map(sizes) >= folds) & (table["mechanism"] != "")
     if table.loc[kept, "mechanism"].nunique() < 2:
-        raise ValueError(f"fewer than two mechanisms have {folds} compounds: nothing to tell apart")
+        raise ValueError(f"fewer than two mechanisms have {folds} compounds: lower folds, or skip the task mechanism")
     x, y = checked_features(features)[kept.to_numpy()], table.loc[kept, "mechanism"].to_numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -52,11 +52,11 @@ def mechanism_probe(
 def bioactivity_probe(
     features: np.ndarray, assays: pd.DataFrame, fold: Sequence[int], *, hidden: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """AUROC and F1 an assay of a linear model (`hidden` None) or a network of three layers, over fixed splits.
+    """AUROC and F1 per assay of a linear model (`hidden` None) or a three-layer network, over fixed splits.
 
     Args:
-        features: (N, D), one profile a compound. assays: (N, A) of 1, 0 and NaN where not measured.
-        fold: which fold tests each compound; the same for every method compared.
+        features: (N, D), one profile per compound. assays: (N, A) of 1, 0, or NaN if not measured.
+        fold: the test fold of each compound; the same for every method compared.
         hidden: width of the network's two hidden layers.
 
     Returns:

@@ -14,7 +14,7 @@ SOURCES = ("CORUM", "HuMAP", "Reactome", "SIGNOR", "StringDB")
 
 
 def read_relationships(folder: str | Path) -> dict[str, set[tuple[str, str]]]:
-    """Source -> gene pairs, each once with its genes in order, from `<source>.txt` files with columns entity1, entity2.
+    """Source -> set of gene pairs (sorted within a pair), from `<source>.txt` files with columns entity1, entity2.
 
     Raises:
         FileNotFoundError: the folder holds none of the sources.
@@ -40,16 +40,16 @@ def relationship_recall(
     pairs: dict[str, set[tuple[str, str]]],
     tails: tuple[float, float] = (0.05, 0.95),
 ) -> pd.DataFrame:
-    """Share of annotated pairs whose cosine lies beyond the quantiles of the cosines of all pairs; chance is .10.
+    """Fraction of annotated pairs with a cosine in the tails (5 % each) of the cosines of all pairs; chance is .10.
 
     Args:
-        features: (N, D), one profile a gene. genes: N names, each once.
+        features: (N, D), one profile per gene. genes: N distinct names.
 
     Returns:
-        source, recall, low_tail, high_tail, n_pairs; NaN where no annotated pair has both genes.
+        source, recall, low_tail, high_tail, n_pairs; NaN if no annotated pair has both genes.
 
     Raises:
-        ValueError: a gene occurs twice: take one consensus a gene first.
+        ValueError: a gene occurs twice.
     """
     names = np.asarray(genes, dtype=str)
     if len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Average precision of every profile by counting the negatives above each positive; pairs are never listed."""
+"""Average precision of every profile, by counting the negatives above each positive without listing pairs."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ def average_precision(
     batch_size: int | None = None,
     queries: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Average precision of each profile: how high its positives rank above its negatives. Names are copairs'.
+    """Average precision of each profile: how high its positives rank among its negatives. Names are those of copairs.
 
-    Positives of a profile are the other rows equal in all of `pos_sameby` and different in each of `pos_diffby`,
-    negatives those equal in `neg_sameby` and different in each of `neg_diffby`. AP is the mean over positives, in
+    Positives of a profile are the other rows equal in all of `pos_sameby` and different in each of `pos_diffby`;
+    negatives are those equal in `neg_sameby` and different in each of `neg_diffby`. AP is the mean over positives, in
     rank order, of i / (i + number of negatives above the i-th).
 
     Args:
-        meta: (N, ...) metadata, one row a profile.
-        feats: (N, D) features. float32 is compared in float32, everything else in float64.
+        meta: (N, ...) metadata, one row per profile.
+        feats: (N, D) features. float32 is compared in float32, any other type in float64.
         distance: cosine | abs_cosine | tanimoto (binary features) | absolute_difference (one feature).
-        ties: 'expected' averages over the orders of tied profiles; 'copairs' puts tied positives first.
+        ties: 'expected' averages over the orders of tied profiles; 'copairs' ranks tied positives first.
         multilabel_col: column of label lists. The result has a row per (profile, label); in `pos_sameby` it means
             "has this label", in `neg_diffby` "shares no label", in `neg_sameby` "shares a label".
-        batch_size: queries compared at once; by default as many as keep a block near 48 MiB.
+        batch_size: queries compared at once; by default as many as give a block of about 48 MiB.
         queries: bool (N,), the profiles to score; by default all. Others stay positives and negatives.
 
     Returns:
         `meta` with n_pos_pairs, n_total_pairs, average_precision, normalized_average_precision (0 is chance) and
-        tie_share (tied share of the positive-negative pairs). AP is NaN for rows without positives, and 1, which is
-        chance too, for rows without negatives: scores and p-values are taken over `ranked` rows.
+        tie_share (fraction of tied positive-negative pairs). AP is NaN for rows without positives, and 1 (which is
+        also chance) for rows without negatives; scores and p-values use `ranked` rows only.
 
     Raises:
-        ValueError: NaN, infinite or zero rows, missing metadata, or rules under which nothing pairs.
+        ValueError: NaN, infinite or zero rows, missing metadata, or rules that give no pairs.
     """
     if ties not in ("expected", "copairs"):
         raise ValueError(f"ties={ties!r}: choose 'expected' or 'copairs'")
@@ -72,7 +72,7 @@ def average_precision(
 def _single_label(meta: pd.DataFrame, rules: Rules, wanted: np.ndarray, counter: Counter) -> pd.DataFrame:
     positives = Positives(row_codes(meta, rules.pos_sameby), [row_codes(meta, [c]) for c in rules.pos_diffby])
     n_pos = positives.counts()
-    ap = np.where(wanted & (n_pos > 0), 1.0, np.nan)  # stays 1 where there is no negative
+    ap = np.where(wanted & (n_pos > 0), 1.0, np.nan)  # stays 1 without negatives
     tied = np.zeros(len(meta), np.int64)
     n_neg = np.zeros(len(meta), np.int64)
     for rows, columns, excluded in negative_blocks(meta, rules.neg_sameby, rules.neg_diffby):

@@ -1,4 +1,4 @@
-"""Which rows are the positives and which the negatives of a query, by the columns in which they agree or differ."""
+"""Positives and negatives of each query, from the columns in which rows agree or differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEW_CLASSES = 16
 
 
 def row_codes(meta: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """int64 (N,): rows share a code exactly when they agree in all `columns` (all rows, when there are none)."""
+    """int64 (N,): rows have the same code if and only if they agree in all `columns`."""
     codes = np.zeros(len(meta), np.int64)
     for column in columns:
         values, uniques = pd.factorize(meta[column])
@@ -24,7 +24,7 @@ def row_codes(meta: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 @dataclass
 class Positives:
-    """Groups of rows that share `pos_sameby`, less those that agree in a `pos_diffby` column."""
+    """The positives of each row: rows equal in `pos_sameby` and different in each `pos_diffby` column."""
 
     codes: np.ndarray
     different: list[np.ndarray]
@@ -37,7 +37,7 @@ class Positives:
         return self.order[self.starts[code] : self.starts[code + 1]]
 
     def counts(self) -> np.ndarray:
-        """Positives of each row, the row itself left out."""
+        """Number of positives of each row, without the row itself."""
         if not self.different:
             return np.bincount(self.codes)[self.codes] - 1
         counts = np.zeros(len(self.codes), np.int64)
@@ -48,7 +48,7 @@ class Positives:
         return counts
 
     def similarities(self, batch: np.ndarray, counter: Counter) -> np.ndarray:
-        """(B, P) similarities of a batch, sorted by code, to its positives; padding is -inf."""
+        """(B, P) similarities of a batch, sorted by code, to its positives, padded with -inf."""
         codes, first = np.unique(self.codes[batch], return_index=True)
         ends = np.append(first[1:], len(batch))
         width = max(self.starts[code + 1] - self.starts[code] for code in codes)
@@ -69,7 +69,7 @@ class Positives:
 
 @dataclass
 class Excluded:
-    """Rows of a block that are no negatives of a query: itself and those equal to it in a `neg_diffby` column."""
+    """Rows of a block that are not negatives of a query: the query and those equal to it in a `neg_diffby` column."""
 
     columns: np.ndarray
     different: list[np.ndarray]
@@ -83,31 +83,31 @@ class Excluded:
         return np.flatnonzero(same)
 
     def _groups(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(places in `rows`, excluded places in `columns`) for rows that exclude the same."""
+        """Yield (indices into `rows`, excluded indices into `columns`) for groups of rows that exclude the same."""
         keys = np.stack([codes[rows] for codes in self.different] or [rows])
         _, inverse = np.unique(keys, axis=1, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
-            yield places, self._rows(rows[places[0]])
+        for chosen in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
+            yield chosen, self._rows(rows[chosen[0]])
 
     def sizes(self, rows: np.ndarray) -> np.ndarray:
         sizes = np.zeros(len(rows), np.int64)
-        for places, excluded in self._groups(rows):
-            sizes[places] = len(excluded)
+        for chosen, excluded in self._groups(rows):
+            sizes[chosen] = len(excluded)
         return sizes
 
     def mask(self, block: np.ndarray, rows: np.ndarray) -> None:
-        for places, excluded in self._groups(rows):
-            block[places[:, None], excluded] = -np.inf
+        for chosen, excluded in self._groups(rows):
+            block[chosen[:, None], excluded] = -np.inf
 
 
 def negative_blocks(
     meta: pd.DataFrame, sameby: Sequence[str], diffby: Sequence[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Excluded | None]]:
-    """(queries, candidate negatives, which candidates to leave out) so that each row is a query once.
+    """Yield (queries, candidate negatives, candidates to exclude) such that each row is a query once.
 
-    Few classes of queries (treated against controls): each gets exactly its negatives. Many (all against all):
-    the queries share all rows of the block as candidates, less the few they exclude.
+    With few classes of queries (treated against controls) each class gets exactly its negatives. With many (all against
+    all) the queries share all rows of the block as candidates and exclude a few.
     """
     different = [row_codes(meta, [column]) for column in diffby]
     same = row_codes(meta, sameby)

@@ -1,4 +1,4 @@
-"""The average precision that random rankings have on average, and the harmonic numbers it rests on."""
+"""Expected average precision of random rankings, and harmonic numbers."""
 
 from __future__ import annotations
 

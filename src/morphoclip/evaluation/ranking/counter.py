@@ -1,4 +1,4 @@
-"""Precisions of positives among negatives by counting, with ties exactly; a block of queries at a time."""
+"""Precision at each positive by counting negatives, exact for ties, one block of queries at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CACHE_BYTES = 2**19
 
 @dataclass
 class Counter:
-    """Ranks positives among negatives, a block of queries at a time."""
+    """Ranks positives among negatives, one block of queries at a time."""
 
     features: np.ndarray
     measure: Similarity
@@ -60,36 +60,36 @@ class Counter:
         """Replace, in place, the precision of positives tied with negatives by its mean over the orders of the tie."""
         if not tied.any():
             return
-        beside = np.zeros(positives.shape, bool)  # tied with another positive
+        tied_positive = np.zeros(positives.shape, bool)  # tied with another positive
         with np.errstate(invalid="ignore"):
-            beside[:, 1:] = positives[:, :-1] - positives[:, 1:] <= self.tolerance
-        beside[:, :-1] |= beside[:, 1:]
-        rows, places = np.nonzero((tied > 0) & ~beside)
-        rank, t = places + above[rows, places], 1 + tied[rows, places]
-        precision[rows, places] = (places + 1) * (harmonic(rank + t) - harmonic(rank)) / t
-        rows, places = np.nonzero((tied > 0) & beside)
-        precision[rows, places] = self._expected_precision(positives, rows, places, above, tied)
+            tied_positive[:, 1:] = positives[:, :-1] - positives[:, 1:] <= self.tolerance
+        tied_positive[:, :-1] |= tied_positive[:, 1:]
+        rows, ranks = np.nonzero((tied > 0) & ~tied_positive)
+        rank, t = ranks + above[rows, ranks], 1 + tied[rows, ranks]
+        precision[rows, ranks] = (ranks + 1) * (harmonic(rank + t) - harmonic(rank)) / t
+        rows, ranks = np.nonzero((tied > 0) & tied_positive)
+        precision[rows, ranks] = self._expected_precision(positives, rows, ranks, above, tied)
 
     def _expected_precision(
-        self, positives: np.ndarray, rows: np.ndarray, places: np.ndarray, above: np.ndarray, tied: np.ndarray
+        self, positives: np.ndarray, rows: np.ndarray, ranks: np.ndarray, above: np.ndarray, tied: np.ndarray
     ) -> np.ndarray:
-        """The share of the positives (Q, P; best first) at (rows, places) in the precision expected over orders of ties.
+        """Expected precision, over the orders of ties, of the positives (Q, P; best first) at (rows, ranks).
 
-        A block of p positives and m negatives has T = p + m places, below a positives and b negatives. Place t holds a
-        positive with chance p / T, and then (t - 1)(p - 1)/(T - 1) others of the block are expected before it, so the
-        block's sum of precisions is (p/T) sum_t [a + 1 + (t - 1)(p - 1)/(T - 1)] / (a + b + t); one positive gets 1/p.
-        Sums over t are differences of harmonic numbers.
+        A tie of p positives and m negatives takes T = p + m ranks, below a positives and b negatives. Rank t of it is a
+        positive with probability p / T, and then (t - 1)(p - 1)/(T - 1) positives of the tie are expected above it, so
+        the sum of precisions is (p/T) sum_t [a + 1 + (t - 1)(p - 1)/(T - 1)] / (a + b + t), of which each positive gets
+        1/p. Sums over t are differences of harmonic numbers.
         """
         first, last = np.empty((2, len(rows)), np.int64)
         tolerance = positives.dtype.type(self.tolerance)
         ends = np.append(np.flatnonzero(np.diff(rows)) + 1, len(rows))
         for start, end in pairwise([0, *ends] if len(rows) else []):
             ascending = -positives[rows[start]]
-            tie = ascending[places[start:end]]
+            tie = ascending[ranks[start:end]]
             first[start:end] = ascending.searchsorted(tie - tolerance)
             last[start:end] = ascending.searchsorted(tie + tolerance, "right")
-        p, t = last - first, last - first + tied[rows, places]
-        rank = first + above[rows, places]
+        p, t = last - first, last - first + tied[rows, ranks]
+        rank = first + above[rows, ranks]
         reciprocals = harmonic(rank + t) - harmonic(rank)
         return ((first + 1) * reciprocals + (p - 1) / (t - 1) * (t - (rank + 1) * reciprocals)) / t
 
@@ -97,11 +97,11 @@ class Counter:
 def _count_from(
     negatives: np.ndarray, positives: np.ndarray, n_pos: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many negatives of its row lie above each positive, and how many above or tied; int64 (Q, P), 0 for padding."""
+    """Numbers of negatives above, and above or tied with, each positive of the same row; int64 (Q, P), 0 for padding."""
     above, from_here = np.zeros(positives.shape, np.int64), np.zeros(positives.shape, np.int64)
     upper, lower = positives + positives.dtype.type(tolerance), positives - positives.dtype.type(tolerance)
     width = negatives.shape[1]
-    scan = width > _SCAN_RATIO * positives.shape[1]  # few positives: scanning beats sorting
+    scan = width > _SCAN_RATIO * positives.shape[1]  # with few positives, scanning is faster than sorting
 
     def scanned(row: int) -> None:
         for i in range(n_pos[row]):
@@ -112,7 +112,7 @@ def _count_from(
         values, k = negatives[row], n_pos[row]
         below = values.searchsorted(upper[row, :k], "right")
         above[row, :k] = from_here[row, :k] = width - below
-        tied = (values[below - 1] >= lower[row, :k]).nonzero()[0]  # where below is 0 the search finds none
+        tied = (values[below - 1] >= lower[row, :k]).nonzero()[0]  # if below is 0 the search finds none
         if len(tied):
             from_here[row, tied] = width - values.searchsorted(lower[row, tied])
 
@@ -122,7 +122,7 @@ def _count_from(
         for row in range(rows.start, rows.stop):
             (scanned if scan else searched)(row)
 
-    # numpy sorts and searches without the GIL: two threads, each a few rows at a time, as many as its cache holds
+    # numpy sorts and searches without the GIL: two threads, each with as many rows at a time as fit its cache
     size = max(1, _CACHE_BYTES // max(1, width * negatives.itemsize))
     parts = [slice(start, min(start + size, len(negatives))) for start in range(0, len(negatives), size)]
     if len(parts) < 2:

@@ -1,7 +1,7 @@
-"""p-values that hold under noise: pseudo-groups drawn by exchange, similarities computed once.
+"""Exchange test: p-values that are valid under noise, from pseudo-groups drawn by exchange.
 
-Members of a group share pair scores, so their average precisions are dependent and no null of independent rankings is
-valid. Here the null repeats the whole computation on rows that, without signal, could as well have been the group.
+Members of a group share pair scores, so their average precisions are dependent and a null of independent rankings is
+not valid. Here the null repeats the whole computation on rows that are exchangeable with the group without signal.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def exchange_test(
     p = (1 + #{null >= score}) / (1 + draws), where the null recomputes the group's score on pseudo-groups:
 
     Args:
-        sameby: what a group shares; the same columns as `pos_sameby`.
+        sameby: columns that define a group; the same as `pos_sameby`.
         exchange_with: 'negatives' draws, in each `neg_sameby` stratum (plate), as many rows as the group has there from
             the group's rows and the rows it is ranked against; the rest are the negatives. 'labels' permutes whole
             label sets over the rows, within each value of `pos_diffby`; `sameby` then holds lists of labels.
-        draws: pseudo-groups a group.
-        queries: bool (N,), rows that ask; default all. A group's other rows are there to be found.
+        draws: number of pseudo-groups per group.
+        queries: bool (N,), rows that are queries; default: all. The other rows of a group are only positives.
 
     Returns:
-        A row a group: `sameby`, mean_average_precision, null_mean, p_value, corrected_p_value (Benjamini-Hochberg),
-        below_p, below_corrected_p. `.attrs` holds p_convention and smallest_p. Neither row order nor the names of
-        plates change it: what is drawn depends on seed and data only.
+        One row per group: `sameby`, mean_average_precision, null_mean, p_value, corrected_p_value (Benjamini-Hochberg),
+        below_p, below_corrected_p. `.attrs` holds p_convention and smallest_p. The draws depend on seed and data only,
+        not on row order or plate names.
 
     Raises:
-        ValueError: as `average_precision`, or rules the chosen exchange does not fit.
+        ValueError: as `average_precision`, or the rules do not fit `exchange_with`.
     """
     four = (tuple(pos_sameby), tuple(pos_diffby), tuple(neg_sameby), tuple(neg_diffby))
     multilabel = pos_sameby[0] if exchange_with == LABELS else None
@@ -82,7 +82,7 @@ def exchange_nulls(
     seed: int = 0,
     queries: np.ndarray | None = None,
 ) -> Nulls:
-    """Group -> (its score, float32 (draws,) scores of its pseudo-groups). Arguments as `exchange_test`."""
+    """Group -> (its score, float32 (draws,) scores of its pseudo-groups). Arguments as in `exchange_test`."""
     check_draws("draws", draws)
     measure = similarity(rules.distance)
     pos_sameby, neg_diffby = rules.pos_sameby, rules.neg_diffby
@@ -130,8 +130,8 @@ def exchange_nulls(
 def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], threshold: float) -> pd.DataFrame:
     """Groups with p and q from their AP rows and nulls.
 
-    Over the folds of a cross-fit scores are averaged, and nulls after sorting each: as if the folds agreed on which
-    draws are high, which makes the null as wide as their dependence could.
+    Over the folds of a cross-fit scores are averaged, and nulls are averaged after sorting each fold's: this is the
+    widest null, as if the folds were fully dependent.
     """
     grouped = ap.groupby(sameby, sort=True)["average_precision"]
     table = grouped.agg(mean_average_precision="mean", n_queries="size").reset_index()

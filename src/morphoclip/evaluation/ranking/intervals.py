@@ -1,4 +1,4 @@
-"""How sure a mean over groups is, by cluster bootstrap."""
+"""Cluster bootstrap intervals of a mean over groups."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ LEVEL = 0.95
 def cluster_interval(
     values: np.ndarray, clusters: Sequence[str], *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values` (N,), resampling whole clusters with replacement.
-
-    NaN, NaN with fewer than two clusters.
-    """
+    """95 % percentile interval of the mean of `values` (N,), resampling clusters; NaN with fewer than two clusters."""
     codes, names = pd.factorize(np.asarray(clusters, dtype=object), sort=True)
     if len(names) < 2:
         return float("nan"), float("nan")
@@ -26,7 +23,7 @@ def cluster_interval(
 
 
 def cluster_weights(n: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, n) how often each of n clusters is drawn."""
+    """(draws, n): how often each of n clusters is drawn with replacement."""
     return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Scores of labels when whole label sets change places among the profiles."""
+"""Null scores of labels under permutations of whole label sets over the profiles."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def label_nulls(
 ) -> dict[object, tuple[float, np.ndarray]]:
     """Label -> (score, null) under permutations of whole label sets over profiles, within each side (modality).
 
-    Candidates of a query are the rows of the other side, or, with one side only, all other rows. Of a slot's sharers
-    (candidates with a label in common) only the ranks among all candidates are needed: a positive's negatives above are
-    its rank less the sharers above it.
+    Candidates of a query are the rows of the other side or, with one side only, all other rows. Only the ranks of the
+    candidates that share a label with the query are needed: the number of negatives above a positive is its rank minus
+    the number of such candidates above it.
     """
     similarities = measure.block(features, features)
     key = similarities.sum(axis=1)
@@ -27,13 +27,13 @@ def label_nulls(
     similarities, side = similarities[np.ix_(order, order)], side[order]
     incidence, labels = label_incidence(lists.iloc[order])
     rng = np.random.default_rng([seed, len(side), len(labels)])
-    places = np.arange(len(side))
-    permuted = np.tile(places, (draws + 1, 1))  # row 0 is the observed placing
+    slots = np.arange(len(side))
+    permuted = np.tile(slots, (draws + 1, 1))  # row 0 is the observed assignment
     for code in np.unique(side):
         columns = np.flatnonzero(side == code)
         permuted[1:, columns] = rng.permuted(permuted[1:, columns], axis=1)
     one_side = len(np.unique(side)) == 1
-    allowed = places[:, None] != places if one_side else side[:, None] != side
+    allowed = slots[:, None] != slots if one_side else side[:, None] != side
     ranks = _candidate_ranks(similarities, allowed)
     sharing = ((incidence @ incidence.T).toarray() > 0) & allowed
     has = incidence.toarray().astype(bool)
@@ -62,7 +62,7 @@ def label_nulls(
     totals: dict[int, np.ndarray] = {}
     queries: dict[int, int] = {}
     with ThreadPoolExecutor(2) as threads:
-        for found in threads.map(precisions, places):
+        for found in threads.map(precisions, slots):
             for label, precision in found.items():
                 totals[label] = totals.get(label, 0) + precision
                 queries[label] = queries.get(label, 0) + 1
@@ -71,7 +71,7 @@ def label_nulls(
 
 
 def _candidate_ranks(similarities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """float32 (N, N): of a query's (row's) candidates other than the column, how many it places above it; ties half."""
+    """float32 (N, N): the number of a query's (row's) other candidates ranked above the column; ties count half."""
     tolerance = similarities.dtype.type(tie_tolerance(similarities.dtype))
     ranks = np.zeros(similarities.shape, np.float32)
     for i, row in enumerate(similarities):

@@ -1,4 +1,4 @@
-"""Average precision where a profile carries several labels: a query per (profile, label)."""
+"""Average precision for profiles with several labels: one query per (profile, label)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def multilabel_average_precision(
     """`average_precision` with label lists in `rules.multilabel_col`; see there.
 
     Returns:
-        A row per (profile, label) with at least one positive, ordered by label then profile; `label_col` holds
-        the one label.
+        One row per (profile, label) with at least one positive, ordered by label, then profile; `label_col` holds the
+        label.
 
     Raises:
         ValueError: `label_col` is not in `pos_sameby`, or holds something other than lists.
@@ -47,22 +47,22 @@ def multilabel_average_precision(
             negative &= shared
         negative[np.arange(len(batch)), batch] = False
         block = counter.similarities(batch, everyone)
-        place, label = incidence[batch].nonzero()  # one query per (profile of the batch, label)
-        positive = (incidence[:, label].T.toarray() > 0) & (pos_same[batch[place]][:, None] == pos_same)
+        query, label = incidence[batch].nonzero()  # one query per (profile of the batch, label)
+        positive = (incidence[:, label].T.toarray() > 0) & (pos_same[batch[query]][:, None] == pos_same)
         for codes in pos_diff:
-            positive &= codes[batch[place]][:, None] != codes
-        positive[np.arange(len(place)), batch[place]] = False
-        n_pos, n_neg = positive.sum(axis=1), negative[place].sum(axis=1)
-        ap = np.where(n_pos > 0, 1.0, np.nan)  # stays 1 where there is no negative
-        tied = np.zeros(len(place), np.int64)
-        ranked = (n_pos > 0) & (n_neg > 0) & wanted[batch[place]]
+            positive &= codes[batch[query]][:, None] != codes
+        positive[np.arange(len(query)), batch[query]] = False
+        n_pos, n_neg = positive.sum(axis=1), negative[query].sum(axis=1)
+        ap = np.where(n_pos > 0, 1.0, np.nan)  # stays 1 without negatives
+        tied = np.zeros(len(query), np.int64)
+        ranked = (n_pos > 0) & (n_neg > 0) & wanted[batch[query]]
         if ranked.any():
             ap[ranked], tied[ranked] = counter.rank(
-                _pack(block[place[ranked]], positive[ranked]),
+                _pack(block[query[ranked]], positive[ranked]),
                 n_pos[ranked],
-                np.where(negative, block, -np.inf).astype(block.dtype)[place[ranked]],
+                np.where(negative, block, -np.inf).astype(block.dtype)[query[ranked]],
             )
-        rows.append(batch[place])
+        rows.append(batch[query])
         keys.append(label)
         counts.append(np.stack([n_pos, n_neg]))
         values.append(np.stack([ap, tied]))
@@ -76,20 +76,20 @@ def multilabel_average_precision(
 
 
 def label_incidence(lists: pd.Series) -> tuple[csr_array, np.ndarray]:
-    """(N, L) 0/1 matrix and the sorted labels (L,) of a column of label lists; repeats within a list count once."""
+    """0/1 matrix (N, L) and sorted labels (L,) of a column of label lists; repeats within a list count once."""
     for value in lists:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise ValueError(f"column {lists.name} holds {value!r}: each cell must be a list of labels")
     distinct = [sorted(set(value)) for value in lists]
     labels = np.array(sorted({label for value in distinct for label in value}), dtype=object)
-    place = {label: i for i, label in enumerate(labels)}
-    columns = np.array([place[label] for value in distinct for label in value], dtype=np.int64)
+    query = {label: i for i, label in enumerate(labels)}
+    columns = np.array([query[label] for value in distinct for label in value], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum([len(value) for value in distinct])])
     return csr_array((np.ones(len(columns), np.int32), columns, starts), shape=(len(lists), len(labels))), labels
 
 
 def _pack(block: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(Q, P) the chosen values of each row, padded on the right with -inf."""
+    """The chosen values of each row, (Q, P), padded on the right with -inf."""
     counts = chosen.sum(axis=1)
     packed = np.full((len(block), int(counts.max())), -np.inf, block.dtype)
     packed[np.arange(packed.shape[1]) < counts[:, None]] = block[chosen]

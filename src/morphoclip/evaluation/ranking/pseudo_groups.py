@@ -1,4 +1,4 @@
-"""Pseudo-groups: subsets of a group and its negatives with the group's composition, scored as the group is."""
+"""Pseudo-groups: random subsets of a group and its negatives with the group's composition, scored like the group."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from morphoclip.evaluation.ranking.similarity import Similarity, tie_tolerance
 
-CHUNK = 2**22  # numbers held at a time
+CHUNK = 2**22  # numbers held in memory at a time
 
 
 class Controls:
-    """The rows a group is ranked against: their similarities (M, M) and ranks among themselves, computed once.
+    """The rows a group is ranked against, with their similarities (M, M) and mutual ranks, computed once.
 
-    Rows are put in an order that depends on neither row order nor names: by how alike a row is to the others.
+    Rows are sorted by their similarity to the others, so that neither row order nor names matter.
     """
 
     def __init__(self, rows: np.ndarray, stratum: np.ndarray, features: np.ndarray, measure: Similarity):
@@ -26,20 +26,20 @@ class Controls:
         self.tolerance = self.similarities.dtype.type(tie_tolerance(self.similarities.dtype))
         self.ranks = np.zeros(self.similarities.shape, np.float32)
         for code in np.unique(self.stratum):
-            places = np.flatnonzero(self.stratum == code)
-            for i, place in enumerate(places):
-                seen = self.similarities[place]
-                values = np.sort(np.delete(seen[places], i))
+            rows_of_stratum = np.flatnonzero(self.stratum == code)
+            for i, row in enumerate(rows_of_stratum):
+                seen = self.similarities[row]
+                values = np.sort(np.delete(seen[rows_of_stratum], i))
                 above = len(values) - values.searchsorted(seen + self.tolerance, "right")
                 from_here = len(values) - values.searchsorted(seen - self.tolerance)
-                self.ranks[place] = (above + from_here) / 2
+                self.ranks[row] = (above + from_here) / 2
 
 
 class Pool:
-    """A group and the rows it is ranked against; every subset of the group's composition can be scored as the group.
+    """A group and the rows it is ranked against; subsets with the group's composition can be scored like the group.
 
-    `ranks[u, v]` counts the rows of u's stratum, other than u, that u places above v; ties, v itself included, count
-    half. Controls come first, then the group's members.
+    `ranks[u, v]` is the number of rows of u's stratum, other than u, that rank above v for query u; ties, including v
+    itself, count half. Controls come first, then the group's members.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Pool:
         controls: Controls,
         members: np.ndarray,
         stratum: np.ndarray,
-        asks: np.ndarray,
+        is_query: np.ndarray,
         apart: list[np.ndarray],
     ):
         block, features = controls.measure.block, controls.features
         across = block(features[members], features[controls.rows])
         order = np.argsort(across.sum(axis=1), kind="stable")
-        members, stratum, asks, across = members[order], stratum[order], asks[order], across[order]
+        members, stratum, is_query, across = members[order], stratum[order], is_query[order], across[order]
         within = block(features[members], features[members])
         self.similarities = np.block([[controls.similarities, across.T], [across, within]])
         self.tolerance = controls.tolerance
@@ -67,9 +67,9 @@ class Pool:
             old, new = np.flatnonzero(controls.stratum == code), m + np.flatnonzero(stratum == code)
             strata.append((old, new, float(controls.key[old].sum())))
             seen = self.similarities[old]
-            for w in new:  # a member of the plate stands among the rows above, for all its controls
+            for w in new:  # rank of a member among the rows of its plate, for all controls of the plate
                 self.ranks[old] += self._above(seen[:, [w]], seen)
-            for w in self.group:  # a member as a positive: which controls of the plate stand above it
+            for w in self.group:  # a member as a positive: the controls of the plate that rank above it
                 ahead = self._above(seen[:, old], seen[:, [w]])
                 self.ranks[old, w] += ahead.sum(axis=1) - np.diagonal(ahead)
             for w in new:
@@ -79,19 +79,19 @@ class Pool:
         self.strata = [np.concatenate([old, new]) for old, new, _ in strata]
         self.counts = [len(new) for _, new, _ in strata]
         self.group = np.concatenate([new for _, new, _ in strata])
-        self.asks = np.flatnonzero(asks[self.group - m])  # places in the group that are queries
-        self.home = np.repeat(np.arange(len(self.counts)), self.counts)  # stratum of each member
+        self.query_rows = np.flatnonzero(is_query[self.group - m])  # indices within the group that are queries
+        self.stratum_of = np.repeat(np.arange(len(self.counts)), self.counts)  # stratum of each member
 
     def _above(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         ahead = first - second
         return (ahead > self.tolerance) + np.float32(0.5) * (np.abs(ahead) <= self.tolerance)
 
     def draw(self, draws: int, seed: int, name: str) -> np.ndarray:
-        """float32 (draws,) scores of random subsets with the group's composition; `name` sets groups' draws apart."""
+        """float32 (draws,) scores of random subsets with the group's composition; `name` enters the seed."""
         sizes = [len(rows) for rows in self.strata]
         rng = np.random.default_rng([seed, crc32(name.encode()), *sizes, *self.counts])
         scores = np.full(draws, np.nan)
-        while (lacking := np.flatnonzero(np.isnan(scores))).size:  # no pair that `pos_diffby` allows: draw again
+        while (lacking := np.flatnonzero(np.isnan(scores))).size:  # no pair allowed by `pos_diffby`: draw again
             chosen = zip(self.strata, self.counts, strict=True)
             drawn = np.concatenate([rows[_subsets(rng, lacking.size, k, len(rows))] for rows, k in chosen], axis=1)
             parts = np.array_split(drawn, 1 + drawn.size * len(self.group) // CHUNK)
@@ -99,18 +99,18 @@ class Pool:
         return scores.astype(np.float32)
 
     def scores(self, members: np.ndarray) -> np.ndarray:
-        """Mean AP (draws,) of pseudo-groups, `members` (draws, k) rows of the pool, stratum by stratum.
+        """Mean AP (draws,) of pseudo-groups `members` (draws, k), rows of the pool ordered by stratum.
 
-        What is drawn into the group from u's stratum is no negative of u and is taken off its ranks again.
+        Rows of u's stratum drawn into the group are not negatives of u, so they are subtracted from its ranks.
         """
         k = members.shape[1]
         order = np.arange(1, k)
         total, number = np.zeros(len(members)), np.zeros(len(members))
-        for i in self.asks:
+        for i in self.query_rows:
             others = np.delete(np.arange(k), i)
             u, v = members[:, i], members[:, others]  # (draws,), (draws, k - 1)
             above = self.ranks[u[:, None], v]
-            mates = others[self.home[others] == self.home[i]]
+            mates = others[self.stratum_of[others] == self.stratum_of[i]]
             if len(mates):
                 seen = self.similarities[u[:, None], v]
                 for mate in mates:

@@ -1,4 +1,4 @@
-"""The rules by which profiles are compared: what `average_precision` needs besides rows."""
+"""The rules of a comparison: which rows are positives and negatives, and the similarity."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Rules:
-    """Which rows a query should find, among which others, by what similarity.
+    """The rules of `average_precision`.
 
     Attributes:
-        pos_sameby, pos_diffby: positives of a query equal it in all of the former and differ in each of the latter.
-        neg_sameby, neg_diffby: the same of negatives.
-        sameby: what a group of queries shares; its score is the mean of theirs.
-        distance: a name that `similarity` knows.
+        pos_sameby, pos_diffby: positives equal the query in all of the former and differ in each of the latter.
+        neg_sameby, neg_diffby: the same for negatives.
+        sameby: columns that define a group of queries; the group's score is their mean AP.
+        distance: a name of `SIMILARITIES`.
         multilabel_col: column of label lists among the rules, see `average_precision`.
     """
 
@@ -28,7 +28,7 @@ class Rules:
     multilabel_col: str | None = None
 
     def check(self, meta: pd.DataFrame) -> None:
-        """Raise ValueError where `meta` lacks a column or a value, or the rules contradict each other."""
+        """Raise ValueError if `meta` lacks a column or a value, or if the rules contradict each other."""
         columns = list(dict.fromkeys([*self.pos_sameby, *self.pos_diffby, *self.neg_sameby, *self.neg_diffby]))
         absent = [c for c in columns if c not in meta]
         if absent:
@@ -42,6 +42,6 @@ class Rules:
                 )
         for same, different in ((self.pos_sameby, self.pos_diffby), (self.neg_sameby, self.neg_diffby)):
             if set(same) & set(different):
-                raise ValueError(f"{sorted(set(same) & set(different))} cannot be both equal and different")
+                raise ValueError(f"{sorted(set(same) & set(different))} cannot be in both a sameby and a diffby rule")
             if not same and not different:
                 raise ValueError("positives and negatives each need at least one sameby or diffby column")

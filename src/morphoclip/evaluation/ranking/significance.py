@@ -1,4 +1,4 @@
-"""Average precision ▶ mean average precision of a group, with p and q by the conventions that need only the AP table."""
+"""Mean average precision of groups, with p and q by the conventions that need only the AP table."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def mean_average_precision(
 ) -> pd.DataFrame:
     """Mean AP of each group of rows equal in `sameby`, its p against random rankings and Benjamini-Hochberg's q.
 
-    Conventions (docs/evaluation.md); neither is valid under noise, since the members of a group share pair scores:
-        'published': as the CPJUMP1 paper, a group's p is the geometric mean of its rows' p.
-        'copairs': as copairs 0.5.5, the group's mean AP against the mean of its rows' nulls, where rows of one
+    Conventions (docs/evaluation.md). Neither is valid under noise, since the members of a group share pair scores:
+        'published': as in the CPJUMP1 paper, a group's p is the geometric mean of its rows' p.
+        'copairs': as in copairs 0.5.5, the group's mean AP against the mean of its rows' nulls, where rows of one
             (n_pos, n_total) share one null vector.
     Both count strictly larger nulls: p = (1 + #{null > score}) / (1 + null_size).
 
     Args:
-        ap: a table with average_precision, n_pos_pairs, n_total_pairs; rows without AP, or without
-            negatives, are left out.
-        null_size: random rankings a configuration, seeded by (seed, n_pos, n_total) so that no order matters.
+        ap: a table with average_precision, n_pos_pairs, n_total_pairs; rows without AP or without negatives are left
+            out.
+        null_size: random rankings per configuration, seeded by (seed, n_pos, n_total) so that row order does not matter.
 
     Returns:
-        A row a group: `sameby`, mean_average_precision, mean_normalized_average_precision, n_queries, p_value,
+        One row per group: `sameby`, mean_average_precision, mean_normalized_average_precision, n_queries, p_value,
         corrected_p_value, below_p, below_corrected_p. `.attrs` holds p_convention and smallest_p.
     """
     check_draws("null_size", null_size)
@@ -64,9 +64,9 @@ def mean_average_precision(
 
 
 def check_draws(name: str, draws: int) -> None:
-    """ValueError naming the argument unless `draws` is a whole number of at least 1: no p-value rests on no draw."""
+    """Raise ValueError, naming the argument, unless `draws` is an integer of at least 1."""
     if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
-        raise ValueError(f"{name}={draws!r}: give a whole number of draws, at least 1")
+        raise ValueError(f"{name}={draws!r}: give an integer of at least 1")
 
 
 def null_distribution(n_pos: int, n_total: int, size: int, seed: int) -> np.ndarray:
@@ -75,8 +75,8 @@ def null_distribution(n_pos: int, n_total: int, size: int, seed: int) -> np.ndar
     order = np.arange(1, n_pos + 1)
     parts = []
     for start in range(0, size, step := max(1, _CHUNK // n_total)):
-        places = _random_subsets(rng, min(step, size - start), n_pos, n_total)
-        parts.append((order / (places + 1)).mean(axis=1))
+        ranks = _random_subsets(rng, min(step, size - start), n_pos, n_total)
+        parts.append((order / (ranks + 1)).mean(axis=1))
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -102,14 +102,14 @@ def _random_subsets(rng: np.random.Generator, draws: int, k: int, n: int) -> np.
     """int64 (draws, k): sorted random k-subsets of range(n)."""
     if k * k > 2 * n:
         return np.sort(np.argpartition(rng.random((draws, n)), k - 1, axis=1)[:, :k], axis=1)
-    places = np.sort(rng.integers(0, n, (draws, k)), axis=1)
-    while len(repeated := np.flatnonzero((np.diff(places, axis=1) == 0).any(axis=1))):
-        places[repeated] = np.sort(rng.integers(0, n, (len(repeated), k)), axis=1)  # few, as k² <= 2n
-    return places
+    ranks = np.sort(rng.integers(0, n, (draws, k)), axis=1)
+    while len(repeated := np.flatnonzero((np.diff(ranks, axis=1) == 0).any(axis=1))):
+        ranks[repeated] = np.sort(rng.integers(0, n, (len(repeated), k)), axis=1)  # few, as k² <= 2n
+    return ranks
 
 
 def _row_p(scores: np.ndarray, nulls: list[np.ndarray], null_of: np.ndarray) -> np.ndarray:
-    """p of each row. A null equal to the score but for its rounding to float32 is not a larger one."""
+    """p of each row. A null that equals the score up to rounding to float32 does not count as larger."""
     p = np.empty(len(scores))
     for i, null in enumerate(nulls):
         rows = null_of == i
@@ -123,5 +123,5 @@ def _group_p(score: float, nulls: list[np.ndarray], members: np.ndarray) -> floa
     size = len(nulls[0])
     for start in range(0, size, step := max(1, _CHUNK // len(members))):
         part = np.stack([null[start : start + step] for null in nulls])  # (configurations, draws)
-        larger += int((part[members].mean(axis=0) > score).sum())  # float32, row by row: the same sums as copairs'
+        larger += int((part[members].mean(axis=0) > score).sum())  # float32, row by row: the same sums as in copairs
     return (1 + larger) / (1 + size)

@@ -1,4 +1,4 @@
-"""Similarities between rows of two feature blocks; higher is more alike."""
+"""Similarities between the rows of two feature blocks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Dot products of the same two profiles may differ by this many units of rounding, depending on how the
-# matrix product was cut. Similarities closer than that are ties.
+# Dot products of the same two profiles may differ by this many rounding units, depending on how the matrix product is
+# blocked. Similarities closer than that are ties.
 _TIE_ULPS = 4
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """`prepare` once on all rows (N, D), then `block` of two prepared parts (A, D), (B, D) -> (A, B)."""
+    """`prepare` is called once on all rows (N, D), then `block` on two prepared parts (A, D), (B, D) -> (A, B)."""
 
     prepare: Callable[[np.ndarray], np.ndarray]
     block: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -28,7 +28,7 @@ def checked_features(features: np.ndarray, name: Callable[[int], str] = "row {}"
     """Features (N, D) as float32 (kept) or float64, after checking that every row can be compared.
 
     Raises:
-        ValueError: NaN, infinite or all-zero rows; `name` says what a row is called.
+        ValueError: NaN, infinite or all-zero rows; the message names them by `name(row)`.
     """
     features = np.asarray(features)
     if features.ndim != 2:
@@ -39,7 +39,7 @@ def checked_features(features: np.ndarray, name: Callable[[int], str] = "row {}"
     for bad, what, remedy in (
         (np.isnan(peak), "NaN", "drop or impute these wells or features"),
         (np.isinf(peak), "infinite values", "drop these wells or features"),
-        (peak == 0, "only zeros", "a cosine needs a direction: drop these wells, or look for a collapsed encoder"),
+        (peak == 0, "only zeros", "their cosine is not defined: drop these wells, or check the encoder for collapse"),
     ):
         if bad.any():
             rows = np.flatnonzero(bad)
@@ -49,7 +49,7 @@ def checked_features(features: np.ndarray, name: Callable[[int], str] = "row {}"
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows divided by their length; scaled by their largest value first, so that nothing over- or underflows."""
+    """Rows divided by their norm; scaled by their largest value first, against over- and underflow."""
     features = features / np.abs(features).max(axis=1, keepdims=True)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
@@ -78,7 +78,7 @@ SIMILARITIES: dict[str, Similarity] = {
     "abs_cosine": Similarity(unit_rows, _abs_cosine),
     # binary fingerprints (N, bits)
     "tanimoto": Similarity(lambda bits: (bits > 0).astype(np.float32), _tanimoto),
-    # one number a row (N, 1): minus the absolute difference
+    # one number per row (N, 1): minus the absolute difference
     "absolute_difference": Similarity(lambda values: values.astype(np.float64), _closeness),
 }
 

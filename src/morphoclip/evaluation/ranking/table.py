@@ -9,7 +9,7 @@ from morphoclip.evaluation.ranking.chance import expected_average_precision
 
 
 def ranked(ap: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an AP table that had something to rank: a query with at least one positive and one negative."""
+    """The rows of an AP table with at least one positive and one negative."""
     return ap[ap["average_precision"].notna() & (ap["n_total_pairs"] > ap["n_pos_pairs"])]
 
 
@@ -22,14 +22,14 @@ def ap_table(
     tied: np.ndarray,
     wanted: np.ndarray,
 ) -> pd.DataFrame:
-    """`meta` at `rows` with copairs' columns; rules under which no query has both kinds of pair are an error."""
+    """`meta` at `rows` with copairs' columns; ValueError if no query has both a positive and a negative."""
     paired = (n_pos > 0) & (n_neg > 0)
     if not (paired & wanted[rows]).any():
         lacking = "positive" if not (n_pos[wanted[rows]] > 0).any() else "negative"
         raise ValueError(f"no profile has a {lacking} pair under these rules: check the sameby and diffby columns")
     chance = expected_average_precision(n_pos, n_pos + n_neg)
     with np.errstate(divide="ignore", invalid="ignore"):
-        normalized = np.where(ap == chance, 0.0, (ap - chance) / (1 - chance))  # all positives: chance is 1
+        normalized = np.where(ap == chance, 0.0, (ap - chance) / (1 - chance))  # without negatives chance is 1
         tie_share = tied / (n_pos * n_neg)
     return meta.iloc[rows].assign(
         n_pos_pairs=n_pos,

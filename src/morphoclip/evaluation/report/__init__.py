@@ -1,1 +1,1 @@
-"""Score cards ▶ one HTML file, with its pictures."""
+"""Score cards ▶ one HTML file with images."""

@@ -19,14 +19,14 @@ MOST_PROFILES, MOST_MAPS = 320, 8
 def consensus_heat_maps(
     table: pd.DataFrame, protocol: Protocol, retrieved: Sequence[str] | None = None
 ) -> list[dict[str, object]]:
-    """For each set of plates its name, the names of its consensus profiles in the tree's order, and their cosines.
+    """For each set of plates, the cosines of its consensus profiles in the order of a clustering.
 
     Args:
-        table: normalised wells. retrieved: perturbations shown; None shows all. Beyond 320 an even share is shown.
+        table: normalised wells. retrieved: perturbations to show; None for all. Of more than 320, an even selection.
 
     Returns:
-        At most eight maps: name, names, of (how many there were), values: base64 of the strict upper triangle, row
-        after row, a byte a cosine from -1 (0) to 1 (254).
+        At most eight maps: name, names, of (number before selection), values (base64 of the strict upper triangle by
+        rows, one byte per cosine from -1 (0) to 1 (254)).
     """
     maps = []
     for plate_set in plate_sets(table, protocol)[0][:MOST_MAPS]:

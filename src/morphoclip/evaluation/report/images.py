@@ -1,4 +1,4 @@
-"""Images of wells and crops, as the report embeds them."""
+"""Images of wells and crops, encoded for the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encoded(image: np.ndarray, form: str, **options: object) -> str:
     from PIL import Image
 
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"a picture of the report is {image.dtype} {image.shape}: expected uint8 (H, W[, 3])")
+        raise ValueError(f"an image of the report is {image.dtype} {image.shape}: expected uint8 (H, W[, 3])")
     file = io.BytesIO()
     Image.fromarray(image).save(file, format=form, optimize=True, **options)
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Nearest neighbours of a few wells, good ones and bad ones, to look at beside their numbers."""
+"""Nearest neighbours of selected wells, from well to badly replicated perturbations, with images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SAME, RELATED, CONTROL, OTHER = "same perturbation", "same target", "negative co
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """A well, a negative control of its plate, and the wells most like it; all are rows of the table asked about.
+    """A well, a negative control of its plate, and its nearest wells; all are row numbers of the table.
 
     Attributes:
         score: mean average precision of its perturbation's replicates.
-        cosines, relations: of each neighbour; a relation is SAME, RELATED, CONTROL or OTHER.
+        cosines, relations: cosine and relation of each neighbour; a relation is SAME, RELATED, CONTROL or OTHER.
     """
 
     query: int
@@ -34,7 +34,7 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A row of pictures: title, and (caption, relation, uint8 image) of control, query and neighbours."""
+    """A row of images: title, and (caption, relation, uint8 image) of control, query and neighbours."""
 
     title: str
     pictures: list[tuple[str, str, np.ndarray]]
@@ -43,12 +43,12 @@ class Gallery:
 def nearest_wells(
     table: pd.DataFrame, replicates: pd.DataFrame, protocol: Protocol | None = None, count: int = 6, k: int = 5
 ) -> list[Neighbourhood]:
-    """The neighbourhoods of perturbations spread from the best replicated to the worst.
+    """The neighbourhoods of perturbations spaced evenly from the best to the worst replicated one.
 
     Args:
-        table: normalised wells; of several sets, the features all of them have.
-        replicates: the card's table of the task replicate.
-        count: perturbations shown. k: neighbours each, by cosine among all other wells, controls too.
+        table: normalised wells; with several sets, the features common to all.
+        replicates: the card's table of the replicate task.
+        count: perturbations to show. k: neighbours of each, by cosine among all other wells including controls.
     """
     table = table.reset_index(drop=True)
     features = table[schema.split_columns(table)[1]].dropna(axis="columns")
@@ -64,7 +64,7 @@ def nearest_wells(
         wells = table[(table[schema.PERTURBATION] == getattr(row, schema.PERTURBATION)) & ~control]
         wells = wells.sort_values([schema.PLATE, schema.WELL])
         query = int(wells.index[0])
-        beside = table[control & (table[schema.PLATE] == table.loc[query, schema.PLATE])].sort_values(schema.WELL)
+        controls = table[control & (table[schema.PLATE] == table.loc[query, schema.PLATE])].sort_values(schema.WELL)
         cosine = x @ x[query]
         cosine[query] = -np.inf
         nearest = np.argsort(-cosine, kind="stable")[:k]
@@ -73,7 +73,7 @@ def nearest_wells(
         neighbours = tuple(map(int, nearest))
         found.append(
             Neighbourhood(
-                query, int(beside.index[0]), float(row.mean_average_precision), neighbours, cosines, relations
+                query, int(controls.index[0]), float(row.mean_average_precision), neighbours, cosines, relations
             )
         )
     return found
@@ -82,7 +82,7 @@ def nearest_wells(
 def galleries(
     table: pd.DataFrame, found: Sequence[Neighbourhood], pictures: Callable[[pd.DataFrame], list[np.ndarray]]
 ) -> list[Gallery]:
-    """Neighbourhoods with the images of their wells; `pictures` gives one a row of the table it is handed."""
+    """Neighbourhoods with the images of their wells; `pictures` gives one image per row of a table."""
     table = table.reset_index(drop=True)
     names, rows = spoken_names(table), []
     for one in found:
@@ -98,7 +98,7 @@ def galleries(
 
 
 def spoken_names(table: pd.DataFrame) -> pd.Series:
-    """What to call each row: its name where it has one, else its perturbation's id, with its gene where that is known."""
+    """A label for each row: the perturbation's name or else its id, with its gene if known."""
     name = table[schema.PERTURBATION].astype(str)
     if schema.NAME in table:
         spoken = table[schema.NAME].fillna("").astype(str)
@@ -110,7 +110,7 @@ def spoken_names(table: pd.DataFrame) -> pd.Series:
 
 
 def _labels(table: pd.DataFrame, protocol: Protocol) -> list[set[str]]:
-    """Targets of compounds and genes of reagents, a set a row."""
+    """The set of targets (compounds) or genes (reagents) of each row."""
     modality = table.get(schema.MODALITY, pd.Series("compound", table.index)).astype(str)
     cells = pd.Series("", table.index)
     for name, column in protocol.labels.items():

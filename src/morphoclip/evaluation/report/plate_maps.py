@@ -1,4 +1,4 @@
-"""Plate heat maps of the report: where on a plate replicates find each other."""
+"""Plate heat maps of the report: the replicate score of each well position."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MOST_PLATES = 24
 
 
 def plate_maps(queries: pd.DataFrame, value: str = "average_precision") -> list[dict]:
-    """For each plate its name, numbers of rows and columns, and the colour and words of each scored well.
+    """For each plate its name, numbers of rows and columns, and the colour and tooltip of each scored well.
 
     Args:
-        queries: a row a query with Metadata_Plate, Metadata_Well and `value` between 0 and 1.
+        queries: one row per query with Metadata_Plate, Metadata_Well and `value` between 0 and 1.
     """
     maps = []
     for plate, wells in list(queries.groupby(schema.PLATE, sort=True))[:MOST_PLATES]:
-        places = [schema.well_position(well) for well in wells[schema.WELL]]
-        rows, columns = (max(place[axis] for place in places) + 1 for axis in (0, 1))
+        positions = [schema.well_position(well) for well in wells[schema.WELL]]
+        rows, columns = (max(position[axis] for position in positions) + 1 for axis in (0, 1))
         cells = [
             {"row": row, "column": column, "colour": colour(score), "title": f"{well} {score:.2f}"}
-            for (row, column), well, score in zip(places, wells[schema.WELL], wells[value], strict=True)
+            for (row, column), well, score in zip(positions, wells[schema.WELL], wells[value], strict=True)
         ]
         maps.append({"plate": str(plate), "rows": rows, "columns": columns, "cells": cells})
     return maps

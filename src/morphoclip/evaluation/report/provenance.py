@@ -1,4 +1,4 @@
-"""What a reader needs to get the same numbers again: versions, commit, hashes of the input."""
+"""Provenance for reproducing the scores: versions, commit, hashes of the input files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from morphoclip.files import sha256_of_file
 
 
 def environment() -> dict[str, str]:
-    """Versions of what computes the scores, and the commit of the checkout ('+' where it has uncommitted changes)."""
+    """Versions of the libraries used, and the commit of the checkout ('+' if it has uncommitted changes)."""
     packages = ("morphoclip", "numpy", "pandas", "scipy", "statsmodels")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return {"versions": f"python {platform.python_version()}, {versions}", "commit": commit()}
@@ -35,7 +35,7 @@ def commit() -> str:
 
 
 def file_hashes(paths: Sequence[Path]) -> dict[str, str]:
-    """'name' -> 'sha256 …' of up to 60 input files; more are counted."""
+    """Name -> 'sha256 …' of up to 60 input files, and the number of further ones."""
     hashes = {path.name: f"sha256 {sha256_of_file(path)[:16]}" for path in paths[:60]}
     if len(paths) > 60:
         hashes["further files"] = str(len(paths) - 60)

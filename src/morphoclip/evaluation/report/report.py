@@ -1,4 +1,4 @@
-"""Score cards ▶ one HTML file that needs no network."""
+"""Score cards ▶ one HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TITLES = {
     COMPOUND_GENE: "Compound and gene",
     CRISPR_ORF: "Knockout and overexpression",
 }
-_NO_MAP = "no map of the wells: none was asked for, or too few features are complete over all of them"
+_NO_MAP = "no map of the wells: it was switched off, or too few features are complete over all wells"
 
 
 def write_report(
@@ -51,17 +51,17 @@ def write_report(
     """Write the report of one or several methods scored on the same wells.
 
     Args:
-        rows: name -> score card, in the order shown; a row of chance is put before them.
-        main: the row whose details are shown; default 'trained' where there is one, else the last.
-        alarms: shown with the alarms of the main card.
-        umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well;
-            None leaves the map out, and a note says so.
+        rows: name -> score card, in the order shown; a row of chance comes first.
+        main: the row whose details are shown; default: 'trained' if present, else the last.
+        alarms: further alarms, shown with those of the main card.
+        umap: columns x, y, and the Metadata_Plate, _Well, _perturbation and _control_type of each well; with None the
+            map is left out and a note says so.
         contact_sheet: (caption, uint8 image (H, W) or (H, W, 3)).
-        galleries: nearest neighbours of a few wells with their images. attended: their most and least attended crops.
-        heat_maps: as `consensus_heat_maps` gives them.
-        batch_steps: as `batch_scores_by_step` gives them.
+        galleries: nearest neighbours of a few wells with their images. attended: most and least attended crops.
+        heat_maps: from `consensus_heat_maps`.
+        batch_steps: from `batch_scores_by_step`.
         provenance: name -> value: command, configuration, commit, hashes.
-        published: a table of published numbers beside ours, shown as it is.
+        published: table of published numbers next to ours.
         extra: (title, caption, table) of further scores.
 
     Returns:

@@ -29,9 +29,9 @@ def score_rows(rows: Mapping[str, ScoreCard], main: str, tasks: Sequence[str]) -
             if cell:
                 cell["colour"] = _ACCENT if line["kind"] == "main" else "#49586a" if not line["kind"] else _GREY
                 scale = {"x": "value", "x_low": "low", "x_high": "high", "x_chance": "chance"}
-                for place, source in scale.items():
+                for key, source in scale.items():
                     at = cell[source]
-                    cell[place] = None if at is None or np.isnan(at) else round(4 + (_WIDTH - 8) * min(at / top, 1), 1)
+                    cell[key] = None if at is None or np.isnan(at) else round(4 + (_WIDTH - 8) * min(at / top, 1), 1)
     return lines
 
 

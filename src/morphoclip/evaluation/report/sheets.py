@@ -45,7 +45,7 @@ def task_sheet(task: str, table: pd.DataFrame) -> dict:
 
 
 def pair_sheets(pairs: pd.DataFrame) -> list[dict]:
-    """The best (compound, target) pairs of retrieved perturbations; all of them are in compound_gene_pairs.csv."""
+    """The best (compound, target) pairs of retrieved perturbations; compound_gene_pairs.csv holds all of them."""
     if pairs.empty or not pairs["retrieved"].any():
         return []
     shown = pairs[pairs["retrieved"]].sort_values("average_precision", ascending=False, kind="stable").head(MOST_PAIRS)
@@ -57,8 +57,8 @@ def pair_sheets(pairs: pd.DataFrame) -> list[dict]:
 
 def batch_step_sheets(steps: pd.DataFrame | None) -> list[tuple[str, str, pd.DataFrame]]:
     caption = (
-        "How well the batch of a well can be told, before normalisation and after each step. Higher silhouette, graph "
-        "connectivity and plate mAP, and lower LISI, mean more batch effect; the last row of a set is what is left to chance."
+        "Batch effects before normalisation and after each step. Higher silhouette, graph connectivity and plate mAP, and "
+        "lower LISI, mean more batch effect; the last row of a set, with batches shuffled, is the chance level."
     )
     return [] if steps is None or steps.empty else [("Batch effects step by step", caption, steps)]
 

@@ -1,4 +1,4 @@
-"""Which normalisation? Signal against batch effect over orders of steps, with shared work (Sanchez et al. 2026)."""
+"""Sweep of normalisation pipelines: signal against batch effect for every order of steps (Sanchez et al. 2026)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def sweep(
     fold: Callable[[pd.DataFrame], np.ndarray] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> pd.DataFrame:
-    """Score every order of up to `depth` distinct steps on every table; work on a common beginning is done once.
+    """Score every order of up to `depth` distinct steps on every table; common first steps are computed once.
 
-    Signal is the replicate mAP of positive controls (all treated wells where there are none), batch effect the plate
+    Signal is the replicate mAP of positive controls (of all treated wells if there are none); batch effect is the plate
     mAP of treated wells. Both are computed on two halves of the perturbations: pipelines are chosen on the first, the
-    front is reported on the second. Steps never see the negative controls that are scored against.
+    Pareto front is reported on the second. Steps are never fitted on the negative controls that are scored against.
 
     Args:
         tables: aggregation -> wells of one set of plates, e.g. {'mean': …, 'median': …}.
-        steps: name -> what `apply` takes. apply: table and step -> table, the step fitted on that table.
-        signal_wells: how the control type of the wells begins that carry the signal.
+        steps: name -> step. apply: (table, step) -> table, with the step fitted on that table.
+        signal_wells: prefix of the control type of the wells that carry the signal.
         fold: table -> 0 | 1 for negative controls, -1 elsewhere: fold 0 fits, fold 1 is scored. Default: every other
             negative control of a plate, by position.
         progress: called with 1 after each pipeline.
@@ -65,7 +65,7 @@ def sweep(
 
 
 def count_pipelines(n_steps: int, depth: int) -> int:
-    """How many orders of up to `depth` of `n_steps` distinct steps there are, the empty one among them."""
+    """Number of orders of up to `depth` of `n_steps` distinct steps, including the empty one."""
     total, product = 1, 1
     for i in range(min(depth, n_steps)):
         product *= n_steps - i
@@ -104,7 +104,7 @@ def signal_and_batch(table: pd.DataFrame, signal_wells: str) -> dict[str, float]
 
 
 def _halves(names: pd.Series, signal: np.ndarray) -> np.ndarray:
-    """0 or 1 a row by its perturbation, dealt in turn in an order of hashes; those that carry the signal first.
+    """The half (0 or 1) of each row by its perturbation, alternating in the order of hashes; signal wells first.
 
     Raises:
         ValueError: fewer than two perturbations carry the signal.
@@ -112,8 +112,8 @@ def _halves(names: pd.Series, signal: np.ndarray) -> np.ndarray:
     carrying = set(names[signal])
     if len(carrying) < 2:
         raise ValueError(
-            f"a sweep chooses pipelines on half of the perturbations and reports the other half, but {len(carrying)} "
-            "carry the signal: it needs two positive controls or, without any, two treatments"
+            f"a sweep chooses pipelines on half of the perturbations and reports the other half, but only {len(carrying)} "
+            "of them carry signal: it needs two positive controls or, without any, two treatments"
         )
     dealt = sorted(set(names), key=lambda name: (name not in carrying, hashlib.sha256(name.encode()).digest()))
     return names.map({name: turn % 2 for turn, name in enumerate(dealt)}).to_numpy()
@@ -123,7 +123,7 @@ _COLUMNS = ("chosen_signal", "chosen_batch_effect", "reported_signal", "reported
 
 
 def pareto_front(signal: np.ndarray, batch_effect: np.ndarray) -> np.ndarray:
-    """bool (N,): no other has at least as much signal and at most as much batch effect, and one of them strictly."""
+    """bool (N,): no other point has at least as much signal and at most as much batch effect, one of them strictly."""
     front = np.zeros(len(signal), bool)
     lowest = np.inf
     for i in np.lexsort([batch_effect, -signal]):
@@ -133,7 +133,7 @@ def pareto_front(signal: np.ndarray, batch_effect: np.ndarray) -> np.ndarray:
 
 
 def write_sweep_report(path: str | Path, table: pd.DataFrame, title: str) -> Path:
-    """One offline page: scatter of signal against batch effect on the half not chosen by, and the front as a table."""
+    """Write one offline page: signal against batch effect on the reported half, and the Pareto front as a table."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -167,7 +167,7 @@ def write_sweep_report(path: str | Path, table: pd.DataFrame, title: str) -> Pat
 def _pipelines(
     table: pd.DataFrame, steps: Mapping[str, Step], apply: Apply, depth: int, done: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Depth first, so that one table a level is held and every common beginning is applied once."""
+    """Depth first, so that one table per level is held and common first steps are applied once."""
     yield done, table
     if len(done) < depth:
         for name in steps:

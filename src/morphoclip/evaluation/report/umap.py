@@ -1,4 +1,4 @@
-"""The map of well profiles that a report shows."""
+"""The UMAP of well profiles for the report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from morphoclip import schema
 
 
 def umap_coordinates(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame | None:
-    """UMAP of well profiles as Kim et al. 2025: 200 principal components, correlation, 50 neighbours, distance .7.
+    """UMAP of well profiles as in Kim et al. 2025: 200 principal components, correlation, 50 neighbours, distance .7.
 
-    Sets of plates may have different features (a selection made a set at a time), which leaves NaN where they are put
-    below each other: the map rests on the features that are complete over all rows.
+    Sets of plates may have different features (after feature selection per set), which gives NaN in the joined table:
+    the map uses the features that are complete over all rows.
 
     Returns:
-        x, y and the metadata `write_report` wants, in the rows' order. One thread, so that a seed means something.
-        None where fewer than three rows or two complete features leave nothing to draw.
+        x, y and the metadata for `write_report`, in the order of the rows; None with fewer than three rows or two
+        complete features. It runs on one thread, so that the seed determines the result.
     """
     metadata, features = schema.split_columns(table)
     x = table[features].dropna(axis="columns").to_numpy(np.float64)
@@ -31,10 +31,10 @@ def umap_coordinates(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame | None:
     model = umap.UMAP(
         n_neighbors=neighbours, min_dist=0.7, metric="correlation", random_state=seed, n_jobs=1, init="pca"
     )
-    place = model.fit_transform(x)
+    coordinates = model.fit_transform(x)
     keep = [
         c
         for c in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.NAME, schema.GENE, schema.CONTROL_TYPE)
         if c in metadata
     ]
-    return table[keep].reset_index(drop=True).assign(x=place[:, 0], y=place[:, 1])
+    return table[keep].reset_index(drop=True).assign(x=coordinates[:, 0], y=coordinates[:, 1])

@@ -1,1 +1,1 @@
-"""Which profiles ask which question, and the controls beside it."""
+"""Tasks: questions on profiles, and their controls."""

@@ -1,4 +1,4 @@
-"""Scores that tell what a score is worth: shuffled labels, layout alone, cell count alone, structure alone."""
+"""Control scores: shuffled labels, plate layout alone, cell count alone, structure alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from morphoclip.evaluation.tasks.questions import LABEL, REPLICATE, Question
 
 
 def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int) -> pd.DataFrame:
-    """Mean AP of each group (rows) in each shuffle (columns) of the labels; `questions` are the folds of one.
+    """Mean AP of each group (rows) in each shuffle (columns) of the labels; `questions` are the folds of one question.
 
-    Replicate: perturbations of the treated wells of a plate change places. Other tasks: whole label sets change places
-    among the profiles of a modality. A fold keeps the rows of the others but for negative controls, so all folds see
-    one shuffle.
+    For the replicate task, the perturbations of a plate's treated wells are permuted; for the other tasks, whole label
+    sets among the profiles of a modality. Folds differ in negative controls only, so all folds get the same shuffle.
     """
     columns = {i: _one_shuffle(questions, ties, [seed, i]) for i in range(shuffles)}
     return pd.DataFrame(columns)
@@ -31,9 +30,9 @@ def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int)
 def same_position_dmso(folds: Sequence[PlateSet], questions: Sequence[Question], ties: str) -> pd.DataFrame | None:
     """AP of DMSO wells whose "replicates" are DMSO wells at the same position of other plates (rows: well x fold).
 
-    Negatives are the other DMSO wells of the plate. What it exceeds chance by is layout, not biology. Controls ask on
-    the plates on which `questions`, the replicate questions of the same folds, are asked. None where no control position
-    repeats across plates.
+    Negatives are the other DMSO wells of the plate. An AP above chance is due to plate layout, not biology. Queries are
+    limited to the plates of the queries of `questions`, the replicate questions of the same folds. None if no control
+    position repeats across plates.
     """
     tables = []
     for fold, question in zip(folds, questions, strict=True):
@@ -41,18 +40,18 @@ def same_position_dmso(folds: Sequence[PlateSet], questions: Sequence[Question],
         meta = fold.table.loc[negcon, [schema.PLATE, schema.WELL]]
         if meta[schema.WELL].value_counts().max() < 2 or meta.groupby(schema.PLATE).size().max() < 2:
             return None
-        asked = meta[schema.PLATE].isin(question.meta.loc[question.queries, schema.PLATE]).to_numpy()
+        queries = meta[schema.PLATE].isin(question.meta.loc[question.queries, schema.PLATE]).to_numpy()
         table = average_precision(
-            meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties, queries=asked
+            meta, fold.values()[negcon], [schema.WELL], [], [schema.PLATE], [schema.WELL], ties=ties, queries=queries
         )
         tables.append(ranked(table))
     return pd.concat(tables, ignore_index=True)
 
 
 def other_well(folds: Sequence[Question], ties: str) -> pd.DataFrame | None:
-    """Replicate AP (rows: query x fold) where positives lie at another well position than the query.
+    """Replicate AP (rows: query x fold) with positives only at other well positions than the query's.
 
-    What is left once replicates cannot be told by position. None where every replicate shares its position.
+    It shows the score without help from the position. None if all replicates share their position.
     """
     tables = []
     for question in folds:
@@ -76,13 +75,15 @@ def cell_count_alone(question: Question, ties: str) -> pd.DataFrame | None:
     counts = pd.to_numeric(question.meta[schema.CELL_COUNT], errors="coerce").to_numpy(float)
     if not np.isfinite(counts).all():
         return None
-    return _alone(question, counts[:, None] + 1.0, "absolute_difference", ties)  # +1: no row is zero, differences stay
+    return _alone(
+        question, counts[:, None] + 1.0, "absolute_difference", ties
+    )  # +1: no row may be zero, and differences are unchanged
 
 
 def structure_alone(question: Question, ties: str) -> pd.DataFrame | None:
     """AP of the question among compounds with Tanimoto similarity of Morgan fingerprints (radius 3, 2048 bits).
 
-    None where a profile has no structure. A cross-modal model that only knows chemistry scores this much.
+    None if a profile has no structure. A cross-modal model that knows only chemistry has this score.
     """
     if schema.SMILES not in question.meta:
         return None
@@ -104,10 +105,9 @@ def _one_shuffle(questions: Sequence[Question], ties: str, seed: list[int]) -> p
 
 
 def _shuffled_meta(question: Question, seed: list[int]) -> pd.DataFrame:
-    """Metadata with the labels of movable rows permuted within plate or modality.
+    """Metadata with the labels of treated rows permuted within plate or modality.
 
-    Rows are taken in an order of their own values, and plates by their mean profile, so that the order of the table
-    and the names of plates do not matter.
+    Rows are sorted by their values and plates by their mean profile, so that row order and plate names do not matter.
     """
     replicates = question.task == REPLICATE
     within, label = (schema.PLATE, schema.PERTURBATION) if replicates else (schema.MODALITY, LABEL)

@@ -1,4 +1,4 @@
-"""Compound and target, one by one: does this compound find this gene's reagents, and does it mimic or oppose them?"""
+"""Scores of single (compound, target) pairs: average precision, and whether the compound mimics or opposes the gene."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from morphoclip.evaluation.tasks.questions import LABEL, Question
 
 
 def compound_target_pairs(question: Question, rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a (compound, target) of a compound_gene question.
+    """One row per (compound, target) of a compound_gene question.
 
     Args:
-        question: on consensus profiles. rows: its AP rows, averaged over folds; LABEL holds one target.
+        question: the question on consensus profiles. rows: its AP rows, averaged over folds; LABEL holds one target.
 
     Returns:
-        subset, the key's columns, Metadata_perturbation, Metadata_pert_iname where known, Metadata_target,
+        subset, the columns of the set's key, Metadata_perturbation, Metadata_pert_iname if known, Metadata_target,
         average_precision, chance, n_reagents of the target, cosine (mean signed cosine with them) and sign: 'mimics'
-        or 'opposes'. The task ranks by absolute cosine; only here its sign is kept.
+        or 'opposes'. The task itself ranks by absolute cosine.
     """
     meta = question.meta
     x = unit_rows(checked_features(question.feats))
     compound = (meta[schema.MODALITY] == "compound").to_numpy()
-    place = dict(zip(meta.loc[compound, schema.PERTURBATION], np.flatnonzero(compound), strict=True))
+    row_of = dict(zip(meta.loc[compound, schema.PERTURBATION], np.flatnonzero(compound), strict=True))
     reagents: dict[str, list[int]] = {}
     for i in np.flatnonzero(~compound):
         for gene in meta[LABEL].iloc[i]:
             reagents.setdefault(gene, []).append(int(i))
-    asked = rows[rows[schema.MODALITY] == "compound"].reset_index(drop=True)
+    queries = rows[rows[schema.MODALITY] == "compound"].reset_index(drop=True)
     cosines = [
-        float((x[reagents[target]] @ x[place[name]]).mean())
-        for name, target in zip(asked[schema.PERTURBATION], asked[LABEL], strict=True)
+        float((x[reagents[target]] @ x[row_of[name]]).mean())
+        for name, target in zip(queries[schema.PERTURBATION], queries[LABEL], strict=True)
     ]
-    table = pd.DataFrame({"subset": question.subset, **question.key}, index=asked.index)
-    table[[c for c in (schema.PERTURBATION, schema.NAME) if c in asked]] = asked[
-        [c for c in (schema.PERTURBATION, schema.NAME) if c in asked]
+    table = pd.DataFrame({"subset": question.subset, **question.key}, index=queries.index)
+    table[[c for c in (schema.PERTURBATION, schema.NAME) if c in queries]] = queries[
+        [c for c in (schema.PERTURBATION, schema.NAME) if c in queries]
     ]
     return table.assign(
-        Metadata_target=asked[LABEL],
-        average_precision=asked["average_precision"],
-        chance=asked["chance"],
-        n_reagents=[len(reagents[target]) for target in asked[LABEL]],
+        Metadata_target=queries[LABEL],
+        average_precision=queries["average_precision"],
+        chance=queries["chance"],
+        n_reagents=[len(reagents[target]) for target in queries[LABEL]],
         cosine=cosines,
         sign=["mimics" if cosine > 0 else "opposes" for cosine in cosines],
     )

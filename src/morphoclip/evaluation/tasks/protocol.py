@@ -1,4 +1,4 @@
-"""Which plates are scored, how they fall into sets, and which pairs of sets are compared across modalities."""
+"""Protocols: the plates to score, their grouping into sets, and the pairs of sets compared across modalities."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ LABELS = {"compound": schema.TARGETS, "crispr": schema.GENE, "orf": schema.GENE}
 
 @dataclass(frozen=True)
 class Protocol:
-    """A benchmark's choices; one YAML in configs/protocol each.
+    """The choices of a benchmark; each is a YAML file in configs/protocol.
 
     Attributes:
-        name: printed on the report.
-        select: metadata column -> values kept; other plates are left out. Empty keeps all.
-        exclude: plates that match all columns of any of these mappings are left out.
-        set_by: plates equal in these columns form a set, within which replicates are sought.
-        columns: the table's own column names -> canonical ones, where the reader does not know them.
+        name: name shown in the report.
+        select: metadata column -> values to keep; other plates are left out. Empty keeps all.
+        exclude: plates that match all columns of one of these mappings are left out.
+        set_by: plates equal in these columns form a set, within which replicates are compared.
+        columns: column names of the table -> canonical ones, for names that the reader does not know.
         labels: modality -> column of targets ('|'-separated) or gene that sister and cross-modal tasks match.
-        sister_distance: modality -> cosine (sign counts) or abs_cosine; modalities not named have no sister task.
+        sister_distance: modality -> cosine (signed) or abs_cosine; modalities not listed have no sister task.
         replicate_diffby: columns in which a well must differ from the query to be its replicate.
-        batch_column: what the batch-effect scores call a batch.
-        time_names: modality -> timepoint -> what the published table calls it.
-        published: file of published numbers in this package, shown beside ours.
+        batch_column: column that defines batches for the batch-effect scores.
+        time_names: modality -> timepoint -> its name in the published table.
+        published: file of published numbers in this package, shown next to ours.
     """
 
     name: str = "generic"
@@ -50,7 +50,7 @@ class PlateSet:
 
     Attributes:
         key: metadata column of `set_by` -> value.
-        table: wells with a perturbation; rows of negative controls stay, empty wells are gone.
+        table: wells with a perturbation, including negative controls, without empty wells.
         features: feature columns present on every plate of the set.
     """
 
@@ -68,10 +68,10 @@ class PlateSet:
 
 
 def selected(table: pd.DataFrame, protocol: Protocol) -> np.ndarray:
-    """bool (N,): rows on plates the protocol uses.
+    """bool (N,): rows on plates that the protocol selects.
 
     Raises:
-        ValueError: the table lacks a column the protocol chooses by.
+        ValueError: the table lacks a column of `select` or `exclude`.
     """
     keep = np.ones(len(table), bool)
     for column, values in protocol.select.items():
@@ -83,11 +83,11 @@ def selected(table: pd.DataFrame, protocol: Protocol) -> np.ndarray:
 
 
 def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet], list[str]]:
-    """The protocol's sets present in an annotated table, by name, and notes on what was left out and why.
+    """The protocol's sets in an annotated table, sorted by name, and notes on what was left out and why.
 
     Raises:
-        ValueError: no row is left, a well lacks a value that says which set it belongs to, a plate and well occur twice, or
-            a plate has no negative controls.
+        ValueError: no row is left, a well lacks a value of `set_by`, a plate and well occur twice, or a plate has no
+            negative controls.
     """
     table = table.rename(columns=dict(protocol.columns))
     for column in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.CONTROL_TYPE, *protocol.set_by):
@@ -103,7 +103,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     table = table[keep & ~empty]
     if table.empty:
         raise ValueError(
-            f"no well is left for protocol {protocol.name}: it wants plates with {dict(protocol.select)}; check the "
+            f"no well is left for protocol {protocol.name}: it selects plates with {dict(protocol.select)}; check the "
             "profiles and the metadata folder, or use protocol=generic"
         )
     for column in (schema.PLATE, schema.WELL, *protocol.set_by):
@@ -118,7 +118,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
 
 
 def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Sets the protocol knows but the table lacks, whole or in part: subset, plates expected, plates present, why."""
+    """Sets of the protocol that the table lacks wholly or in part: subset, plates expected, plates present, why."""
     wanted = annotations[selected(annotations, protocol)]
     present = set(table[schema.PLATE])
     rows = []
@@ -133,7 +133,7 @@ def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protoc
 
 
 def absent_pairs(annotations: pd.DataFrame, missing: pd.DataFrame, protocol: Protocol) -> list[str]:
-    """A note for each compound x gene pair of sets that cannot be scored; `missing` is what `absent_sets` returned."""
+    """A note for each compound x gene pair of sets that cannot be scored; `missing` is the result of `absent_sets`."""
     keys = annotations.loc[selected(annotations, protocol), list(protocol.set_by)].drop_duplicates()
     sets = [
         PlateSet("_".join(map(str, key)), dict(zip(protocol.set_by, map(str, key), strict=True)), pd.DataFrame(), [])
@@ -149,7 +149,7 @@ def absent_pairs(annotations: pd.DataFrame, missing: pd.DataFrame, protocol: Pro
 
 
 def cross_pairs(sets: Sequence[PlateSet], first: str, second: Sequence[str]) -> list[tuple[PlateSet, PlateSet]]:
-    """Pairs of a set of modality `first` with one of the modalities `second` in the same cell line, at any time."""
+    """Pairs of a set of modality `first` with one of the modalities `second`, same cell line, any timepoint."""
 
     def background(plate_set: PlateSet) -> tuple[str, ...]:
         return tuple(v for c, v in plate_set.key.items() if c not in (schema.MODALITY, schema.TIMEPOINT))
@@ -169,7 +169,7 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
     twice = part.duplicated([schema.PLATE, schema.WELL])
     if twice.any():
         row = part[twice].iloc[0]
-        hint = "aggregate sites to wells first" if schema.SITE in wells else "keep one row a well"
+        hint = "aggregate sites to wells first" if schema.SITE in wells else "keep one row per well"
         raise ValueError(
             f"{int(twice.sum())} rows repeat a plate and well, the first is {row[schema.PLATE]} {row[schema.WELL]}: {hint}"
         )
@@ -184,13 +184,13 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
     counts = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any().all()
     shared = [f for f in features if counts[f]]
     if not shared:
-        raise ValueError(f"the plates of set {name} share no feature: were they made by one pipeline?")
+        raise ValueError(f"the plates of set {name} share no feature: use profiles made by the same pipeline")
     dropped = len(features) - len(shared)
     return PlateSet(name, key, part.drop(columns=[f for f in features if not counts[f]]), shared), dropped
 
 
 def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> None:
-    """Raise ValueError where wells lack a value that says which set they belong to: grouping would drop them silently."""
+    """Raise ValueError if wells have no value in a column of `set_by`, because grouping would drop them silently."""
     missing = table[column].isna()
     if not missing.any():
         return
@@ -198,12 +198,11 @@ def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> Non
     where = (
         f"plate {plates[0]} and {len(plates) - 1} others" if len(plates) > 1 else f"plate {', '.join(plates) or '?'}"
     )
-    remedy = "fill it in, or set it to '' for all wells where it means nothing"
+    remedy = "fill it in, or set it to '' for all wells if it does not apply"
     if column in protocol.set_by:
         remedy += f", or leave it out of set_by of protocol {protocol.name}"
     raise ValueError(
-        f"{int(missing.sum())} of {len(table)} wells have no {column} ({where}), so it is unknown which set they belong to: "
-        f"{remedy}"
+        f"{int(missing.sum())} of {len(table)} wells have no {column} ({where}), so their set is unknown: {remedy}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The retrieval tasks of CPJUMP1 (Chandrasekaran et al. 2024): which profiles query, what they should find, and among what."""
+"""The retrieval tasks of CPJUMP1 (Chandrasekaran et al. 2024): queries, positives and negatives of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABEL = "_label"
 
 @dataclass(frozen=True)
 class Question:
-    """One task on one subset: profiles, the rules, and which profiles may ask."""
+    """One task on one subset: profiles, rules, and the rows that are queries."""
 
     task: str
     subset: str
@@ -34,7 +34,7 @@ class Question:
     queries: np.ndarray
 
     def average_precision(self, ties: str = "expected", meta: pd.DataFrame | None = None) -> pd.DataFrame:
-        """AP of each query that has negatives; `meta` replaces the metadata, e.g. with shuffled labels."""
+        """AP of each query with negatives; `meta` replaces the metadata, e.g. with shuffled labels."""
         rules = self.rules
         table = average_precision(
             self.meta if meta is None else meta,
@@ -52,10 +52,10 @@ class Question:
 
 
 def replicate(plate_set: PlateSet, queries: np.ndarray, diffby: Sequence[str] = ()) -> Question:
-    """Do replicates of a perturbation find each other among the negative controls of the query's own plate?
+    """The replicate task: do wells of a perturbation find each other among the negative controls of the query's plate?
 
     Args:
-        queries: bool (N,), wells that may ask; negative controls never do.
+        queries: bool (N,), wells that are queries; negative controls never are.
         diffby: columns in which a well must differ from the query to be its replicate, e.g. the plate.
     """
     negcon = schema.is_negcon(plate_set.table)
@@ -65,9 +65,9 @@ def replicate(plate_set: PlateSet, queries: np.ndarray, diffby: Sequence[str] = 
 
 
 def consensus(plate_set: PlateSet, wells: np.ndarray, perturbations: Sequence[str] | None) -> PlateSet:
-    """One median profile a treated perturbation, over the rows in `wells`, of those in `perturbations` (None: all).
+    """One median profile per treated perturbation (of `perturbations`, or all) over the rows `wells` (bool).
 
-    Its cell count is the median too; other metadata are those of its first well.
+    The cell count is the median too; other metadata are those of the first well.
     """
     treated = wells & ~schema.is_negcon(plate_set.table)
     if perturbations is not None:
@@ -83,9 +83,9 @@ def consensus(plate_set: PlateSet, wells: np.ndarray, perturbations: Sequence[st
 
 
 def sister(profiles: PlateSet, protocol: Protocol) -> Question | None:
-    """Do perturbations of one target find each other among those that share no target? `profiles` are consensus.
+    """The sister task: do perturbations with a common target find each other among those without? On consensus profiles.
 
-    Compounds have several targets each: a query is a (compound, target). None where the task does not apply.
+    A compound can have several targets: a query is a (compound, target). None if the task does not apply.
     """
     distance = protocol.sister_distance.get(profiles.modality)
     if distance is None:
@@ -101,10 +101,10 @@ def sister(profiles: PlateSet, protocol: Protocol) -> Question | None:
 
 
 def cross_modal(a: PlateSet, b: PlateSet, protocol: Protocol) -> Question | None:
-    """Do perturbations of a gene find each other across two modalities? `a`, `b` are consensus profiles.
+    """Matching across modalities: do perturbations of a gene find each other? `a`, `b` are consensus profiles.
 
-    compound_gene compares absolute cosines, since a drug may mimic or oppose; crispr_orf signed ones. Targets of
-    compounds are limited to genes the other modality perturbs. Both sides ask.
+    compound_gene compares absolute cosines, since a drug may mimic or oppose a perturbation of its target; crispr_orf
+    uses signed ones. Targets of compounds are limited to genes of the other modality. Both sides are queries.
     """
     features = [f for f in a.features if f in set(b.features)]
     if not features:
@@ -119,14 +119,14 @@ def cross_modal(a: PlateSet, b: PlateSet, protocol: Protocol) -> Question | None
     both = PlateSet(f"{a.name}-{b.name}", {}, table, features)
     task, distance = (COMPOUND_GENE, "abs_cosine") if a.modality == "compound" else (CRISPR_ORF, "cosine")
     key = {c: a.key[c] for c in a.key if c not in (schema.MODALITY, schema.TIMEPOINT)}
-    for place, one in (("1", a), ("2", b)):
-        key |= {f"{c}_{place}": one.key.get(c, "") for c in (schema.MODALITY, schema.TIMEPOINT)}
+    for side, one in (("1", a), ("2", b)):
+        key |= {f"{c}_{side}": one.key.get(c, "") for c in (schema.MODALITY, schema.TIMEPOINT)}
     rules = Rules((LABEL,), (schema.MODALITY,), (), (LABEL, schema.MODALITY), (LABEL,), distance, LABEL)
     return _question(task, both.name, key, meta, both, rules)
 
 
 def with_labels(profiles: PlateSet, protocol: Protocol) -> pd.DataFrame:
-    """Metadata with the column LABEL: the list of targets or the gene of each profile, [] where there is none."""
+    """Metadata with the column LABEL: the list of targets or the gene of each profile, [] if there is none."""
     column = protocol.labels.get(profiles.modality)
     if column is None or column not in profiles.table:
         raise ValueError(
@@ -141,7 +141,7 @@ def with_labels(profiles: PlateSet, protocol: Protocol) -> pd.DataFrame:
 def _question(
     task: str, subset: str, key: dict[str, str], meta: pd.DataFrame, profiles: PlateSet, rules: Rules
 ) -> Question | None:
-    """The question, or None when no profile has both a positive and a negative."""
+    """The question, or None if no profile has both a positive and a negative."""
     incidence, _ = label_incidence(meta[LABEL])
     sharing = (incidence @ incidence.T).toarray() > 0
     side = meta[schema.MODALITY].to_numpy()

@@ -1,4 +1,4 @@
-"""Several profile tables ▶ one, on which a protocol can choose plates."""
+"""Several profile tables ▶ one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
 
 
 def profile_paths(patterns: str | Sequence[str]) -> list[Path]:
-    """Files matched by a path, a glob, or a list of them, each once, sorted.
+    """Files that match a path, a glob, or a list of them, sorted, without repeats.
 
     Raises:
         FileNotFoundError: a pattern matches nothing.
@@ -22,19 +22,21 @@ def profile_paths(patterns: str | Sequence[str]) -> list[Path]:
     for pattern in [patterns] if isinstance(patterns, str | Path) else patterns:
         matches = [Path(p) for p in glob(str(pattern), recursive=True)]
         if not matches:
-            raise FileNotFoundError(f"profiles={str(pattern)!r} matches no file: quote globs, and check the folder")
+            raise FileNotFoundError(
+                f"profiles={str(pattern)!r} matches no file: check the folder, and quote globs on the command line"
+            )
         found.update(matches)
     return sorted(found)
 
 
 def join_profiles(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One table of all; a feature that a file lacks is NaN on its rows, and left out of the sets it touches.
+    """One table of all. A feature that a file lacks is NaN in its rows, and is left out of sets with such rows.
 
     Args:
         tables: file name -> table in canonical column names.
 
     Raises:
-        ValueError: no table has a row, or a file has no features.
+        ValueError: a file has no rows or no features.
     """
     for name, table in tables.items():
         if table.empty:
@@ -49,13 +51,13 @@ def join_profiles(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def normalized_folds(
     table: pd.DataFrame, protocol: Protocol, normalize: Callable[[pd.DataFrame], list[pd.DataFrame]]
 ) -> tuple[list[pd.DataFrame], list[str]]:
-    """Normalise each set of plates by itself, on the features its plates share; folds of all sets side by side.
+    """Normalise each set of plates separately, on the features its plates share, and join the sets fold by fold.
 
     Args:
-        normalize: table of a set -> its folds; one where there is nothing to cross-fit.
+        normalize: table of a set -> its folds (one without cross-fitting).
 
     Returns:
-        Tables as `score` takes them, and notes on what was left out.
+        Tables for `score`, and notes on what was left out.
     """
     sets, notes = plate_sets(table, protocol)
     folds = [normalize(plate_set.table) for plate_set in sets]

@@ -10,7 +10,7 @@ def pooled(x: np.ndarray, eps: float = 0.5) -> dict[str, np.ndarray]:
 
 
 def fit(x: np.ndarray, pooled: dict[str, np.ndarray], eps: float = 0.5) -> dict[str, np.ndarray]:
-    """The affine map that takes this group's reference wells (n, D) to the pooled mean and covariance.
+    """The affine map of this group's reference wells (n, D) to the pooled mean and covariance.
 
     `eps` times the identity is added to both covariances; scale the features to about unit variance before.
 

@@ -1,4 +1,4 @@
-"""Leave out features that hardly vary among the reference wells."""
+"""Drop features with low variance among the reference wells."""
 
 from __future__ import annotations
 

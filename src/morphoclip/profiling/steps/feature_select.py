@@ -1,4 +1,4 @@
-"""Leave out features by pycytominer's criteria, in the order given."""
+"""Feature selection by pycytominer's criteria, in the order given."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ def fit(
     corr_threshold: float = 0.9,
     outlier_cutoff: float = 500.0,
 ) -> dict[str, np.ndarray]:
-    """Positions of the features that pass every operation; each sees what the one before left.
+    """Indices of the features that pass all operations, each applied to the result of the one before.
 
     Args:
-        operations: `drop_missing` (share of NaN or inf above missing_cutoff), `variance_threshold` (variance at or
-            below min_variance), `frequency_threshold` (second most common value to most common below freq_cut, or
-            distinct values to wells below unique_cut), `correlation_threshold` (of two features correlated above
-            corr_threshold the one more correlated with all others), `drop_outliers` (|value| above outlier_cutoff).
+        operations: criteria for dropping a feature. `drop_missing`: fraction of NaN or inf above missing_cutoff;
+            `variance_threshold`: variance at or below min_variance; `frequency_threshold`: ratio of the second most
+            common value to the most common below freq_cut, or of distinct values to wells below unique_cut;
+            `correlation_threshold`: of two features correlated above corr_threshold, the one more correlated with all
+            others; `drop_outliers`: |value| above outlier_cutoff.
 
     Raises:
         ValueError: an unknown operation.
     """
     unknown = [name for name in operations if name not in OPERATIONS]
     if unknown:
-        raise ValueError(f"feature_select operations {unknown} are none of {OPERATIONS}")
+        raise ValueError(f"unknown feature_select operations {unknown}: use those of {OPERATIONS}")
     kept = np.arange(x.shape[1])
     for name in operations:
         remaining = x[:, kept]
@@ -65,7 +66,7 @@ def _frequent(column: np.ndarray, freq_cut: float, unique_cut: float) -> bool:
 
 
 def _uncorrelated(x: np.ndarray, threshold: float) -> np.ndarray:
-    """Features (D,) that are in no pair above `threshold` as the one with the larger summed |correlation|."""
+    """bool (D,): False for the feature with the larger summed |correlation| in each pair correlated above `threshold`."""
     correlation = np.corrcoef(x, rowvar=False).reshape(x.shape[1], -1)
     order = np.abs(correlation).sum(0).argsort(kind="stable").argsort()
     above = correlation > threshold

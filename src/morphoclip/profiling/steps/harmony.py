@@ -1,4 +1,4 @@
-"""Mix groups within clusters of alike wells (Harmony: Korsunsky et al. 2019), by harmonypy."""
+"""Harmony (Korsunsky et al. 2019), by harmonypy: mix groups within clusters of similar wells."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def apply_together(
     clusters: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Wells (N, D) of at least two groups (N,), corrected together; put `pca` before it, as the paper does.
+    """Correct wells (N, D) of at least two groups (N,) together; use `pca` before it, as in the paper.
 
-    Nothing is kept for later tables: a correction belongs to the wells it was found on, so new plates change the old.
+    The correction applies only to the wells it was computed on: with further plates the result of the old ones changes.
 
     Args:
-        theta: how much mixing is asked for; 0 asks for none. sigma: width of the soft clusters.
-        clusters: default N/30, at most 100.
+        theta: strength of mixing, 0 for none. sigma: width of the soft clusters.
+        clusters: number of clusters; default N/30, at most 100.
 
     Raises:
         ImportError: harmonypy is not installed. ValueError: one group only.
@@ -31,7 +31,7 @@ def apply_together(
     except ImportError as error:
         raise ImportError("step harmony needs harmonypy: uv sync --extra harmony, or pip install harmonypy") from error
     if len(np.unique(groups)) < 2:
-        raise ValueError("step 'harmony' has one group only, nothing to mix: give all plates at once, or leave it out")
+        raise ValueError("step 'harmony' needs at least two groups to mix: give all plates at once, or leave it out")
     labels = pd.DataFrame({"group": groups})
     options = {"theta": theta, "sigma": sigma, "nclust": clusters, "random_state": seed, "verbose": False}
     return run_harmony(x.astype(np.float64), labels, ["group"], **options).Z_corr.astype(x.dtype)

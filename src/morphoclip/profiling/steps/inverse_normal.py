@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Ranks beyond the reference wells' range stop here, as in sklearn: at 5.2 standard deviations.
+# Ranks beyond the range of the reference wells are clipped as in sklearn, at 5.2 standard deviations.
 RANK_BOUND = 1e-7
 
 
@@ -21,7 +21,7 @@ def apply(x: np.ndarray, state: dict[str, np.ndarray], **_: int) -> np.ndarray:
     ranks = np.linspace(0, 1, len(quantiles))
     out = np.empty_like(x)
     for j, q in enumerate(quantiles.T):
-        # Between tied quantiles a value lies in the middle of their ranks: interpolate from below and from above.
+        # A value between tied quantiles gets the mean of their ranks: interpolate from below and from above.
         upward, downward = np.interp(x[:, j], q, ranks), np.interp(-x[:, j], -q[::-1], -ranks[::-1])
         rank = (upward - downward) / 2
         rank[x[:, j] <= q[0]], rank[x[:, j] >= q[-1]] = 0, 1

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def apply(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
-    """Raises ValueError where a profile is all zero and has no direction."""
+    """Profiles of unit length; raises ValueError if a profile is all zero."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     empty = np.flatnonzero(length == 0)
     if empty.size:

@@ -16,7 +16,7 @@ def fit(x: np.ndarray, eps: float = 0.0) -> dict[str, np.ndarray]:
     """Median and 1.4826 x median absolute deviation (D,); `eps` is added to the latter (pycytominer adds 1e-18).
 
     Raises:
-        ConstantFeatureError: half of the reference wells or more share a feature's median and eps is 0.
+        ConstantFeatureError: at least half of the reference wells have a feature's median and eps is 0.
     """
     found = in_parts(lambda part: _center_and_deviation(x.T[part]), x.T)
     center, deviation = (np.concatenate(values) for values in zip(*found, strict=True))
@@ -29,14 +29,14 @@ def apply(x: np.ndarray, state: dict[str, np.ndarray], **_: float) -> np.ndarray
 
 def _center_and_deviation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median and median absolute deviation, float64 (d,), of the rows of (d, n)."""
-    features = np.array(features, order="C")  # a feature's values side by side: selection runs ten times faster
+    features = np.array(features, order="C")  # contiguous values per feature make selection ten times faster
     center = _medians(features)
     features -= center[:, None].astype(features.dtype)
     return center, _medians(np.abs(features, out=features))
 
 
 def _medians(features: np.ndarray) -> np.ndarray:
-    """Medians, float64 (d,), of the rows of (d, n), which are reordered in place."""
+    """Medians, float64 (d,), of the rows of (d, n); rows are reordered in place."""
     half = features.shape[1] // 2
     features.partition(half, axis=1)
     upper = features[:, half].astype(np.float64)

@@ -13,7 +13,7 @@ def fit(x: np.ndarray, n_components: int | float | None = None) -> dict[str, np.
     """Mean (D,) and axes (D, K).
 
     Args:
-        n_components: K, or with a float in (0, 1) as many as explain that share of the variance; default all.
+        n_components: K, or a float in (0, 1) for the number that explains that fraction of the variance; default: all.
 
     Raises:
         ValueError: more components than the reference wells span.
@@ -28,7 +28,7 @@ def fit(x: np.ndarray, n_components: int | float | None = None) -> dict[str, np.
         if not 1 <= n_components <= kept or n_components != int(n_components):
             raise ValueError(
                 f"pca: n_components={n_components}, but {len(x)} reference wells span {kept} components; "
-                "ask for a whole number no larger, or a share of variance in (0, 1)"
+                "use an integer up to that, or a fraction of the variance in (0, 1)"
             )
         kept = int(n_components)
     return {"mean": mean, "axes": axes[:, :kept]}

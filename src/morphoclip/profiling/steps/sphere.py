@@ -17,25 +17,25 @@ def fit(x: np.ndarray, method: str = "ZCA-cor", eps: float = 1e-6, shrinkage: fl
     """The whitening of reference wells (n, D): location (D,), scale (D,), matrix (D, D) or (D, rank) for PCA.
 
     Args:
-        method: `ZCA` stays closest to the features, `PCA` turns to principal axes; `-cor` starts from correlations.
+        method: `ZCA` stays closest to the features, `PCA` rotates to principal axes; `-cor` uses correlations.
         eps: added to the singular values of the centred data, as pycytominer does.
-        shrinkage: 0..1, how far the covariance's eigenvalues move to their mean (Ledoit & Wolf's target).
+        shrinkage: 0..1, shrinkage of the covariance's eigenvalues to their mean (Ledoit & Wolf's target).
 
-    Directions in which the reference wells do not vary (fewer wells than features) are scaled like the weakest one
-    in which they do, as pycytominer scales them; PCA leaves them out.
+    Directions without variance (with fewer reference wells than features) are scaled like the direction with the
+    smallest variance, as in pycytominer; PCA leaves them out.
 
     Raises:
         ConstantFeatureError: a feature is constant and the method is `-cor`.
         ValueError: unknown method, shrinkage out of range, or no variation at all.
     """
     if method not in METHODS:
-        raise ValueError(f"sphere method {method!r} is none of {METHODS}")
+        raise ValueError(f"sphere method={method!r}: use one of {METHODS}")
     if not 0 <= shrinkage <= 1:
-        raise ValueError(f"sphere shrinkage {shrinkage} is not between 0 and 1")
+        raise ValueError(f"sphere shrinkage={shrinkage} must be between 0 and 1")
     n, d = x.shape
     if n < WELLS_PER_FEATURE * d and shrinkage == 0:
         warnings.warn(
-            f"sphering {d} features on {n} wells, {n / d:.2f} a feature: unstable below {WELLS_PER_FEATURE}; "
+            f"sphering {d} features on {n} wells is unstable ({n / d:.2f} wells per feature, below {WELLS_PER_FEATURE}): "
             "set shrinkage, reduce features first (step pca) or fit on more wells",
             stacklevel=2,
         )
@@ -54,7 +54,7 @@ def fit(x: np.ndarray, method: str = "ZCA-cor", eps: float = 1e-6, shrinkage: fl
         matrix = axes * gain
     else:
         matrix = axes * (gain - rest) @ axes.T
-        matrix[np.diag_indices(d)] += rest  # the complement of the axes, without spelling out a basis for it
+        matrix[np.diag_indices(d)] += rest  # the orthogonal complement of the axes, without computing a basis of it
     return {"location": location, "scale": scale, "matrix": matrix}
 
 
