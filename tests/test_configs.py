@@ -49,14 +49,28 @@ def nodes(node, at: str = "") -> list[tuple[str, DictConfig]]:
     return []
 
 
+def signature_of(found) -> inspect.Signature:
+    """The signature of a function or class; if a class of ours passes `**options` on, with the arguments of its bases."""
+    if not inspect.isclass(found) or not found.__module__.startswith("morphoclip"):
+        return inspect.signature(found)
+    known: dict[str, inspect.Parameter] = {}
+    for cls in inspect.getmro(found):
+        if "__init__" in vars(cls):
+            own = dict(inspect.signature(cls).parameters)
+            rest = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
+            known |= {name: p for name, p in own.items() if name not in known and name not in rest}
+            if not rest:
+                break
+    return inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in known.values() if p.kind is not p.VAR_POSITIONAL])
+
+
 def check_keywords(where: str, node: DictConfig) -> None:
     """Assert that what a node names exists and takes the node's keywords, all of those it needs where none is missing."""
     target = node["_target_"]
     found = get_class(target) if target.rsplit(".", 1)[-1][0].isupper() else get_method(target)
     keywords = {key for key in node if not key.startswith("_")} | GIVEN_BY_CODE.get(target, set())
-    signature = inspect.signature(found)
     try:
-        signature.bind_partial(**dict.fromkeys(keywords))
+        signature_of(found).bind_partial(**dict.fromkeys(keywords))
     except TypeError as error:
         raise AssertionError(f"{where}: {target}: {error}") from error
 
@@ -67,7 +81,7 @@ def test_recipes_compose_and_give_what_is_taken(experiment):
     for where, node in nodes(config):
         check_keywords(where, node)
         if not node.get("_partial_") and where in ("method", "trainer", "protocol", "normalize"):
-            signature = inspect.signature(get_class(node["_target_"]))
+            signature = signature_of(get_class(node["_target_"]))
             given = {key for key in node if not key.startswith("_")} | GIVEN_BY_CODE.get(node["_target_"], set())
             signature.bind(**dict.fromkeys(given))  # nothing that is needed is left out
     assert config.name == experiment

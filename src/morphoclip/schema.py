@@ -31,9 +31,12 @@ NAME = "Metadata_pert_iname"
 CELL_COUNT = "Metadata_cell_count"
 UNIT = "Metadata_unit"  # split unit (`data.splits.units`); rows of one unit are one cluster of the intervals
 
-WELL_KEY = (SOURCE, BATCH, PLATE, WELL)
+PLATE_KEY = (SOURCE, BATCH, PLATE)
+WELL_KEY = (*PLATE_KEY, WELL)
 # A condition is one perturbation at one dose, in one cell line, at one timepoint.
 CONDITION = (PERTURBATION, MODALITY, CELL_LINE, TIMEPOINT, DOSE)
+
+POSITION_COLUMNS = 48  # a well position is row · 48 + column (those of a 1536-well plate), on every plate format
 
 NEGCON = "negcon"
 EMPTY = "empty"

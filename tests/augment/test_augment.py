@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morphoclip.augment import Color, Compose, Flip, Gain, RandomCrop, Rot90, Sharpness, draw_visible
-from morphoclip.augment.sharpness import binomial_blur
+from morphoclip.filters import binomial_blur
 
 TRANSFORMS = [Flip(), Rot90(), Color(), Gain(), Sharpness()]
 

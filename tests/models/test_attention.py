@@ -120,5 +120,5 @@ def test_an_encoder_of_cached_features_names_the_one_to_give():
 def test_a_block_that_is_not_there_is_refused():
     encoder = create_encoder("vit_demo", **SETTINGS["vit_demo"])
     for block in (2, -3):
-        with pytest.raises(ValueError, match=f"no block {block}: the encoder has 2, 0 to 1"):
+        with pytest.raises(ValueError, match=f"block {block} does not exist: the encoder has 2, 0 to 1"):
             check_attention(encoder, block)

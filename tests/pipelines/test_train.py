@@ -122,7 +122,7 @@ def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run
         with pytest.raises(Crash):
             start(config(outputs, *options, "run_id=crashed"))
     start(config(outputs, *options, "run_id=crashed"))
-    assert "going on from" in capsys.readouterr().out
+    assert "resuming from" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")} == shards
     straight, crashed = (
         torch.load(outputs / f"demo/{name}/checkpoints/last.ckpt", weights_only=True)

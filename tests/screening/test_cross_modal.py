@@ -77,7 +77,7 @@ def test_structures_are_read_by_rdkit_and_answered_by_towers_that_know_them(tmp_
     with pytest.raises(ValueError, match="trained on bare SMILES; its prompts are like 'DMSO': give a text"):
         embed_query(sentences, None, "CCO")
     molecules = feature_clip(prompts=["CCO", "c1ccccc1", None, None, None], modalities=None, text=TEXT).eval()
-    with pytest.raises(ValueError, match="trained on words, but on prompts such as 'CCO': ask with a SMILES"):
+    with pytest.raises(ValueError, match="trained on texts; its prompts are like 'CCO': give a SMILES"):
         embed_query(molecules, "loss of PLK1", None)
     genes = feature_clip(prompts=["CBS", "PLK1", "TP53", None, None], modalities=None, text=TEXT).eval()
     with pytest.raises(ValueError, match="bare SMILES"):

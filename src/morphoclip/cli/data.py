@@ -54,7 +54,8 @@ def info(
     rows: Annotated[int, typer.Option(help="rows to show of each table")] = 20,
 ) -> None:
     """Print format, counts, splits, and the wells and crops per plate and per perturbation."""
-    from morphoclip.data.shards.inspection import PLATE_COLUMNS, count_crops
+    from morphoclip import schema
+    from morphoclip.data.shards.inspection import count_crops
 
     data = _open(dataset, split)
     manifest, size = data.manifest, sum(shard["nbytes"] for shard in data.manifest["shards"])
@@ -69,7 +70,7 @@ def info(
         typer.echo(f"  splits: {', '.join(names) or 'none'}")
     if by not in data.fields:
         raise typer.BadParameter(f"the fields have no column {by}; they have {', '.join(data.fields.columns[:20])}")
-    for columns in (PLATE_COLUMNS, [by]):
+    for columns in (list(schema.PLATE_KEY), [by]):
         table = count_crops(data, columns)
         table = table[[c for c in table if c not in columns or (table[c] != "").any()]]
         typer.echo(f"\n{table.head(rows).to_string(index=False)}")

@@ -70,14 +70,15 @@ def query(
     method, table = load_clip(source), read_profiles(profiles)
     for line in check_made_by(load_encoder(source, trust_remote_code=trust_remote_code), profiles):
         typer.echo(f"note: {line}", err=True)
-    if plate is None:
+    if plate is None or well is None:
         ranking = rank_profiles(table, embed_query(method, text, smiles, dose).numpy(), level or "perturbation")
     elif candidates is None:
-        ranking = rank_candidates(profile_of(table, plate, well), *embed_prompts(method))
+        vectors, prompts = embed_prompts(method)
+        ranking = rank_candidates(profile_of(table, plate, well), vectors.numpy(), prompts)
     else:
-        named, kind, words = read_candidates(candidates)
-        vectors = embed_texts(method, kind, words, dose).numpy()
-        ranked = rank_candidates(profile_of(table, plate, well), vectors, range(len(words)))
+        named, kind, values = read_candidates(candidates)
+        vectors = embed_texts(method, kind, values, dose)
+        ranked = rank_candidates(profile_of(table, plate, well), vectors.numpy(), range(len(values)))
         ranking = named.iloc[ranked.pop("candidate")].reset_index(drop=True).join(ranked)
     if out is not None:
         ranking.to_csv(out, index=False)

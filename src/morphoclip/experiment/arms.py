@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,6 @@ from omegaconf import DictConfig
 from morphoclip import schema
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from morphoclip.data import CellDataModule, ShardDataset
     from morphoclip.data.loading.features import FeatureDataset
     from morphoclip.models import Encoder, FeatureEncoder
@@ -51,7 +49,7 @@ def feature_dataset(loader: CellDataModule) -> FeatureDataset | None:
 
 def untrained_encoder(
     encoder: Encoder | FeatureEncoder, loader: CellDataModule, seed: int, *, crops: int = 1024, trust: bool = False
-) -> nn.Module:
+) -> Encoder | FeatureEncoder:
     """The architecture of `encoder` with fresh weights, in evaluation mode.
 
     Its batch norms get the statistics of training crops (or bags of features), like those of the trained encoder: a
@@ -67,9 +65,8 @@ def untrained_encoder(
     from morphoclip.models import FeatureEncoder, create_encoder
 
     torch.manual_seed(seed)
-    fresh = create_encoder(
-        **encoder.config, **({"trust_remote_code": True} if trust and "backbone" in encoder.config else {})
-    ).train()
+    consent: dict[str, Any] = {"trust_remote_code": True} if trust and "backbone" in encoder.config else {}
+    fresh = create_encoder(**encoder.config, **consent).train()
     for module in fresh.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # a cumulative average over the batches
@@ -103,7 +100,10 @@ def table_path(folder: Path, arm: str) -> Path:
 
 
 def write_profiles_of(
-    encoders: Mapping[str, nn.Module], images: ShardDataset | None, features: FeatureDataset | None, folder: Path
+    encoders: Mapping[str, Encoder | FeatureEncoder],
+    images: ShardDataset | None,
+    features: FeatureDataset | None,
+    folder: Path,
 ) -> dict[str, pd.DataFrame]:
     """Write well profiles by each encoder, from images or cached features, into the run's `folder`, and return them."""
     import torch
@@ -118,8 +118,10 @@ def write_profiles_of(
     for name, encoder in encoders.items():
         print(f"profiles by {name}")
         if isinstance(encoder, FeatureEncoder):
+            assert features is not None  # `feature_dataset` of the data that the encoder was trained on
             tables[name] = embed_features(encoder, features, device=device)
         else:
+            assert images is not None  # encoders of images are trained on or chosen for images
             tables[name] = embed(encoder, images, device=device, batch_size=128)
         write_profiles(tables[name], table_path(folder, name), encoder_provenance(encoder))
     return tables

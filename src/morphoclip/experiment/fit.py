@@ -17,10 +17,9 @@ from morphoclip import schema
 from morphoclip.experiment.plain import as_dict
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from morphoclip.data import CellDataModule, PerturbationTable, ShardDataset
     from morphoclip.methods.base import Method
+    from morphoclip.models import Encoder, FeatureEncoder
 
 
 def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
@@ -51,7 +50,7 @@ def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
     return method, loader
 
 
-def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[nn.Module, nn.Module]:
+def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:
     """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved."""
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
@@ -70,7 +69,7 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
     mean, std = dataset.channel_statistics()
     encoder = {**as_dict(config.encoder), "mean": mean.tolist(), "std": std.tolist()}
     if encoder["name"] in FEATURE_ENCODERS:
-        count, size = dataset.shape
+        count, size = dataset.shape[0], dataset.shape[-1]
         names = dataset.channels if len(dataset.channels) == count else [PROFILE]
         encoder |= {"channels": list(names), "feature_dim": int(size)}
     conditions: dict[str, Any] = {}

@@ -40,18 +40,18 @@ def run_pictures(folder: Path, config: DictConfig, main: Scored, protocol: Proto
     loader = instantiate(config.data.loader)
     images = image_dataset(open_dataset(config, loader))
     encoder = load_encoder(folder / "encoder", trust_remote_code=runs_own_code(config.encoder))
-    pool, attention = load_crop_pool(folder / "encoder"), None
-    if attends(encoder, pool):
-        attention = partial(crop_attention, encoder, feature_dataset(loader) or images, pool)
-    notes = [] if attention else [AVERAGED]
+    pool = load_crop_pool(folder / "encoder")
+    weighted = attends(encoder, pool)
+    notes = [] if weighted else [AVERAGED]
     if images is None:
         return Pictures(notes=notes)
+    attention = partial(crop_attention, encoder, feature_dataset(loader) or images, pool)
     card, wells = main.card, main.wells
     shown = best_wells(card, wells, ATTENDED_WELLS)
     return Pictures(
         contact_sheet=contact_sheet(card, wells, images, config.score.contact_sheet),
         galleries=neighbours(card, wells, images, protocol),
-        attended=attended_crops(attention, shown, images) if attention else (),
+        attended=attended_crops(attention, shown, images) if weighted else (),
         notes=notes,
     )
 

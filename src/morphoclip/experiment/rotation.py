@@ -70,7 +70,7 @@ def profiles_of_turn(
         turned.seed, turned.folder = seed, str(folder)
         given = as_dict(turned.data.loader)
         loader = TableDataModule(wells[turn.training], **{k: v for k, v in given.items() if not k.startswith("_")})
-        dataset = TableDataset(wells, loader.mixture.datasets[0].names)
+        dataset = TableDataset(wells, loader.names)
         for path, encoder in zip(paths.values(), fit_turn(turned, loader), strict=True):
             write_profiles(embed_features(encoder, dataset), path, encoder_provenance(encoder))
     return {arm: read_profiles(path) for arm, path in paths.items()}

@@ -93,8 +93,9 @@ def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
     trust = runs_own_code(config.encoder)
     images, features = image_dataset(open_dataset(config, loader)), feature_dataset(loader)
     fixed = {} if images is None else dict(config.score.encoders or {})
+    channels = [] if images is None else list(images.channels)
     encoders = {
-        **{name: hydra.utils.instantiate(spec, channels=list(images.channels)) for name, spec in fixed.items()},
+        **{name: hydra.utils.instantiate(spec, channels=channels) for name, spec in fixed.items()},
         UNTRAINED: untrained_encoder(method.export_encoder(), loader, config.seed, trust=trust),
         TRAINED: load_encoder(folder / "encoder", trust_remote_code=trust),
     }

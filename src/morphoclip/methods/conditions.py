@@ -115,7 +115,7 @@ class Conditions(nn.Module):
         # Prompts are not passed through Hydra, which would interpolate a `${` in them.
         tower = build({**spec["tower"], "_partial_": True})(**({"prompts": sorted(set(texts))} if learns else {}))
         width = tower.embed_dim + (self.dose.embed_dim if self.dose is not None else 0)
-        head = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
+        head: Any = build(spec["head"], in_dim=width) if spec.get("head") else nn.Identity()
         self.towers.append(tower)
         self.heads.append(head)
         self.projections.append(nn.Linear(head.embed_dim if spec.get("head") else width, embed_dim))

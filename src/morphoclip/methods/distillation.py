@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -34,7 +34,7 @@ class Distillation(Method):
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
         """The teacher's encoder."""
-        return self.teacher_encoder.module
+        return cast("Encoder | FeatureEncoder", self.teacher_encoder.module)
 
     def after_optimizer_step(self) -> None:
         momentum = self.ema_momentum(self.global_step, self.total_steps)

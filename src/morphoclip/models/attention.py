@@ -52,8 +52,8 @@ def attention_maps(encoder: Encoder, x: Tensor, block: int = -1) -> Tensor:
     return maps / maps.mean(dim=(2, 3), keepdim=True)
 
 
-def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> None:
-    """Raise ValueError unless `encoder` is a vision transformer on pixels and has this block."""
+def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> Encoder:
+    """Return `encoder`; raise ValueError unless it is a vision transformer on pixels and has this block."""
     if isinstance(encoder, FeatureEncoder):
         raise ValueError(
             f"{encoder.config['name']} takes cached features, not pixels: give the encoder that computed them "
@@ -69,6 +69,7 @@ def check_attention(encoder: Encoder | FeatureEncoder, block: int = -1) -> None:
         raise _unsuited(vit)
     if not -count <= block < count:
         raise ValueError(f"block {block} does not exist: the encoder has {count}, 0 to {count - 1}; -1 is the last")
+    return encoder
 
 
 def _transformer(encoder: Encoder) -> Any:

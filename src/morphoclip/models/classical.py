@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from morphoclip.filters import binomial_blur
 from morphoclip.models.encoder import Encoder
+from morphoclip.schema import CHANNELS
 
-CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 # Variance below which a crop is flat and its texture is noise, in units of the field's squared intensity range.
 FLAT = 1e-8
@@ -114,7 +115,7 @@ class ClassicalFeaturesBackbone(nn.Module):
     def describe(self, x: Tensor) -> Tensor:
         found = [self.around_centre(x)]
         for level in range(self.levels):
-            blurred = blur(x)
+            blurred = binomial_blur(x)
             found.append(self.band(x - blurred))
             if level < 3:
                 found.append(orientation_coherence(blurred))
@@ -187,16 +188,6 @@ def log_deviation_and_correlations(pixels: Tensor, pairs: Tensor) -> Tensor:
 
 
 # Shifted slices throughout: on a CPU they are several times faster than padding, pooling and depthwise convolution.
-
-
-def blur(x: Tensor) -> Tensor:
-    """Smooth (B, C, H, W) with the binomial kernel (1, 2, 1) / 4 along both axes, borders repeated."""
-    x = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
-    x = x[..., :-1] + x[..., 1:]
-    x = x[..., :-1] + x[..., 1:]
-    x = torch.cat([x[..., :1, :], x, x[..., -1:, :]], dim=-2)
-    x = x[..., :-1, :] + x[..., 1:, :]
-    return (x[..., :-1, :] + x[..., 1:, :]).mul_(1 / 16)
 
 
 def pool(x: Tensor, size: int) -> Tensor:

@@ -20,6 +20,7 @@ from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
 from morphoclip.models.norm import over_ranks
 from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
+from morphoclip.schema import CHANNELS
 
 OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "vit_demo": vit_demo,
@@ -65,7 +66,7 @@ def create_encoder(
         ValueError: unknown name, or the lengths of `channels`, `mean` or `std` differ from `in_channels`.
     """
     if channels is None:
-        channels = ("DNA", "ER", "RNA", "AGP", "Mito")[:in_channels]
+        channels = CHANNELS[:in_channels]
     if name in FEATURE_ENCODERS:
         return FeatureEncoder(name, channels=channels, mean=mean, std=std, **backbone_kw)
     if name in FIXED:

@@ -19,9 +19,7 @@ from morphoclip.preparation.sources import path_columns, read_load_data
 from morphoclip.profiling.contact_sheet import COLOURS, GAP
 
 
-def attention_of_field(
-    encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1
-) -> np.ndarray:
+def attention_of_field(encoder: Encoder, field: np.ndarray, crop_size: int, block: int = -1) -> np.ndarray:
     """`attention_maps` for a whole field, (maps, H, W) float32: crops tile the field, and overlaps are averaged.
 
     Args:
@@ -78,9 +76,7 @@ def find_field(load_data: str, encoder: Encoder | FeatureEncoder, where: Mapping
     return bin_field(read_field(paths), facts_of_training(encoder).get("cropping", {}).get("bin", 1))
 
 
-def attention_picture(
-    encoder: Encoder | FeatureEncoder, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384
-):
+def attention_picture(encoder: Encoder, field: np.ndarray, crop_size: int, block: int = -1, width: int = 384):
     """A PIL image: the field in colour, the field weighted by attention, then one grey tile per map.
 
     There is one map per head, or for `per_channel` one per channel (`attention_maps`). `width` is the width of a tile in
@@ -138,8 +134,7 @@ def draw_attention(
             f"{load_data} is a folder, but attention is drawn on a field of view: give the load_data.csv that lists its "
             "images (dataset folders hold only crops)"
         )
-    encoder = load_encoder(source, trust_remote_code=trust_remote_code)
-    check_attention(encoder, block)
+    encoder = check_attention(load_encoder(source, trust_remote_code=trust_remote_code), block)
     wanted = {schema.PLATE: plate, schema.WELL: well, schema.SITE: site}
     field = find_field(load_data, encoder, {column: value for column, value in wanted.items() if value is not None})
     # The crop size of training first: `per_channel` resizes crops of any size to its image_size.

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from morphoclip import schema
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.crop_pool import check_attends, load_crop_pool
 from morphoclip.files import write_atomically
 from morphoclip.models import Encoder, FeatureEncoder
+from morphoclip.models.pooling import Pool
 from morphoclip.profiling.crops import well_codes
 
 
@@ -22,7 +22,7 @@ from morphoclip.profiling.crops import well_codes
 def crop_attention(
     encoder: Encoder | FeatureEncoder,
     dataset: ShardDataset,
-    pool: nn.Module | None = None,
+    pool: Pool | None = None,
     wells: Collection[tuple[str, str]] | None = None,
     *,
     batch_size: int = 256,
@@ -46,7 +46,8 @@ def crop_attention(
     """
     check_attends(encoder, pool)
     reads_features = isinstance(encoder, FeatureEncoder)
-    pool = encoder.pool if reads_features else pool
+    pool = encoder.pool if isinstance(encoder, FeatureEncoder) else pool
+    assert pool is not None  # `check_attends` refuses None
     field = dataset.fields_of(np.arange(len(dataset)))
     code = well_codes(dataset.fields)[field]
     items = np.arange(len(dataset))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def _embed_features(encoder: FeatureEncoder, source: ShardDataset | str | Path, 
     from morphoclip.profiling.features import embed_features
 
     dataset = source if isinstance(source, ShardDataset) else open_dataset(encoder, source)
-    return embed_features(encoder, dataset, level, device=device)
+    return embed_features(encoder, cast("FeatureDataset", dataset), level, device=device)
 
 
 def _open(
@@ -161,7 +162,7 @@ def _open(
 
 @torch.inference_mode()
 def _encode(
-    encoder: Encoder | FeatureEncoder, crops: CropSource, batch_size: int, device: torch.device, progress: bool
+    encoder: Encoder, crops: CropSource, batch_size: int, device: torch.device, progress: bool
 ) -> Iterator[tuple[Crops, np.ndarray]]:
     """Yield crops and their features (n, D) float32, in order."""
     training = encoder.training

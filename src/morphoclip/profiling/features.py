@@ -23,7 +23,6 @@ from morphoclip.progress import progress_bar
 
 STANDARDISED = "standardised_by_plate"
 ROWS = 4096
-CONDITION = [schema.PERTURBATION, schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT, schema.DOSE]
 
 
 @torch.inference_mode()
@@ -151,7 +150,7 @@ def plates_and_controls(dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray]:
         ValueError: a plate has fewer than two crops of negative controls.
     """
     fields, of_crop = dataset.fields, dataset.fields_of(np.arange(len(dataset)))
-    keys = [column for column in (schema.SOURCE, schema.BATCH, schema.PLATE) if column in fields]
+    keys = [column for column in schema.PLATE_KEY if column in fields]
     of_field = fields.groupby(keys, dropna=False).ngroup().to_numpy()
     types = fields[schema.CONTROL_TYPE] if schema.CONTROL_TYPE in fields else pd.Series("", index=fields.index)
     plate, control = of_field[of_crop], (types == schema.NEGCON).to_numpy()[of_crop]
@@ -245,8 +244,10 @@ def embed_features(
         Metadata common to the rows of a bag, then float32 features `embedding_0000`, …
 
     Raises:
-        ValueError: an unknown level, or as in `check_same_features`.
+        ValueError: an encoder of images, an unknown level, or as in `check_same_features`.
     """
+    if isinstance(encoder, Encoder):
+        raise ValueError(f"{encoder.config['name']} takes images, not cached features: use `embed`")
     check_same_features(encoder, dataset)
     if level not in ("well", "perturbation"):
         raise ValueError(f"level={level!r}: use well or perturbation")
@@ -254,7 +255,9 @@ def embed_features(
     if level == "well":
         group = well_codes(fields)
     else:
-        group = fields.groupby([c for c in CONDITION if c in fields], sort=True, dropna=False).ngroup().to_numpy()
+        group = (
+            fields.groupby([c for c in schema.CONDITION if c in fields], sort=True, dropna=False).ngroup().to_numpy()
+        )
     code = group[dataset.fields_of(np.arange(len(dataset)))]
     order = np.argsort(code, kind="stable")
     bags = np.split(order, np.flatnonzero(np.diff(code[order])) + 1)

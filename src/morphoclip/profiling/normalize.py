@@ -115,6 +115,7 @@ class Normalizer:
         self, metadata: pd.DataFrame, x: np.ndarray, fitting: bool, apply_last: bool = True
     ) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yield values and feature names of the input, then after each step."""
+        assert self.features is not None  # `fit` and `load` set it
         names = self.features
         yield x, names
         for i, step in enumerate(self.steps):
@@ -175,11 +176,8 @@ class Normalizer:
 
 
 def _joined(metadata: pd.DataFrame, x: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """Metadata columns followed by the features; `x` is not copied, as a concatenation would do."""
-    table = pd.DataFrame(x, columns=names, index=metadata.index, copy=False)
-    for index, column in enumerate(metadata):
-        table.insert(index, column, metadata[column])
-    return table
+    """Metadata columns followed by the features, without a copy of `x`."""
+    return pd.concat([metadata, pd.DataFrame(x, columns=names, index=metadata.index, copy=False)], axis=1, copy=False)
 
 
 def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame) -> None:

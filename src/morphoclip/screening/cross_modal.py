@@ -11,7 +11,6 @@ from morphoclip import schema
 
 COSINE, RANK = "Metadata_cosine", "Metadata_rank"
 LEVELS = ("well", "perturbation")
-CONDITION = schema.CONDITION
 
 
 def rank_profiles(table: pd.DataFrame, query: np.ndarray, level: str = "perturbation") -> pd.DataFrame:
@@ -41,7 +40,7 @@ def rank_profiles(table: pd.DataFrame, query: np.ndarray, level: str = "perturba
     if level == "well":
         ranked = table[metadata].copy()
     else:
-        by = [column for column in CONDITION if column in table]
+        by = [column for column in schema.CONDITION if column in table]
         groups = table[metadata].fillna("").groupby(by, sort=True)
         code = groups.ngroup().to_numpy()
         unit = _unit(np.stack([unit[code == group].mean(0) for group in range(code.max() + 1)]))
@@ -65,7 +64,7 @@ def profile_of(table: pd.DataFrame, plate: str, well: str) -> np.ndarray:
     return chosen[schema.split_columns(table)[1]].to_numpy(np.float64).mean(0)
 
 
-def rank_candidates(profile: np.ndarray, candidates: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+def rank_candidates(profile: np.ndarray, candidates: np.ndarray, names: Sequence[object]) -> pd.DataFrame:
     """Candidates (prompts, molecules) ranked by their cosine to a profile: columns candidate, cosine, rank."""
     cosine = _unit(np.asarray(candidates, np.float64)) @ _unit(np.asarray(profile, np.float64)[None])[0]
     ranked = pd.DataFrame({"candidate": list(names), "cosine": cosine})

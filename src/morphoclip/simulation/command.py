@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from morphoclip.simulation import ScreenConfig, simulate_screen
 from morphoclip.simulation.layout import plan
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "morphoclip data si
     given = vars(parser.parse_args(arguments))
     out, workers = given.pop("out"), given.pop("workers")
     try:
-        _simulate(ScreenConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}), out, workers)
+        chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        _simulate(ScreenConfig(**chosen), out, workers)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

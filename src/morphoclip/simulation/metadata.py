@@ -9,6 +9,7 @@ import pandas as pd
 
 from morphoclip.schema import CHANNELS, well_position
 from morphoclip.simulation import reagents
+from morphoclip.simulation.compounds import Drug
 from morphoclip.simulation.layout import Plate
 from morphoclip.simulation.phenotype import AXES, NAMES
 from morphoclip.simulation.screen import SIMULATOR_VERSION, ScreenConfig
@@ -89,13 +90,18 @@ def _control(reagent: reagents.Reagent) -> tuple[str, str]:
     return ("control", "negcon") if reagent.control else ("trt", "")
 
 
+def _drug(compound: reagents.Reagent) -> Drug:
+    assert compound.drug is not None  # every compound has one
+    return compound.drug
+
+
 def _compound_tables(config: ScreenConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The compound table and the one with targets; DMSO is the row without a broad_sample, as in JUMP-Target-1."""
     from rdkit import Chem
 
     common, genes, targets = [], [], []
     for reagent in reagents.compounds(config):
-        drug = reagent.drug
+        drug = _drug(reagent)
         key = Chem.MolToInchiKey(Chem.MolFromSmiles(drug.smiles))
         common.append((reagent.broad_sample, key, drug.name, "", "trt", "", drug.smiles))
         genes.append(reagent.gene)
@@ -145,8 +151,8 @@ def write_truth(root: Path, config: ScreenConfig, wells: pd.DataFrame) -> None:
         [
             {
                 "broad_sample": r.broad_sample,
-                "pert_iname": r.drug.name,
-                "annotated_targets": "|".join(gene for gene in r.drug.targets if gene in config.genes),
+                "pert_iname": _drug(r).name,
+                "annotated_targets": "|".join(gene for gene in _drug(r).targets if gene in config.genes),
                 "true_targets": "|".join(r.acts_on),
                 "mislabelled": r.gene not in r.acts_on,
                 "strength": r.strength,

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from morphoclip.distributed import gather_rows, rank, row_counts, world_size
+from morphoclip.schema import POSITION_COLUMNS
 from morphoclip.training.monitors import cross_plate_knn
 from morphoclip.training.seeding import generator
 from morphoclip.training.watched import datamodule_of, watched
-
-PLATE_COLUMNS = 48  # of `Batch.position`
 
 
 class OnlineKNN(pl.Callback):
@@ -99,8 +98,8 @@ def well_scores(
     control = is_control.bool()
     questions = {
         "val/knn": (perturbation, ~control),
-        "val/control_row": (position // PLATE_COLUMNS, control),
-        "val/control_column": (position % PLATE_COLUMNS, control),
+        "val/control_row": (position // POSITION_COLUMNS, control),
+        "val/control_column": (position % POSITION_COLUMNS, control),
     }
     found: dict[str, float] = {}
     for name, (label, queries) in questions.items():

@@ -223,7 +223,7 @@ def test_a_mixture_shares_codes_and_must_match(make_screen, rows_of_screen):
 
 
 def test_mistaken_options_are_named(screen):
-    with pytest.raises(ValueError, match="'pair' is none of"):
+    with pytest.raises(ValueError, match="'pair': use one of"):
         module(screen, batch_size=4, sampler="pair")
     with pytest.raises(ValueError, match="not \\['wieght'\\]"):
         CellDataModule([{"root": screen, "wieght": 2}], 4)

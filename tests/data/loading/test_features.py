@@ -87,7 +87,7 @@ def test_well_and_perturbation_profiles_pool_bags(table):
     wells = embed_features(encoder, dataset, batch_size=5)
     assert len(wells) == 24
     row = wells[(wells[schema.PLATE] == "P1") & (wells[schema.WELL] == "A03")].iloc[0]
-    x = torch.from_numpy(table[list("wxyz")].to_numpy(np.float32))
+    x = torch.tensor(table[list("wxyz")].to_numpy(np.float32))
     alone = encoder(encoder.preprocess(x[14][None, None]))[0]
     np.testing.assert_allclose(
         row[[c for c in wells if c.startswith("embedding")]].astype(float), alone.detach(), rtol=1e-4, atol=1e-6

@@ -146,7 +146,9 @@ def test_any_step_is_drawn_without_those_before_it(mixture):
 
 
 def test_mistakes_are_named(mixture):
-    with pytest.raises(ValueError, match="'well': use one of same, plate, batch, source, any, other_plate, other_batch"):
+    with pytest.raises(
+        ValueError, match="'well': use one of same, plate, batch, source, any, other_plate, other_batch"
+    ):
         Pairs(mixture, 8, 0, pair_scope="well")
     with pytest.raises(ValueError, match=r"same_share=1.5 .* between 0 and 1"):
         Pairs(mixture, 8, 0, same_share=1.5)

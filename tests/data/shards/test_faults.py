@@ -38,7 +38,9 @@ def edit_index(folder, column: str, row: int, value: int) -> None:
 def test_a_row_past_the_end_of_its_shard_is_named(make_screen, codec):
     folder = make_screen(codec=codec)
     edit_index(folder, "offset", 3, 10**9)
-    with pytest.raises(SampleError, match=r"000000.tar: sample 000000003 is truncated \(0 of \d+ bytes\).*copy it again"):
+    with pytest.raises(
+        SampleError, match=r"000000.tar: sample 000000003 is truncated \(0 of \d+ bytes\).*copy it again"
+    ):
         ShardDataset(folder).read([3])
 
 

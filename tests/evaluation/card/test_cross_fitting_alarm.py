@@ -18,7 +18,7 @@ SPHERE = [{"step": "sphere", "fit_on": "negcon", "by": "all", "method": "ZCA-cor
 
 def real_plates(cpjump1: Path) -> pd.DataFrame:
     paths = sorted((cpjump1 / "profiles").glob("*.csv.gz"))
-    return annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True), cpjump1 / "metadata")
+    return annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True).copy(), cpjump1 / "metadata")
 
 
 def pairs_of_controls(x: np.ndarray, plates: np.ndarray, asking: np.ndarray, against: np.ndarray, seed: int) -> float:

@@ -336,7 +336,7 @@ def test_real_plates(cpjump1):
     from morphoclip.data.metadata.annotations import annotate
 
     paths = sorted((cpjump1 / "profiles").glob("*.csv.gz"))
-    table = annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True), cpjump1 / "metadata")
+    table = annotate(pd.concat([pd.read_csv(p) for p in paths], ignore_index=True).copy(), cpjump1 / "metadata")
     card = score(
         table, tasks=["replicate", "sister"], p_convention="published", null_size=500, shuffles=2, bootstrap=200
     )

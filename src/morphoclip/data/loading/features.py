@@ -140,7 +140,7 @@ class FeatureLoader:
         prefetch: batches made ahead; with 0 a batch is made when it is needed.
     """
 
-    def __init__(self, mixture: FeatureMixture, sampler: EpochSampler, prefetch: int = 0) -> None:
+    def __init__(self, mixture: Mixture, sampler: EpochSampler, prefetch: int = 0) -> None:
         self.mixture, self.sampler, self.prefetch = mixture, sampler, prefetch
 
     def __len__(self) -> int:
@@ -175,7 +175,7 @@ class FeatureDataModule(CellDataModule):
                     [FeatureDataset(root, split) for root in self.roots], self.weights
                 )
 
-    def _make_loader(self, mixture: FeatureMixture, sampler: EpochSampler) -> FeatureLoader:
+    def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> FeatureLoader:
         return FeatureLoader(mixture, sampler, self.prefetch if self.num_workers else 0)
 
 
@@ -184,7 +184,10 @@ class TableDataModule(FeatureDataModule):
 
     def __init__(self, table: pd.DataFrame, batch_size: int, sampler: str = "bags", **options) -> None:
         super().__init__([{"root": "profile table"}], batch_size, sampler, **options)
-        self._mixtures = {None: FeatureMixture([TableDataset(table)])}
+        dataset = TableDataset(table)
+        self.names = dataset.names  # of the features
+        # A TableDataset has all that a mixture of features uses
+        self._mixtures = {None: FeatureMixture([dataset])}  # type: ignore[list-item]
 
 
 class FeatureWriter:

@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import pytorch_lightning as pl
 
-from morphoclip.data.loading.loader import Loader
+from morphoclip.batch import Batch
 from morphoclip.data.metadata.perturbations import PerturbationTable
 from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+
+
+class BatchLoader(Protocol):
+    """The interface of loaders: an iterable of batches whose progress can be saved and restored."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state_dict(self) -> dict[str, int]: ...
+
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
 
 
 class ResumableDataModule(pl.LightningDataModule):
     """Training and validation batches, resumable in the middle of an epoch.
 
+    Use it with `Trainer(use_distributed_sampler=False)`: batches are drawn for all ranks and sliced by rank.
+
     Args:
+        batch_size: items per rank and step.
+        num_workers: threads that read and decode ahead; with 0 a batch is read when it is needed.
         split: the split to train on; None for all crops.
-        val_split: the split to validate on; None for no validation.
+        val_split: the split to validate on, crop by crop in order; None for no validation.
+        scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.
+        on_bad_sample: `error`, or `skip`: see `Mixture`.
+        prefetch: batches read ahead.
+        seed: seed of all random draws.
 
     Attributes:
         mixture: the training crops; table: their `PerturbationTable`; channels: names in order.
     """
 
-    def __init__(self, split: str | None, val_split: str | None) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        num_workers: int = 0,
+        *,
+        split: str | None = None,
+        val_split: str | None = None,
+        scale_by: str = "field",
+        low_percentile: float = LOW_PERCENTILE,
+        high_percentile: float = HIGH_PERCENTILE,
+        on_bad_sample: str = "error",
+        prefetch: int = 2,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
+        self.batch_size, self.num_workers, self.prefetch, self.seed = batch_size, num_workers, prefetch, seed
         self.split, self.val_split = split, val_split
+        self.scaling = (scale_by, low_percentile, high_percentile)
+        self.on_bad_sample = on_bad_sample
         self._mixtures: dict[str | None, Mixture] = {}
-        self._loader: Loader | None = None
+        self._loader: BatchLoader | None = None
         self._state: dict[str, int] = {"epoch": 0, "batches_ready": 0}
 
     @abstractmethod
@@ -35,10 +73,10 @@ class ResumableDataModule(pl.LightningDataModule):
         """The datasets of a split."""
 
     @abstractmethod
-    def _training(self, mixture: Mixture) -> Loader: ...
+    def _training(self, mixture: Mixture) -> BatchLoader: ...
 
     @abstractmethod
-    def _validation(self, mixture: Mixture) -> Loader: ...
+    def _validation(self, mixture: Mixture) -> BatchLoader: ...
 
     def setup(self, stage: str | None = None) -> None:
         """Open the datasets; cheap, and safe to call before the trainer does."""
@@ -64,13 +102,13 @@ class ResumableDataModule(pl.LightningDataModule):
         """Number of damaged samples skipped on this rank."""
         return sum(mixture.skipped for mixture in self._mixtures.values())
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> BatchLoader:
         state = self.state_dict()
         self._loader = self._training(self.mixture)
         self._loader.load_state_dict(state)
         return self._loader
 
-    def val_dataloader(self) -> Loader | list:
+    def val_dataloader(self) -> BatchLoader | list:
         if self.val_split is None:
             return []
         self.setup()

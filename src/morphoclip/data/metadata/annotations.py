@@ -177,7 +177,7 @@ def _read_experiments(folder: Path) -> pd.DataFrame:
 
 def _add_reagents(wells: pd.DataFrame, modality: str, folder: Path) -> pd.DataFrame:
     """Annotate the wells of one modality; wells without a reagent become DMSO (compounds) or empty."""
-    reagents = _read_reagents(folder, modality).reindex(columns=[schema.PERTURBATION, *_REAGENT])
+    reagents = _read_reagents(folder, modality).reindex(columns=[schema.PERTURBATION, *_REAGENT]).astype(object)
     wells = wells.merge(reagents, on=schema.PERTURBATION, how="left", validate="many_to_one", indicator=True)
     bare = wells[schema.PERTURBATION] == ""
     unknown = wells.loc[~bare & (wells["_merge"] != "both"), schema.PERTURBATION].unique()

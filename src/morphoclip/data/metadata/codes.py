@@ -11,8 +11,6 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.metadata.perturbations import PerturbationTable
 
-PLATE_COLUMNS = 48  # of a 1536-well plate, so that A02 has the same code on every plate format
-
 
 @dataclass(frozen=True)
 class FieldCodes:
@@ -29,7 +27,7 @@ class FieldCodes:
 def code_fields(fields: pd.DataFrame, present: np.ndarray, table: PerturbationTable) -> FieldCodes:
     """Codes of the rows `present` of `fields`: ranks among the sorted unique values, whatever the order of rows."""
     chosen = fields.iloc[present]
-    plate = [schema.SOURCE, schema.BATCH, schema.PLATE]
+    plate = list(schema.PLATE_KEY)
     wells, well_of = np.unique(chosen[schema.WELL].to_numpy(str), return_inverse=True)
     codes = {
         "plate": _ranks(chosen, plate),
@@ -51,4 +49,4 @@ def _ranks(fields: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 def _position(well: str) -> int:
     row, column = schema.well_position(well)
-    return row * PLATE_COLUMNS + column
+    return row * schema.POSITION_COLUMNS + column

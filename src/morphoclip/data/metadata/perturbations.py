@@ -11,7 +11,6 @@ import pandas as pd
 
 from morphoclip import schema
 
-CONDITION = schema.CONDITION
 ANNOTATIONS = (
     schema.NAME,
     schema.GENE,
@@ -21,7 +20,7 @@ ANNOTATIONS = (
     schema.INCHIKEY,
     schema.GUIDE,
 )
-_PLACE = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL, schema.SITE, schema.CELL_COUNT)
+_ORIGIN = (*schema.WELL_KEY, schema.SITE, schema.CELL_COUNT)
 _ALIASES = {"name": schema.NAME, "targets": schema.TARGETS}
 
 
@@ -30,7 +29,7 @@ class PerturbationTable:
     """The distinct conditions of a set of fields; `Batch.condition` holds row numbers of `frame`.
 
     Attributes:
-        frame: strings, sorted by `CONDITION`, whose columns come first; then annotations and any other Metadata_
+        frame: strings, sorted by `schema.CONDITION`, whose columns come first; then annotations and any other Metadata_
             column. A value that differs between the fields of a condition is blank.
     """
 
@@ -43,11 +42,11 @@ class PerturbationTable:
         Raises:
             ValueError: the same condition carries two different annotations (gene, SMILES, name, …).
         """
-        table = pd.DataFrame({column: _strings(fields, column) for column in CONDITION})
-        others = [c for c in fields if c.startswith(schema.PREFIX) and c not in (*CONDITION, *_PLACE)]
+        table = pd.DataFrame({column: _strings(fields, column) for column in schema.CONDITION})
+        others = [c for c in fields if c.startswith(schema.PREFIX) and c not in (*schema.CONDITION, *_ORIGIN)]
         missing = [c for c in ANNOTATIONS if c not in others]
         table = table.assign(**{column: _strings(fields, column) for column in [*others, *missing]})
-        groups = table.groupby(list(CONDITION), sort=True)
+        groups = table.groupby(list(schema.CONDITION), sort=True)
         frame = groups.first().reset_index()
         differing = groups.nunique().reset_index()
         for column in (*others, *missing):
@@ -67,8 +66,8 @@ class PerturbationTable:
 
     def codes(self, fields: pd.DataFrame) -> np.ndarray:
         """The row of `frame` (int64) of every row of `fields`; -1 where its condition is not in the table."""
-        known = pd.MultiIndex.from_frame(self.frame[list(CONDITION)])
-        wanted = pd.MultiIndex.from_arrays([_strings(fields, column) for column in CONDITION])
+        known = pd.MultiIndex.from_frame(self.frame[list(schema.CONDITION)])
+        wanted = pd.MultiIndex.from_arrays([_strings(fields, column) for column in schema.CONDITION])
         return known.get_indexer(wanted).astype(np.int64)
 
     def prompts(self, templates: Mapping[str, str]) -> list[str]:

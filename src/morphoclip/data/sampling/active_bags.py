@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ class ActiveBags(Bags):
         threshold: float = 0.05,
         share: float = 0.2,
         steps_per_epoch: int | None = None,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(mixture, global_batch, seed, steps_per_epoch=steps_per_epoch, **options)
         table = pd.read_csv(p_values)

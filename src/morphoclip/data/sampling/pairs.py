@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from morphoclip import schema
-from morphoclip.data.metadata.codes import PLATE_COLUMNS
 from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.schema import POSITION_COLUMNS
 
 # Scope of the second well: it has the same condition and the same values of these columns.
 SCOPES: dict[str, tuple[str, ...]] = {
     "same": schema.WELL_KEY,
-    "plate": (schema.SOURCE, schema.BATCH, schema.PLATE),
+    "plate": schema.PLATE_KEY,
     "batch": (schema.SOURCE, schema.BATCH),
     "source": (schema.SOURCE,),
     "any": (),
@@ -153,7 +153,9 @@ class _Wells:
         apart = [
             part != own_part
             for part, own_part in zip(
-                divmod(self.position[others], PLATE_COLUMNS), divmod(self.position[own], PLATE_COLUMNS), strict=True
+                divmod(self.position[others], POSITION_COLUMNS),
+                divmod(self.position[own], POSITION_COLUMNS),
+                strict=True,
             )
         ]
         for wanted in (apart[0] & apart[1], apart[0] | apart[1]):

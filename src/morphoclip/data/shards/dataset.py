@@ -107,7 +107,7 @@ class ShardDataset:
         self.shape = (len(self.channels), self.manifest["crop_size"], self.manifest["crop_size"])
         self.index = map_index(self.folder / "index.arrow")
         self._split_rows = None if self.split is None else read_split(self.folder, self.split)
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._files: OrderedDict[int, _Handle] = OrderedDict()
         self._files_lock = ProcessLock()
         columns = scaling_columns(self.folder / "fields.parquet", self.channels, *self.scaling)
         bounds = pd.read_parquet(self.folder / "fields.parquet", columns=columns)

@@ -11,7 +11,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.shards.intensities import PERCENTILES, describe_field, percentile_column
 
-FIELD_KEY = (schema.SOURCE, schema.BATCH, schema.PLATE, schema.WELL, schema.SITE)
+FIELD_KEY = (*schema.WELL_KEY, schema.SITE)
 
 
 class FieldTable:

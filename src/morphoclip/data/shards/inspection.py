@@ -14,7 +14,6 @@ from morphoclip.data.shards.parallel import map_ahead
 from morphoclip.data.shards.statistics import channel_sums, summarise
 
 CROPS_A_TASK = 64
-PLATE_COLUMNS = [schema.SOURCE, schema.BATCH, schema.PLATE]
 
 
 def count_crops(dataset: ShardDataset, by: list[str]) -> pd.DataFrame:

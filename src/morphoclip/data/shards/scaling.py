@@ -24,7 +24,7 @@ def scaling_columns(
         stored = sorted({c.split("_")[0][1:] for c in names if c.startswith("p")}, key=float)
         missing = next(p for p in (low_percentile, high_percentile) if percentile_column(p, channels[0]) not in names)
         raise ValueError(f"percentile {missing} is not stored; the dataset has {', '.join(stored)}")
-    plate = {schema.SOURCE, schema.BATCH, schema.PLATE, schema.CONTROL_TYPE} if scale_by != "field" else set()
+    plate = {*schema.PLATE_KEY, schema.CONTROL_TYPE} if scale_by != "field" else set()
     return [name for name in names if name in wanted | plate]
 
 
@@ -52,7 +52,7 @@ def field_scaling(
             reference = schema.is_negcon(fields)
         else:
             raise ValueError(f"scale_by={scale_by!r}: use field, plate or negcon")
-        plate = fields.groupby([schema.SOURCE, schema.BATCH, schema.PLATE], sort=True).ngroup()
+        plate = fields.groupby(list(schema.PLATE_KEY), sort=True).ngroup()
         lacking = sorted(set(fields.loc[present, schema.PLATE][~plate[present].isin(plate[reference])]))
         if lacking:
             raise ValueError(

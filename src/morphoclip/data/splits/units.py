@@ -9,7 +9,7 @@ import pandas as pd
 from morphoclip import chemistry, schema
 
 LOCATIONS = {
-    "plate": (schema.SOURCE, schema.BATCH, schema.PLATE),
+    "plate": schema.PLATE_KEY,
     "batch": (schema.SOURCE, schema.BATCH),
     "source": (schema.SOURCE,),
 }

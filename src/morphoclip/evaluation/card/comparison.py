@@ -70,7 +70,8 @@ def compare(
     def mean(seed_weights: np.ndarray, cluster_weights: np.ndarray) -> np.ndarray:
         total = np.einsum("ds,stc,dc->dt", seed_weights, sums, cluster_weights)
         number = np.einsum("ds,stc,dc->dt", seed_weights, counts, cluster_weights)
-        return (total / number).mean(axis=1)
+        share = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)  # NaN: no row was drawn
+        return share.mean(axis=1)
 
     value = mean(np.ones((1, shape[0])), np.ones((1, shape[2])))[0]
     low = high = float("nan")

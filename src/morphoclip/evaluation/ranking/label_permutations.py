@@ -56,7 +56,7 @@ def label_nulls(
                 positive = has[sharers, label][best_first]
                 hits = np.cumsum(positive, axis=1)
                 precision = np.where(positive, hits / np.maximum(hits + above, 1), 0).sum(axis=1)
-                found[label][start : start + step] = precision / hits[:, -1]
+                found[int(label)][start : start + step] = precision / hits[:, -1]
         return found
 
     totals: dict[int, np.ndarray] = {}
