@@ -84,7 +84,7 @@ def test_structures_are_read_by_rdkit_and_answered_by_towers_that_know_them(tmp_
         embed_query(genes, None, "CCO")
     with pytest.raises(ValueError, match="trained without doses"):
         embed_query(both, "loss of PLK1", None, dose=3.0)
-    with pytest.raises(ValueError, match="an empty text"):
+    with pytest.raises(ValueError, match="text to embed is empty"):
         embed_query(both, " ", None)
 
 
