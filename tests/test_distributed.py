@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.distributed_cases import CASES, run_rank
+from tests.distributed_run import CASES, run_rank
 from tests.methods.resume import METHODS, small_screen
 
 

@@ -114,6 +114,25 @@ def test_a_million_duplicate_rows_are_refused_at_once():
         plate_sets(table, Protocol())
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("column", Protocol().set_by)
+def test_wells_without_a_set_are_refused_and_counted(make_screen, column, missing):
+    """A well without a value that defines its set would drop out of the grouping; a blank is a value."""
+    table = make_screen(6).astype({column: object})
+    some = table[schema.PLATE] == table[schema.PLATE].iloc[0]
+    table.loc[some, column] = missing
+    message = (
+        rf"{some.sum()} of {len(table)} wells have no {column} \(plate {table[schema.PLATE].iloc[0]}\).*fill it in"
+    )
+    for refuse in (lambda: plate_sets(table, Protocol()), lambda: score(table, **QUICK)):
+        with pytest.raises(ValueError, match=message):
+            refuse()
+    with pytest.raises(ValueError, match=rf"{len(table)} of {len(table)} wells have no {column}"):
+        score(table.assign(**{column: missing}), **QUICK)
+    if column != schema.MODALITY:  # the tasks need the modality
+        assert not score(table.assign(**{column: ""}), **QUICK).metrics.empty
+
+
 def test_files_with_different_features_are_joined_on_what_they_share(make_screen):
     table = make_screen(5)
     parts = {

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from morphoclip import schema
-from morphoclip.evaluation import compare, score
-from morphoclip.evaluation.ranking.intervals import cluster_interval
+from morphoclip.evaluation import score
 
 QUICK = {"null_size": 200, "shuffles": 3, "bootstrap": 200}
 FEATURES = [f"f{i}" for i in range(24)]
@@ -233,43 +232,6 @@ def test_spaces_around_targets_do_not_count(make_screen):
     pd.testing.assert_frame_equal(score(spaced, **QUICK).metrics, score(table, **QUICK).metrics)
 
 
-@pytest.mark.parametrize("null_size", [0, -3, 2.5])
-def test_a_null_without_draws_is_refused(make_screen, null_size):
-    with pytest.raises(ValueError, match=f"null_size={null_size}: give an integer"):
-        score(make_screen(6), null_size=null_size)
-    with pytest.raises(ValueError, match="p_convention='fisher': choose among"):
-        score(make_screen(6), p_convention="fisher")
-
-
-def test_each_convention_draws_as_its_authors_do(make_screen, monkeypatch):
-    """100,000 rankings are the paper's and copairs'; `exact` recomputes scores and makes do with 10,000."""
-    from morphoclip.evaluation.ranking import exchange, significance
-
-    asked = []
-    monkeypatch.setattr(significance, "null_distribution", lambda k, n, size, seed: asked.append(size) or np.ones(1))
-    nulls = exchange.exchange_nulls
-    monkeypatch.setattr(
-        exchange, "exchange_nulls", lambda *a, draws, **k: asked.append(draws) or nulls(*a, draws=5, **k)
-    )
-    for convention, draws in (("published", 100_000), ("copairs", 100_000), ("exact", 10_000)):
-        asked.clear()
-        score(make_screen(6), tasks=["replicate"], p_convention=convention, shuffles=0, bootstrap=20)
-        assert set(asked) == {draws}
-
-
-@pytest.mark.parametrize("convention", ["exact", "copairs", "published"])
-def test_too_few_draws_for_so_many_tests_raise_the_alarm(make_screen, tmp_path, convention):
-    """24 compounds, 16 guides and 8 ORFs: 1/(1 + draws) must not exceed .05/24 = 1/480."""
-    table, quick = make_screen(6), {**QUICK, "tasks": ["replicate"], "p_convention": convention}
-    enough = score(table, **{**quick, "null_size": 479})
-    assert not enough.alarms
-    assert f"p by convention {convention}: the smallest reachable is 0.0021" in enough.notes
-    few = score(table, strict=True, **{**quick, "null_size": 478})
-    assert len(few.alarms) == 1
-    assert "compound_U2OS_24 is 0.0021, above 0.05/24" in few.alarms[0]
-    assert "null_size to 480" in few.alarms[0]
-
-
 def test_cell_count_alone_stands_beside_every_task(make_screen):
     """Genes that kill: every profile of a gene has the count of its gene, so counts alone find it across modalities."""
     table = make_screen(6)
@@ -296,40 +258,6 @@ def test_features_of_some_plates_only_are_left_out_and_counted(make_screen):
     table.loc[table[schema.PLATE] == "orf0", "f5"] = np.nan
     card = score(table, tasks=["replicate"], **QUICK)
     assert any("orf_U2OS_48: 1 features are absent" in note for note in card.notes)
-
-
-def test_paired_difference_finds_a_small_gain_that_intervals_miss(make_screen):
-    """Two methods that share most of their noise: intervals overlap, the paired difference does not contain zero."""
-    cards, others = [], []
-    for seed in range(3):
-        better = make_screen(9, signal=1.2)
-        worse = better.copy()
-        worse[FEATURES] += 0.8 * np.random.default_rng(seed).standard_normal((len(worse), len(FEATURES)))
-        cards.append(score(better, **QUICK))
-        others.append(score(worse, **QUICK))
-    gain = compare(cards, others, ["replicate"])
-    assert gain.ci_low > 0
-    assert gain.n_seeds == 3
-    pairs = zip(cards, others, strict=True)
-    want = np.mean([a.value("replicate") - b.value("replicate") for a, b in pairs])
-    assert gain.value == pytest.approx(want)
-    back = compare(others, cards, ["replicate"])
-    assert back.value == pytest.approx(-gain.value)
-    assert compare(cards, cards, ["sister", "compound_gene"]).value == 0
-    with pytest.raises(ValueError, match="3 cards against 2"):
-        compare(cards, others[:2])
-
-
-def test_cluster_interval_widens_with_dependence():
-    """Each value ten times, as one cluster: the interval is that of the distinct values, not of all."""
-    values = np.random.default_rng(0).standard_normal(40)
-    low, high = cluster_interval(values, list(range(40)))
-    repeated = cluster_interval(np.repeat(values, 10), np.repeat(np.arange(40), 10))
-    naive = cluster_interval(np.repeat(values, 10), list(range(400)))
-    assert repeated == pytest.approx((low, high))
-    assert naive[1] - naive[0] < 0.5 * (high - low)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.1)
-    assert all(np.isnan(cluster_interval(values, ["one"] * 40)))
 
 
 def test_real_plates(cpjump1):

@@ -1,0 +1,113 @@
+"""Cases of whole training steps under DDP, and of the monitor that ranks share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tests.distributed_cases import case, own_rows
+
+
+def exact(method):
+    """A method in float64, its Adam with a larger eps: 1e-8 would raise the rounding of gradients near 0 to 1e-6."""
+    method.recipe = replace(method.recipe, eps=1e-4)
+    return method.double()
+
+
+def trained(rank: int, world: int, name: str, **kw) -> list[Tensor]:
+    """Loss, weights and buffers after two Trainer steps in float64 under DDP, each rank with its own bags."""
+    from tests.methods.tiny import METHODS, batch_of, loader, trainer
+
+    method = exact(METHODS[name](**kw))
+    run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
+    run.fit(method, loader(batch_of(name, own_rows(rank, world, 3))))
+    return [method.last_loss, *(value for value in method.state_dict().values() if isinstance(value, Tensor))]
+
+
+@case
+def simclr_training(rank, world):
+    return trained(rank, world, "simclr")
+
+
+@case
+def clip_training(rank, world):
+    return trained(rank, world, "clip")
+
+
+@case
+def clip_features_training_without_a_modality_on_one_rank(rank, world):
+    """Only rank 0 has a compound; without batch normalisation its tower's gradients equal one process's."""
+    from tests.methods.tiny import MORGAN, TEXT, feature_bags, feature_clip, loader, trainer
+
+    head = {"_target_": "morphoclip.models.ResidualMLP", "width": 8, "blocks": 1}
+    towers = [
+        {"modalities": ["compound"], "tower": MORGAN | {"widths": []}, "head": head},
+        {"modalities": ["crispr", "orf"], "tower": TEXT},
+    ]
+    said = {
+        "prompts": ["loss of A", "gain of A", "CCO", "loss of B", None],
+        "modalities": ["crispr", "orf", "compound", "crispr", "compound"],
+    }
+    method = exact(feature_clip(text={"towers": towers}, **said))
+    run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
+    batch = feature_bags(own_rows(rank, world, 3))
+    run.fit(method, loader(batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)))
+    return [method.last_loss, *method.parameters()]
+
+
+@case
+def dino_training(rank, world):
+    return trained(rank, world, "dino")
+
+
+@case
+def mae_training(rank, world):
+    return trained(rank, world, "mae")
+
+
+@case
+def cwa_msn_training(rank, world):
+    return trained(rank, world, "cwa_msn")
+
+
+def on_sampled_channels(rank: int, world: int, name: str) -> list[Tensor]:
+    """`trained` on a ChannelViT that sees four of five channels in the first step and two in the second."""
+    from tests.methods.tiny import CHANNEL_VIT
+
+    return trained(rank, world, name, encoder=CHANNEL_VIT, seed=1)
+
+
+@case
+def simclr_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "simclr")
+
+
+@case
+def dino_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "dino")
+
+
+@case
+def cwa_msn_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "cwa_msn")
+
+
+@case
+def clip_on_sampled_channels(rank, world):
+    return on_sampled_channels(rank, world, "clip")
+
+
+@case
+def online_knn(rank, world):
+    """The monitor shares its crops among ranks and gives what one process would."""
+    from morphoclip.training.online_knn import OnlineKNN, choose_crops
+    from tests.methods.tiny import simclr, trainer
+    from tests.training.test_online_knn import Mixture
+
+    callback = OnlineKNN(batch_size=5)
+    callback.mixture = Mixture(planted=False)
+    callback.rows = choose_crops(callback.mixture, 1000, 2, 3)[:-3]  # not alike on all ranks
+    found = callback.scores(trainer(1), simclr())
+    return [torch.tensor(value, dtype=torch.float64) for value in found.values()]
