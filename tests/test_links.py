@@ -66,7 +66,7 @@ def test_nothing_cites_a_document_that_is_not_here(path: Path):
     assert found is None, f"{path.relative_to(ROOT)} cites {found.group()}: name the paper, or a page of docs/"
 
 
-def test_a_citation_is_told_from_a_name(tmp_path):
+def test_citations_and_names_are_distinguished(tmp_path):
     code = tmp_path / "x.py"
     code.write_text('METHODS = ("a",)\nraise ValueError(f"none of {METHODS}")\n')
     assert ELSEWHERE.search(prose(code)) is None

@@ -84,7 +84,7 @@ def test_attention_of_crops_is_refused_before_they_are_embedded(tmp_path, monkey
 
 
 @pytest.mark.parametrize("command", ["query", "embed"])
-def test_a_mistyped_path_is_told_before_the_hub(command, monkeypatch, tmp_path):
+def test_a_mistyped_path_is_reported_before_the_hub(command, monkeypatch, tmp_path):
     import huggingface_hub
 
     def unreachable(*args, **options):

@@ -42,7 +42,7 @@ def test_order_and_padding_of_a_bag_do_not_change_its_embedding(encoder):
     torch.testing.assert_close(side(side.preprocess(batch.features), batch.mask), expected)
 
 
-def test_the_loss_is_told_pooled_channels_and_frozen_distances():
+def test_the_loss_gets_pooled_channels_and_frozen_distances():
     method, batch = feature_clip(), feature_bags()
     seen = []
     method.loss.register_forward_pre_hook(lambda m, args, kw: seen.append(kw["context"]), with_kwargs=True)

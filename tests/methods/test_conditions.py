@@ -74,7 +74,7 @@ def test_a_head_reads_tower_and_dose():
     assert side(side.row[torch.tensor([0, 1, 2, 3])]).shape == (4, 8)
 
 
-def test_a_frozen_tower_speaks_once_and_its_words_are_kept_on_disk(tmp_path):
+def test_a_frozen_tower_runs_once_and_its_embeddings_are_cached_on_disk(tmp_path):
     text = {"_target_": "morphoclip.models.HuggingFaceTextEncoder", "name_or_path": str(save_bert(tmp_path / "bert"))}
     prompts = ["cells treated with DMSO", "compound", "cells"]
     calls = []

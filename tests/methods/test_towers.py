@@ -118,7 +118,7 @@ def test_the_command_exports_what_answers(folder, tmp_path):
     assert len(query(tmp_path / "other", tmp_path, "--text", "loss of PLK1")) == 2
 
 
-def test_folders_without_words_say_what_to_do(tmp_path):
+def test_folders_without_towers_name_the_remedy(tmp_path):
     images = export_encoder(tiny.clip(image={"export": "backbone"}), tmp_path / "backbone")
     assert not (images / "towers").exists()
     with pytest.raises(FileNotFoundError, match=r"no towers/.*morphoclip export RUN"):
@@ -233,7 +233,7 @@ def test_towers_of_the_users_own_stay_in_the_run(tmp_path):
     assert not (export_encoder(tmp_path / "run", tmp_path / "away") / "towers").exists()
 
 
-def test_the_hub_gives_the_encoder_alone_to_those_who_ask_no_words(folder, tmp_path, monkeypatch):
+def test_the_hub_gives_an_encoder_without_towers(folder, tmp_path, monkeypatch):
     import huggingface_hub
 
     def download(repository, allow_patterns):

@@ -12,7 +12,7 @@ def test_the_published_size_has_340_8_million_parameters():
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 340.8
 
 
-def test_channels_are_told_apart_and_the_input_stays_as_it_was():
+def test_channels_are_distinguished_and_the_input_is_not_changed():
     torch.manual_seed(0)
     model = CrossChannelFormer(16, channels=5, embed_dim=8, depth=2, heads=4).eval()
     x = torch.randn(3, 5, 16)

@@ -67,7 +67,7 @@ def test_timm_weights_from_a_local_file(tmp_path):
     torch.testing.assert_close(encoder.forward_tokens(pixels())[:, 2], model((grey - mean) / std))
 
 
-def test_wrong_names_are_told(folder):
+def test_wrong_names_are_reported(folder):
     with pytest.raises(ValueError, match="hf:<hub id or folder>"):
         create_encoder("per_channel", backbone="dinov2")
     with pytest.raises(ValueError, match="give the Hugging Face folder as backbone"):

@@ -32,7 +32,7 @@ def tower(request, hub_folder):
     return HuggingFaceTextEncoder(hub_folder, pooling=request.param).eval()
 
 
-def test_padding_and_company_do_not_change_an_embedding(tower):
+def test_padding_and_other_rows_do_not_change_an_embedding(tower):
     tokens, mask = tower.tokenize(PROMPTS)
     together = tower(tokens, mask)
     assert together.shape == (4, tower.embed_dim)

@@ -47,7 +47,7 @@ def test_a_larger_screen_has_distinct_compounds_and_the_simulator_is_left_as_it_
     assert len(before) == 96
 
 
-def test_the_nearest_structure_stands_for_an_unseen_one():
+def test_an_unseen_structure_is_represented_by_the_nearest_one():
     seen = wells({"a": [1, 0, 0], "c": [0, 1, 0]})
     unseen = wells({"b": [0.9, 0.1, 0], "d": [0.1, 0.9, 0]})
     found = retrieval.nearest_structure(unseen, seen)

@@ -204,7 +204,7 @@ def test_an_encoder_cuts_a_load_data_csv_as_its_training_data(tmp_path):
         embed(encoder, load_data, bin=1, progress=False)
 
 
-def test_a_broken_field_is_left_out_and_told(tmp_path):
+def test_a_broken_field_is_left_out_and_reported(tmp_path):
     load_data = write_screen(tmp_path)
     whole = embed(ChannelMeans(), load_data, "site", crop_size=32, pixel_size_um=1.2, progress=False)
     (tmp_path / "A01_2_ER.tiff").write_bytes((tmp_path / "A01_2_ER.tiff").read_bytes()[:1000])

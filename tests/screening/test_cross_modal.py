@@ -120,7 +120,7 @@ WELL = ("--plate", "P1", "--well", "A01")
         (("--text", "loss of PLK1", "--top", "-1"), "--top"),
     ],
 )
-def test_what_a_query_would_not_heed_is_refused(words, said, monkeypatch):
+def test_options_that_a_query_does_not_use_are_refused(words, said, monkeypatch):
     def load(*args):
         raise AssertionError("the run was loaded")
 

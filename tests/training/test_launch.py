@@ -48,7 +48,7 @@ def test_asking_for_more_devices_prints_the_torchrun_line():
         ("32-true", "gpu", True, "32-true"),
     ],
 )
-def test_gpus_train_in_bf16_unless_told_otherwise(requested, accelerator, gpu, expected, monkeypatch):
+def test_gpus_train_in_bf16_by_default(requested, accelerator, gpu, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: gpu)
     assert trainer_precision(requested, accelerator) == expected

@@ -95,7 +95,7 @@ def test_wells_of_the_validation_split_are_asked_where_there_is_one():
         assert len(callback.rows)
 
 
-def test_a_place_that_controls_show_is_told():
+def test_a_position_effect_of_controls_is_reported():
     draws = torch.Generator().manual_seed(0)
     plate, position = torch.arange(3).repeat_interleave(16), torch.arange(16).repeat(3) * 48
     profiles = torch.randn(16, 6, generator=draws).repeat(3, 1)  # what a well shows is its row

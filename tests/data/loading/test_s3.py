@@ -123,7 +123,7 @@ def test_a_bucket_that_keeps_failing_is_named_after_growing_pauses(bucket, caplo
         list(StreamDataModule(ROOT, 44, retries=2).train_dataloader())
 
 
-def test_what_is_not_in_the_bucket_is_told_at_once(bucket):
+def test_what_is_not_in_the_bucket_is_reported_at_once(bucket):
     bucket.requests.clear()
     with pytest.raises(FileNotFoundError):
         Store(ROOT).get("shards/000099.tar")

@@ -59,7 +59,7 @@ def test_lists_of_targets_are_described_together(functions, tmp_path):
         ("a BRD4 reader", ["targets"]),
     ],
 )
-def test_what_a_prompt_tells_is_found_in_its_words(template, expected):
+def test_annotations_are_found_in_the_text_of_prompts(template, expected):
     table = PerturbationTable.from_frame(FIELDS[:1])
     assert annotations_in_prompts(table, table.prompts({"compound": template})) == expected
 

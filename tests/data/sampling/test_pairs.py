@@ -43,7 +43,7 @@ def test_a_wider_scope_reaches_other_batches(mixture):
 
 
 @pytest.mark.parametrize("scope", ELSEWHERE)
-def test_the_second_well_lies_elsewhere_where_the_condition_has_wells_there(mixture, scope):
+def test_the_second_well_is_on_another_plate_if_the_condition_has_one(mixture, scope):
     first, second = pairs_of(mixture, Pairs(mixture, 8, 0, pair_scope=scope, controls_per_batch=2))
     assert same(first, second, list(schema.CONDITION)).all()
     places = mixture.fields.groupby(list(schema.CONDITION))[list(ELSEWHERE[scope])]

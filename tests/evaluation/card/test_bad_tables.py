@@ -37,7 +37,7 @@ def _set(table: pd.DataFrame, places: list[int], columns: list[str], value: obje
 @pytest.mark.parametrize("damage", DAMAGES)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=rows)
-def test_damage_is_refused_in_words(make_screen, damage, places):
+def test_damage_is_refused_with_a_clear_error(make_screen, damage, places):
     table = DAMAGES[damage](make_screen(1), places)
     with pytest.raises(ValueError, match=r"[a-z]{3,}.*(:|negcon)") as error:
         score(table, **QUICK)

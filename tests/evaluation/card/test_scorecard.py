@@ -232,7 +232,7 @@ def test_spaces_around_targets_do_not_count(make_screen):
     pd.testing.assert_frame_equal(score(spaced, **QUICK).metrics, score(table, **QUICK).metrics)
 
 
-def test_cell_count_alone_stands_beside_every_task(make_screen):
+def test_every_task_has_the_control_of_cell_count_alone(make_screen):
     """Genes that kill: every profile of a gene has the count of its gene, so counts alone find it across modalities."""
     table = make_screen(6)
     genes = table[schema.GENE].replace("", "GENE9").str.removeprefix("GENE").astype(int)
