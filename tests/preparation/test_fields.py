@@ -14,7 +14,7 @@ from morphoclip.data.shards import intensities
 from morphoclip.data.shards.remote import Store, StoreError
 from morphoclip.preparation import fields
 from morphoclip.schema import CHANNELS
-from tests.data.loading.test_streaming import Server, quick
+from tests.data.shards.test_remote import Server, quick
 
 
 @settings(max_examples=50, deadline=None)
