@@ -63,7 +63,7 @@ COMMON = [
     *["trainer.enable_progress_bar=false", "~callbacks.progress", "data.loader.sampler_options.steps_per_epoch=100"],
 ]
 LOSS = "method.loss._target_=morphoclip.losses."
-BAGS = ["data.loader.batch_size=64", "data.loader.sampler_options.bag_size=6", "optimizer.lr=1e-3"]
+BAGS = ["data.loader.global_batch_size=64", "data.loader.sampler_options.bag_size=6", "optimizer.lr=1e-3"]
 OURS = ["experiment=morphoclip_debug", *BAGS, "trainer.max_steps=300"]
 WARMUP = ["optimizer.lr_schedule.warmup_steps=null", "+optimizer.lr_schedule.warmup_share=0.1"]
 PLAIN = ["~method.loss.center", "~method.loss.temperature"]  # what only CWCL takes
@@ -74,7 +74,10 @@ RECIPES: dict[str, list[str]] = {
     ],
     "cloome": [
         *["experiment=cloome_debug", "encoder=covariance_vit", "augment=across_plates", "trainer.max_steps=295"],
-        *["data.loader.batch_size=32", "data.loader.sampler_options.bag_size=4"],  # a crop shows one cell, not a field
+        *[
+            "data.loader.global_batch_size=32",
+            "data.loader.sampler_options.bag_size=4",
+        ],  # a crop shows one cell, not a field
         *["optimizer.lr=1e-3", *WARMUP],
     ],
     "molphenix": [

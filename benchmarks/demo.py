@@ -46,7 +46,7 @@ SIMCLR = [
     "perturbation=none",
     "data.loader.sampler=uniform",
     "data.loader.sampler_options=null",
-    "data.loader.batch_size=48",
+    "data.loader.global_batch_size=48",
 ]
 ARMS: dict[str, list[str]] = {
     "labels-free (SimCLR)": SIMCLR,

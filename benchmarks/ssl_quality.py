@@ -86,7 +86,7 @@ SMALL_PLAIN_VIT = ["encoder=vit_tiny", "encoder.image_size=64", "encoder.patch_s
 VIEWS = [
     f"method.global_view.transforms={transforms(FLIP, ROTATE, LARGE, *PLATES)}",
     f"method.local_view.transforms={transforms(FLIP, ROTATE, SMALL, *PLATES)}",
-    *["method.local_views=2", "data.loader.batch_size=64", "trainer.max_steps=600", "optimizer.lr=1e-3"],
+    *["method.local_views=2", "data.loader.global_batch_size=64", "trainer.max_steps=600", "optimizer.lr=1e-3"],
 ]
 MASKED = [*VIEWS, *SMALL_PLAIN_VIT]
 FAST_TEACHER = ["method.ema_momentum.schedule.start=0.95", "method.ema_momentum.schedule.end=0.995"]
@@ -97,7 +97,7 @@ def simclr(*changes: str, views: tuple[str, ...] = (FLIP, ROTATE, LARGE, *PLATES
     """Recipe and changes of SimCLR; `changes` come last. One with another encoder than `vit_demo` names it."""
     given = [
         f"augment.transforms={transforms(*views)}",
-        f"data.loader.batch_size={batch}",
+        f"data.loader.global_batch_size={batch}",
         f"trainer.max_steps={steps}",
     ]
     return "kim2025_simclr_debug", [SEVERAL_SIZES, *given, *changes]
@@ -117,7 +117,7 @@ CHANGES: dict[str, tuple[str, list[str]]] = {
         "kim2025_mae_debug",
         [
             *[f"augment.transforms={transforms(FLIP, 'Rot90')}", "method.norm_pix=false", "method.mask_ratio=0.75"],
-            *["data.loader.batch_size=64", "trainer.accumulate_grad_batches=1", "trainer.max_steps=1800"],
+            *["data.loader.global_batch_size=64", "data.loader.max_batch_size=null", "trainer.max_steps=1800"],
             *[*LINEAR_PATCHES, "optimizer.lr=1.5e-3"],
         ],
     ),

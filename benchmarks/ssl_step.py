@@ -197,10 +197,10 @@ def fed(name: str, given: argparse.Namespace) -> dict[str, float]:
         overrides = [
             *[f"experiment={RECIPES[name]}", "data=simulated", f"encoder={given.encoder}", f"folder={folder}"],
             *[f"data.folder={data}", "data.prepare.crop_size=224", "data.prepare.mode=random"],
-            *["+data.prepare.crops_per_field=2", "data.holdout=null", f"data.loader.batch_size={given.batch}"],
+            *["+data.prepare.crops_per_field=2", "data.holdout=null", f"data.loader.global_batch_size={given.batch}"],
             *[f"data.loader.sampler={'pairs' if name == 'cwa_msn' else 'uniform'}", "data.loader.sampler_options=null"],
             *[f"data.screen.{kind}_plates=[2]" for kind in ("compound", "crispr", "orf")],
-            *["trainer.max_epochs=null", f"trainer.max_steps={given.fed_steps}", "++trainer.accumulate_grad_batches=1"],
+            *["trainer.max_epochs=null", f"trainer.max_steps={given.fed_steps}", "data.loader.max_batch_size=null"],
             f"trainer.accelerator={'cpu' if given.device == 'cpu' else 'gpu'}",
             f"trainer.precision={'bf16-mixed' if given.bf16 else '32-true'}",
             *["trainer.devices=1", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"],

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from tests.distributed_cases import case, own_rows
 
 
-def exact(method):
-    """A method in float64, its Adam with a larger eps: 1e-8 would raise the rounding of gradients near 0 to 1e-6."""
-    method.recipe = replace(method.recipe, eps=1e-4)
-    return method.double()
-
-
 def trained(rank: int, world: int, name: str, **kw) -> list[Tensor]:
     """Loss, weights and buffers after two Trainer steps in float64 under DDP, each rank with its own bags."""
-    from tests.methods.tiny import METHODS, batch_of, loader, trainer
+    from tests.methods.tiny import METHODS, batch_of, exact, loader, trainer
 
     method = exact(METHODS[name](**kw))
     run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
@@ -39,7 +31,7 @@ def clip_training(rank, world):
 @case
 def clip_features_training_without_a_modality_on_one_rank(rank, world):
     """Only rank 0 has a compound; without batch normalisation its tower's gradients equal one process's."""
-    from tests.methods.tiny import MORGAN, TEXT, feature_bags, feature_clip, loader, trainer
+    from tests.methods.tiny import MORGAN, TEXT, exact, feature_bags, feature_clip, loader, trainer
 
     head = {"_target_": "morphoclip.models.ResidualMLP", "width": 8, "blocks": 1}
     towers = [

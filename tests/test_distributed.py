@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.distributed_run import CASES, run_rank
-from tests.methods.resume import METHODS, small_screen
+from tests.methods.resume import METHODS, small_screen, trained
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,15 @@ def test_weights_prototypes_centre_and_teacher_are_identical_on_both_ranks(name,
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_resumed_on_two_ranks_ends_where_an_uninterrupted_one_does_bit_for_bit(name, two_ranks):
     assert [results["changed by resuming"][name] for results in two_ranks] == [[], []]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ten_steps_of_two_ranks_through_the_data_module_equal_those_of_one(name, two_ranks, tmp_path):
+    """Crops, draws, schedules and logged losses are those of the global batch, however it is divided."""
+    screen = small_screen(tmp_path / "screen")
+    expected = trained(name, screen)
+    for found in (results["through data"][name] for results in two_ranks):
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10, msg=lambda m, n=number: f"{name} {n}: {m}")
+    in_float32 = trained(name, screen, steps=1, double=False)[-1]
+    assert all((results["first loss"][name] - in_float32).abs().max() < 1e-5 for results in two_ranks)

@@ -7,7 +7,7 @@ Without an initialised process group every function is the single-process one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -119,6 +119,17 @@ def all_reduced_sum(x: Tensor) -> Tensor:
     For quantities that each rank uses differently afterwards, such as the moments of a batch norm.
     """
     return x if world_size() == 1 else _Sum.apply(x)
+
+
+@torch.no_grad()
+def mean_over_ranks(values: Mapping[str, Tensor | float], device: torch.device) -> dict[str, Tensor]:
+    """Mean of each scalar over ranks, without gradient, by one collective; the names must be the same on all ranks."""
+    found = {name: torch.as_tensor(value, device=device).detach() for name, value in values.items()}
+    if world_size() == 1:
+        return found
+    total = torch.stack([value.double() for value in found.values()])
+    dist.all_reduce(total)
+    return dict(zip(found, (total / world_size()).unbind(), strict=True))
 
 
 class _Mean(torch.autograd.Function):

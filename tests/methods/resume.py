@@ -14,8 +14,9 @@ import torch
 
 from morphoclip import schema
 from morphoclip.data import CellDataModule
+from morphoclip.methods.base import build
 from tests.datasets import screen_rows, write_screen
-from tests.methods.tiny import ENCODER, METHODS, TWO_SIZES, trainer
+from tests.methods.tiny import ENCODER, METHODS, TWO_SIZES, exact, trainer, view
 
 # What all ranks take together in a step, such that an epoch has three.
 SAMPLING: dict[str, tuple[int, dict[str, Any]]] = {
@@ -30,6 +31,34 @@ def small_screen(folder: Path) -> Path:
     rows = [row for row in screen_rows() if row[schema.PLATE] in ("b1p1", "b2p1")]
     chosen = [row for number, row in enumerate(rows) if number % (len(rows) // 2) < 9]
     return write_screen(folder, chosen, size=16)
+
+
+def trained(name: str, screen: Path, world: int = 1, steps: int = 10, double: bool = True) -> list[torch.Tensor]:
+    """Parameters, buffers and each step's logged loss of a training, from a folder through the data module."""
+    batch, options = SAMPLING.get(name, (24, {}))
+    ranks = {} if world == 1 else {"devices": world, "strategy": "ddp"}
+    data = CellDataModule([{"root": screen}], global_batch_size=batch, **options)
+    sized = {"prompts": [f"condition {row}" for row in range(len(data.table.frame))]} if name == "clip" else {}
+    method = METHODS[name](encoder=ENCODER, **sized)
+    method = exact(method) if double else method
+    if name in ("dino", "cwa_msn"):  # views of the encoder's size: timm interpolates positions in float32
+        method.global_view = method.local_view = build(view(16))
+    logged = Logged()
+    trainer(steps, callbacks=[logged], gradient_clip_val=1.0, **ranks).fit(method, datamodule=data)
+    return [
+        *(value for value in method.state_dict().values() if isinstance(value, torch.Tensor)),
+        torch.tensor(logged.losses),
+    ]
+
+
+class Logged(pl.Callback):
+    """Keeps the loss that a method logs at each step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
 def differences(name: str, screen: Path, folder: Path, world: int = 1) -> list[str]:

@@ -20,7 +20,7 @@ SMALL = [
     *["data.screen.n_genes=2", "data.screen.compounds_per_gene=2", "data.screen.dmso_wells=4"],
     *["data.screen.nontargeting_wells=4", "data.screen.lacz_wells=4", "data.screen.field_size=128"],
     *["data.screen.compound_plates=[1,0,1]", "data.screen.crispr_plates=[0,0,0]", "data.screen.orf_plates=[0,0,0]"],
-    *["trainer.max_steps=2", "data.loader.batch_size=8", "~callbacks.knn"],
+    *["trainer.max_steps=2", "data.loader.global_batch_size=8", "~callbacks.knn"],
 ]
 
 

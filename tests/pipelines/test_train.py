@@ -31,7 +31,7 @@ TINY = [
     "data.screen.nontargeting_wells=6",
     "data.screen.lacz_wells=6",
     "data.screen.field_size=128",
-    "data.loader.batch_size=8",
+    "data.loader.global_batch_size=8",
     "data.loader.sampler_options.bag_size=2",
     "data.loader.sampler_options.steps_per_epoch=4",
     "trainer.enable_progress_bar=false",
@@ -152,7 +152,12 @@ def test_a_dataset_of_ones_own_trains_and_exports(run, outputs):
                 *overrides,
                 f"output_dir={outputs}",
                 f"data.root={outputs}/data/simulated-fixed-0/dataset",
-                *["data=dataset", "data.loader.sampler=bags", "data.loader.batch_size=4", "data.loader.num_workers=0"],
+                *[
+                    "data=dataset",
+                    "data.loader.sampler=bags",
+                    "data.loader.global_batch_size=4",
+                    "data.loader.num_workers=0",
+                ],
                 *["score=none", "name=mine", "trainer.max_steps=2", "callbacks.checkpoint.every_n_train_steps=100"],
             ],
         )

@@ -23,6 +23,12 @@ def check_before_start(config: DictConfig) -> None:
     """
     from morphoclip.models.features import FEATURE_ENCODERS
 
+    if config.trainer.get("accumulate_grad_batches") is not None:
+        raise ValueError(
+            "trainer.accumulate_grad_batches follows from data.loader.global_batch_size, the number of ranks and "
+            "data.loader.max_batch_size: set the last one"
+        )
+    check_batches(config.data.loader)
     encoder = as_dict(config.encoder)
     name = encoder.get("name")
     if name in FEATURE_ENCODERS or name == "per_channel" or encoder.get("pretrained") or encoder.get("weights"):
@@ -31,6 +37,15 @@ def check_before_start(config: DictConfig) -> None:
     check_channels(encoder, manifest)
     crop = crop_size(config.data, manifest)
     check_size(encoder, [] if crop is None else sorted(set(view_sizes(config.method, crop))))
+
+
+def check_batches(loader: DictConfig) -> None:
+    """Raise ValueError if the global batch cannot be divided among the ranks that the launcher started."""
+    from morphoclip.data.loading.resumable import batches_of
+    from morphoclip.training.launch import read_launch
+
+    if loader.get("global_batch_size"):
+        batches_of(loader.global_batch_size, read_launch().world_size, loader.get("max_batch_size"))
 
 
 def known_manifest(data: DictConfig) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
         callbacks=callbacks,
         logger=list(hydra.utils.instantiate(config.logger).values()),
         default_root_dir=config.folder,
+        accumulate_grad_batches=loader.accumulate,
     )
     checkpoint = last_checkpoint(Path(config.folder))
     if checkpoint:
@@ -55,8 +56,9 @@ def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[Encoder | Feat
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
     untrained = copy.deepcopy(method.export_encoder())
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    hydra.utils.instantiate(config.trainer, default_root_dir=config.folder, **quiet).fit(method, datamodule=loader)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet |= {"default_root_dir": config.folder, "accumulate_grad_batches": loader.accumulate}
+    hydra.utils.instantiate(config.trainer, **quiet).fit(method, datamodule=loader)
     return untrained, method.export_encoder()
 
 

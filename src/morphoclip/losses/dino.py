@@ -23,6 +23,9 @@ class DINOLoss(nn.Module):
         student_temp: τ_s.
         center_momentum: momentum of c.
         sinkhorn_iters: iterations of Sinkhorn balancing of the teacher, as in DINOv2; 0 uses centring instead.
+
+    Attributes:
+        accumulate: batches per optimizer step; c is updated once per step, by the mean of their outputs.
     """
 
     center: Tensor
@@ -34,6 +37,8 @@ class DINOLoss(nn.Module):
         self.student_temp = student_temp
         self.center_momentum = center_momentum
         self.sinkhorn_iters = sinkhorn_iters
+        self.accumulate = 1
+        self._means: list[Tensor] = []
         self.register_buffer("center", torch.zeros(1, out_dim))
 
     @full_precision
@@ -58,6 +63,9 @@ class DINOLoss(nn.Module):
             return torch.stack([sinkhorn(view / temperature, self.sinkhorn_iters) for view in outputs])
         targets = ((outputs - self.center) / temperature).softmax(dim=2)
         if self.training:
-            mean = all_reduced_mean(outputs.mean(dim=(0, 1)))
-            self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
+            self._means.append(outputs.mean(dim=(0, 1)))
+            if len(self._means) == self.accumulate:
+                mean = all_reduced_mean(torch.stack(self._means).mean(dim=0))
+                self._means.clear()
+                self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
         return targets

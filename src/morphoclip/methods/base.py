@@ -14,7 +14,7 @@ from torch import Tensor
 
 from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
-from morphoclip.distributed import rank, world_size
+from morphoclip.distributed import gather_rows, mean_over_ranks, rank, world_size
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
 from morphoclip.training.guards import NonFiniteGuard
@@ -91,12 +91,15 @@ class Method(pl.LightningModule):
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def draws(self, count: int, batch_idx: int, purpose: str) -> tuple[int, slice, torch.Generator]:
-        """(rows to draw, slice of this rank, generator) for `count` rows on this rank; the generator is equal on all ranks.
+        """(rows to draw, slice of this batch, generator) for `count` rows; the generator is equal on all ranks.
 
-        Rows are drawn for the batches of all ranks and sliced, so that two ranks see the same as one.
+        Rows are drawn for all batches of an optimizer step and sliced as `EpochSampler` slices its items, so that an item
+        gets the same row for any number of ranks and of accumulated batches.
         """
-        own = slice(rank() * count, (rank() + 1) * count)
-        return count * world_size(), own, generator(self.seed, *self.step_key(batch_idx), purpose)
+        step, batch = self.step_key(batch_idx)
+        position = rank() * self.trainer.accumulate_grad_batches + batch
+        total = count * world_size() * self.trainer.accumulate_grad_batches
+        return total, slice(position * count, (position + 1) * count), generator(self.seed, step, 0, purpose)
 
     def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
         """Standardised float views (B, C, H, W) of a batch of crops, one per purpose, each with its own augmentation."""
@@ -117,7 +120,7 @@ class Method(pl.LightningModule):
         if not self.encoder.samples_channels:
             return None
         channels = len(self.encoder.channels)
-        draws = generator(self.seed, *self.step_key(batch_idx), "number of channels")
+        draws = generator(self.seed, self.global_step, 0, "number of channels")
         shown = int(torch.randint(1, channels + 1, (), generator=draws))
         chosen = []
         for purpose in purposes:
@@ -181,19 +184,27 @@ class Method(pl.LightningModule):
         self.guard.watch(self.global_step, self.last_loss, norm)
 
     def report(
-        self, loss: Tensor, embeddings: Tensor, batch: Batch, assignments: Tensor | None = None, **scalars: Tensor
+        self,
+        loss: Tensor,
+        embeddings: Tensor,
+        batch: Batch,
+        assignments: Tensor | None = None,
+        **scalars: Tensor | float,
     ) -> dict[str, Tensor]:
-        """Log a step and return the result of `training_step`.
+        """Log a step, all ranks together, and return the result of `training_step`.
 
         `embeddings` (B, D) and, for methods with prototypes, the targets' `assignments` (B, K) are monitored for collapse.
         """
         self.last_loss = loss.detach()
-        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
-        self.log_dict(scalars, batch_size=len(batch))
+        logged = mean_over_ranks({"train/loss": loss, **scalars}, loss.device)
+        self.log("train/loss", logged.pop("train/loss"), batch_size=len(batch), prog_bar=True)
+        self.log_dict(logged, batch_size=len(batch))
         if self.global_step % self.monitor_every == 0:
+            embeddings = gather_rows(embeddings.detach())
             monitors = {"rank_me": rank_me(embeddings), "mean_cosine": mean_cosine(embeddings)}
             self.collapse = dict(monitors)
             if assignments is not None:
+                assignments = gather_rows(assignments.detach())
                 count = assignments.shape[1]
                 monitors["prototype_usage"] = usage = prototype_usage(assignments)
                 monitors["max_probability"] = largest = assignments.amax(dim=1).mean()

@@ -64,6 +64,10 @@ class DINO(Distillation):
         self.clip_each_parameter = clip_each_parameter
         self.add_teacher(PrototypeHead(self.encoder.embed_dim, out_dim, **(head or {})))
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.loss.accumulate = self.trainer.accumulate_grad_batches
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         crops = as_crops(batch)
         large = torch.cat(

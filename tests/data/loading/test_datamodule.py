@@ -11,6 +11,8 @@ import torch
 from morphoclip import schema
 from morphoclip.batch import Batch
 from morphoclip.data import CellDataModule, ShardDataset, holdout, write_splits
+from morphoclip.data.loading.resumable import batches_of
+from morphoclip.data.sampling.samplers import EpochSampler, Uniform
 
 BAGS = {"sampler": "bags", "batch_size": 6, "sampler_options": {"bag_size": 4}}
 UNIFORM = {"sampler": "uniform", "batch_size": 40}
@@ -231,3 +233,31 @@ def test_mistaken_options_are_named(screen):
         CellDataModule([], 4)
     with pytest.raises(TypeError, match="bag_sise"):
         module(screen, batch_size=4, sampler="bags", sampler_options={"bag_sise": 3}).train_dataloader()
+
+
+def test_a_global_batch_is_divided_into_equal_batches_within_the_limit():
+    assert batches_of(1024, 1, 256) == 4
+    assert batches_of(1024, 4, 256) == batches_of(1024, 4) == batches_of(24, 8) == 1
+    assert batches_of(90, 3, 12) == 3  # batches of 10
+    with pytest.raises(ValueError, match=r"128 cannot be divided among 3 ranks: start 2 or 4, .* to 126 or 129"):
+        batches_of(128, 3)
+    with pytest.raises(ValueError, match="max_batch_size=0 must be at least 1"):
+        batches_of(128, 2, 0)
+    with pytest.raises(ValueError, match="give either global_batch_size"):
+        CellDataModule([{"root": "x"}])
+    with pytest.raises(ValueError, match="give either global_batch_size"):
+        CellDataModule([{"root": "x"}], 4, global_batch_size=8)
+
+
+def test_ranks_and_accumulated_batches_divide_the_same_rows(screen):
+    """The rows of a step are the same for 1 x 1, 1 x 4, 2 x 2 and 4 x 1 batches, in blocks."""
+    plan = Uniform(CellDataModule([{"root": screen}], 8).mixture, 32, seed=0)
+    for world, accumulate in ((1, 1), (1, 4), (2, 2), (4, 1)):
+        ranks = [list(EpochSampler(plan, rank, world, accumulate)) for rank in range(world)]
+        assert {len(batches) for batches in ranks} == {plan.steps * accumulate}
+        for step in range(plan.steps):
+            own = [np.concatenate(batches[step * accumulate : (step + 1) * accumulate]) for batches in ranks]
+            np.testing.assert_array_equal(np.concatenate(own), plan.rows(0, step))
+    half = EpochSampler(plan, 0, 1, 4)
+    half.load_state_dict({"epoch": 0, "batches_ready": 6})
+    np.testing.assert_array_equal(next(iter(half)), plan.rows(0, 1)[16:24])

@@ -85,7 +85,7 @@ def test_validation_gives_all_ranks_equal_batches_whatever_the_shards(
 
 
 def test_a_rank_without_a_batch_is_an_error_before_any_rank_waits(screen):
-    with pytest.raises(ValueError, match=r"a rank of 50 has 7 crops.*lower batch_size"):
+    with pytest.raises(ValueError, match=r"a rank of 50 has 7 crops.*lower global_batch_size"):
         stream_of(screen, 0, 50)
 
 

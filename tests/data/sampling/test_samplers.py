@@ -42,7 +42,7 @@ def test_weights_say_how_often_a_crop_is_shown(make_screen, rows_of_screen):
 
 
 def test_a_batch_larger_than_the_dataset_is_refused(mixture):
-    with pytest.raises(ValueError, match="lower batch_size"):
+    with pytest.raises(ValueError, match="lower global_batch_size"):
         Uniform(mixture, len(mixture) + 1, seed=0)
 
 

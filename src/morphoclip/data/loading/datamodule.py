@@ -30,7 +30,7 @@ class CellDataModule(ResumableDataModule):
 
     Args:
         datasets: `{"root": folder, "weight": 1.0}` each; the weight is how often a crop is shown, relative to the others.
-        batch_size: crops, bags or pairs per rank and step.
+        batch_size: crops, bags or pairs per rank and batch; or give `global_batch_size`.
         sampler: `uniform`, every crop once per epoch; `bags`, N crops of one perturbation across plates and wells;
             `pairs`, two wells of one perturbation; `wells`, at most k wells of one perturbation; or `balanced`, every
             class equally often.
@@ -42,7 +42,7 @@ class CellDataModule(ResumableDataModule):
     def __init__(
         self,
         datasets: Sequence[Mapping],
-        batch_size: int,
+        batch_size: int | None = None,
         sampler: str = "uniform",
         num_workers: int = 0,
         *,
@@ -67,8 +67,9 @@ class CellDataModule(ResumableDataModule):
         return Mixture(datasets, self.weights, self.on_bad_sample)
 
     def _training(self, mixture: Mixture) -> BatchLoader:
-        plan = SAMPLERS[self.sampler](mixture, self.batch_size * world_size(), self.seed, **self.sampler_options)
-        return self._make_loader(mixture, EpochSampler(plan, rank(), world_size()))
+        step = self.batch_size * self.accumulate * world_size()
+        plan = SAMPLERS[self.sampler](mixture, step, self.seed, **self.sampler_options)
+        return self._make_loader(mixture, EpochSampler(plan, rank(), world_size(), self.accumulate))
 
     def _validation(self, mixture: Mixture) -> BatchLoader:
         plan = Sequential(mixture, self.batch_size * world_size(), world_size())

@@ -182,7 +182,7 @@ class FeatureDataModule(CellDataModule):
 class TableDataModule(FeatureDataModule):
     """`FeatureDataModule` on all rows of a profile table in memory."""
 
-    def __init__(self, table: pd.DataFrame, batch_size: int, sampler: str = "bags", **options) -> None:
+    def __init__(self, table: pd.DataFrame, batch_size: int | None = None, sampler: str = "bags", **options) -> None:
         super().__init__([{"root": "profile table"}], batch_size, sampler, **options)
         dataset = TableDataset(table)
         self.names = dataset.names  # of the features

@@ -12,6 +12,7 @@ from morphoclip.batch import Batch
 from morphoclip.data.metadata.perturbations import PerturbationTable
 from morphoclip.data.sampling.mixture import Mixture
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
+from morphoclip.distributed import world_size
 
 
 class BatchLoader(Protocol):
@@ -26,13 +27,36 @@ class BatchLoader(Protocol):
     def load_state_dict(self, state: dict[str, int]) -> None: ...
 
 
+def batches_of(global_batch: int, ranks: int, limit: int | None = None) -> int:
+    """The number of equal batches of at most `limit` items that a rank's share of a global batch is divided into.
+
+    Raises:
+        ValueError: the global batch cannot be divided among the ranks, or the limit is below 1.
+    """
+    if global_batch % ranks:
+        fitting = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+        near = sorted(sorted(fitting, key=lambda n: abs(n - ranks))[:2])
+        sizes = [size for size in (global_batch // ranks * ranks, -(-global_batch // ranks) * ranks) if size]
+        raise ValueError(
+            f"global_batch_size={global_batch} cannot be divided among {ranks} ranks: start {' or '.join(map(str, near))}, "
+            f"or set data.loader.global_batch_size to {' or '.join(map(str, sizes))}"
+        )
+    share = global_batch // ranks
+    if limit is not None and limit < 1:
+        raise ValueError(f"max_batch_size={limit} must be at least 1, or null for no limit")
+    return next(n for n in range(1, share + 1) if share % n == 0 and (limit is None or share // n <= limit))
+
+
 class ResumableDataModule(pl.LightningDataModule):
     """Training and validation batches, resumable in the middle of an epoch.
 
     Use it with `Trainer(use_distributed_sampler=False)`: batches are drawn for all ranks and sliced by rank.
 
     Args:
-        batch_size: items per rank and step.
+        global_batch_size: items per optimizer step, all ranks together.
+        max_batch_size: limit of the batch of a rank; a larger share is divided into equal batches whose gradients are
+            accumulated. None for no limit.
+        batch_size: instead of the two, items per rank and batch.
         num_workers: threads that read and decode ahead; with 0 a batch is read when it is needed.
         split: the split to train on; None for all crops.
         val_split: the split to validate on, crop by crop in order; None for no validation.
@@ -47,9 +71,11 @@ class ResumableDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        batch_size: int,
+        batch_size: int | None = None,
         num_workers: int = 0,
         *,
+        global_batch_size: int | None = None,
+        max_batch_size: int | None = None,
         split: str | None = None,
         val_split: str | None = None,
         scale_by: str = "field",
@@ -60,7 +86,10 @@ class ResumableDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.batch_size, self.num_workers, self.prefetch, self.seed = batch_size, num_workers, prefetch, seed
+        if (batch_size is None) == (global_batch_size is None):
+            raise ValueError("give either global_batch_size (all ranks together) or batch_size (per rank)")
+        self._batch_size, self.global_batch_size, self.max_batch_size = batch_size, global_batch_size, max_batch_size
+        self.num_workers, self.prefetch, self.seed = num_workers, prefetch, seed
         self.split, self.val_split = split, val_split
         self.scaling = (scale_by, low_percentile, high_percentile)
         self.on_bad_sample = on_bad_sample
@@ -83,6 +112,19 @@ class ResumableDataModule(pl.LightningDataModule):
         for split in {self.split, self.val_split or self.split}:
             if split not in self._mixtures:
                 self._mixtures[split] = self._open(split)
+
+    @property
+    def batch_size(self) -> int:
+        """Items per rank and batch."""
+        if self._batch_size is not None:
+            return self._batch_size
+        assert self.global_batch_size is not None  # one of the two is given
+        return self.global_batch_size // (world_size() * self.accumulate)
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per rank and optimizer step."""
+        return batches_of(self.global_batch_size, world_size(), self.max_batch_size) if self.global_batch_size else 1
 
     @property
     def mixture(self) -> Mixture:

@@ -21,7 +21,7 @@ class StreamDataModule(ResumableDataModule):
 
     Args:
         root: location of the dataset (see `remote`): s3://…, gs://…, https://…, a folder, or `pipe:command {}`.
-        batch_size: crops per rank and step.
+        batch_size: crops per rank and batch; or give `global_batch_size`.
         steps_per_epoch: None for exact epochs, each crop once except a last incomplete batch; a number resamples shards
             with replacement.
         num_workers: threads that decode; each open shard has its own thread that reads.
@@ -34,7 +34,7 @@ class StreamDataModule(ResumableDataModule):
     def __init__(
         self,
         root: str,
-        batch_size: int,
+        batch_size: int | None = None,
         steps_per_epoch: int | None = None,
         num_workers: int = 0,
         *,

@@ -175,7 +175,7 @@ class Stream:
             if most == 0:
                 raise ValueError(
                     f"a rank of {world_size} has {fewest} crops of {dataset.root}, fewer than a batch of "
-                    f"{batch_size}: lower batch_size"
+                    f"{batch_size}: lower global_batch_size"
                 )
         else:
             most = steps * batch_size

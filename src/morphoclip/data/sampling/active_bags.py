@@ -58,7 +58,7 @@ class ActiveBags(Bags):
         if left < treated_bags:
             raise ValueError(
                 f"{left} of {len(self._treated)} perturbations per round are left, a batch needs {treated_bags}: raise share or "
-                "threshold, or lower batch_size"
+                "threshold, or lower global_batch_size"
             )
         rounds = self.steps / self._round_steps
         self._round_steps = left // treated_bags

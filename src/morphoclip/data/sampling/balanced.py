@@ -50,7 +50,7 @@ class Wells:
         if self._round_steps == 0:
             raise ValueError(
                 f"a batch of {global_batch} crops (all ranks) needs as many wells; {len(self._names)} perturbations "
-                f"with at most {wells_per_perturbation} wells each give {self._shown.sum()}: lower batch_size or raise "
+                f"with at most {wells_per_perturbation} wells each give {self._shown.sum()}: lower global_batch_size or raise "
                 "wells_per_perturbation"
             )
         rounds = max(1, round(len(self._rows) / (global_batch * self._round_steps)))

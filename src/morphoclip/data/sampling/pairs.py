@@ -74,7 +74,7 @@ class Pairs:
         if full == 0:
             raise ValueError(
                 f"a batch of {global_batch} pairs (all ranks) needs {max(1, self._treated_pairs)} treated crops beside "
-                f"{self._control_pairs} controls, the split has {len(self._treated)}: set batch_size × ranks between "
+                f"{self._control_pairs} controls, the split has {len(self._treated)}: set global_batch_size between "
                 f"{self._control_pairs + 1} and {len(self._treated) + self._control_pairs}"
             )
         self.steps, self._epoch_steps = steps_per_epoch or full, full

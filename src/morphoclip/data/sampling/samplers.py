@@ -38,7 +38,7 @@ class Uniform:
         self.steps = len(mixture) // global_batch
         if self.steps == 0:
             raise ValueError(
-                f"{len(mixture)} crops are fewer than a batch of {global_batch} (all ranks): lower batch_size"
+                f"{len(mixture)} crops are fewer than a batch of {global_batch} (all ranks): lower global_batch_size"
             )
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -110,7 +110,7 @@ class Bags:
         if treated_bags < 1 or len(self._treated) < treated_bags:
             raise ValueError(
                 f"a batch of {global_batch} bags (all ranks) needs {treated_bags} distinct treated perturbations, the "
-                f"split has {len(self._treated)}: set batch_size × ranks between {self._control_bags + 1} and "
+                f"split has {len(self._treated)}: set global_batch_size between {self._control_bags + 1} and "
                 f"{len(self._treated) + self._control_bags}"
             )
         self._round_steps = len(self._treated) // treated_bags
@@ -188,7 +188,10 @@ class Sequential:
 
 
 class EpochSampler(Sampler[np.ndarray]):
-    """This rank's slice of a plan's batches, one epoch per iteration, with its progress as state.
+    """This rank's part of a plan's batches, one epoch per iteration, with its progress as state.
+
+    The global batch of an optimizer step is cut into one block per rank, and a rank's block into `accumulate` batches. So
+    every item has the same place among the draws of a step (`Method.draws`) for any number of ranks and batches.
 
     Lightning starts a loader's iterator before it calls `set_epoch`, and may start it twice. So an iteration begins a
     new epoch only if the one before yielded a batch, and `set_epoch` with the current epoch changes nothing.
@@ -198,12 +201,12 @@ class EpochSampler(Sampler[np.ndarray]):
         ready: its batches yielded so far, counted by the loader, because workers fetch ahead.
     """
 
-    def __init__(self, plan: Plan, rank: int = 0, world_size: int = 1) -> None:
-        self.plan, self.rank, self.world_size = plan, rank, world_size
+    def __init__(self, plan: Plan, rank: int = 0, world_size: int = 1, accumulate: int = 1) -> None:
+        self.plan, self.rank, self.world_size, self.accumulate = plan, rank, world_size, accumulate
         self.epoch = self.ready = self._start = 0
 
     def __len__(self) -> int:
-        return self.plan.steps
+        return self.plan.steps * self.accumulate
 
     def __iter__(self) -> Iterator[np.ndarray]:
         if self.ready > self._start or self.ready == len(self):
@@ -212,8 +215,11 @@ class EpochSampler(Sampler[np.ndarray]):
         return self._batches(self.epoch, self._start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[np.ndarray]:
-        for step in range(start, len(self)):
-            yield self.plan.rows(epoch, step)[self.rank :: self.world_size]
+        first = start % self.accumulate
+        for step in range(start // self.accumulate, self.plan.steps):
+            own = np.split(self.plan.rows(epoch, step), self.world_size)[self.rank]
+            yield from np.split(own, self.accumulate)[first:]
+            first = 0
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
