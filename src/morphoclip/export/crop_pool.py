@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from morphoclip.export.weights import damaged, read_checkpoint, read_tensors, write_tensors
+from morphoclip.checkpoints import read_checkpoint
+from morphoclip.export.weights import damaged, read_tensors, write_tensors
 from morphoclip.models import Encoder, FeatureEncoder, GatedAttentionPool
 from morphoclip.models.pooling import Pool
 

@@ -10,13 +10,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from morphoclip.checkpoints import read_checkpoint
 from morphoclip.export.crop_pool import attends, load_crop_pool, save_crop_pool
 from morphoclip.export.layout import CARD, CONFIG, FORMAT_VERSION, WEIGHTS
 from morphoclip.export.load import load_encoder, local_source
 from morphoclip.export.model_card import model_card
 from morphoclip.export.provenance import encoder_hash
 from morphoclip.export.towers import TOWERS, load_towers, save_towers
-from morphoclip.export.weights import read_checkpoint, write_tensors
+from morphoclip.export.weights import write_tensors
 from morphoclip.files import write_atomically
 from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.models.pooling import Pool

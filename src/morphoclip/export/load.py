@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
+from morphoclip.checkpoints import read_checkpoint, tensors_hash
 from morphoclip.export.crop_pool import POOL
 from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS
 from morphoclip.export.towers import TOWERS, mixed
-from morphoclip.export.weights import damaged, read_checkpoint, read_settings, read_tensors, tensors_hash
+from morphoclip.export.weights import damaged, read_settings, read_tensors
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.factory import is_foreign
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from morphoclip.export.weights import tensors_hash
+from morphoclip.checkpoints import tensors_hash
 from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.version import __version__
 

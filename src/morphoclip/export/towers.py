@@ -16,7 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from morphoclip.export.weights import damaged, read_settings, read_tensors, tensors_hash, write_tensors
+from morphoclip.checkpoints import tensors_hash
+from morphoclip.export.weights import damaged, read_settings, read_tensors, write_tensors
 
 TOWERS, CONFIG, WEIGHTS = "towers", "config.json", "model.safetensors"
 FORMAT_VERSION = 1

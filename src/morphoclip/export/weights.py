@@ -1,14 +1,12 @@
-"""Reading and writing weights, checkpoints and settings, with clear errors for damaged files."""
+"""Reading and writing weights and settings, with clear errors for damaged files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -42,15 +40,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, error) from error
 
 
-def tensors_hash(tensors: Mapping[str, Tensor], config: str = "") -> str:
-    """sha256 over `config` and then the tensors sorted by name."""
-    digest = hashlib.sha256(config.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def read_settings(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -61,22 +50,3 @@ def read_settings(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise damaged(path, error) from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A training checkpoint, loaded to the CPU with `weights_only=True`, so that no code in it runs.
-
-    Raises:
-        ValueError: it is not a checkpoint, or is truncated.
-    """
-    if path.suffix == ".safetensors":
-        raise ValueError(f"{path} holds only weights: give its folder, {path.parent}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling arbitrary bytes can raise anything
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({error}): it is damaged or not a checkpoint"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} has no state_dict: it is not a training checkpoint")
-    return checkpoint

@@ -14,12 +14,16 @@ from torch import Tensor
 
 from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
+from morphoclip.checkpoints import FROZEN
 from morphoclip.distributed import gather_rows, mean_over_ranks, rank, world_size
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
+from morphoclip.training.ema import Teacher
 from morphoclip.training.guards import NonFiniteGuard
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.seeding import fold, generator
+
+LARGE = 1_000_000  # bytes
 
 
 def build(spec: Mapping[str, Any], **kw: Any) -> Any:
@@ -44,6 +48,7 @@ class Method(pl.LightningModule):
     Attributes:
         trained_on: facts of the training data (`export.training_data(dataset)`), set before fitting. Checkpoints and
             exports contain them, so that `embed` can cut and scale images in the same way.
+        logged: name -> (sum, number) of the values logged and not yet sent to loggers by `Curves`.
         collapse: the latest monitors not yet read by `CollapseAlarm`: `rank_me`, `mean_cosine` and, for methods with K
             prototypes, the number of `prototypes` in use and the mean `max_probability` times K.
     """
@@ -69,6 +74,7 @@ class Method(pl.LightningModule):
         self.monitor_every = monitor_every
         self.guard = NonFiniteGuard()
         self.trained_on: dict[str, Any] = {}
+        self.logged: dict[str, tuple[Any, int]] = {}
         self.collapse: dict[str, Tensor] = {}
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
@@ -183,6 +189,15 @@ class Method(pl.LightningModule):
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.guard.watch(self.global_step, self.last_loss, norm)
 
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Lightning's `log` for the progress bar and callbacks; `Curves` sends the values to loggers.
+
+        Lightning would repeat a value in all rows until the epoch's end, but not in a run that went on in between.
+        """
+        super().log(name, value, *args, **{**options, "logger": False})
+        total, count = self.logged.get(name, (0.0, 0))
+        self.logged[name] = (total + (value.detach() if isinstance(value, Tensor) else value), count + 1)
+
     def report(
         self,
         loss: Tensor,
@@ -222,6 +237,13 @@ class Method(pl.LightningModule):
         checkpoint["encoder_config"] = self.encoder.config
         checkpoint["encoder_prefix"] = self.encoder_prefix
         checkpoint["trained_on"] = {**self.trained_on, "method": type(self).__name__}
+        checkpoint[FROZEN] = self.frozen_weights()
+
+    def frozen_weights(self) -> list[str]:
+        """Names of the weights that training does not change, if they are large: checkpoints share one file of them."""
+        moving = {id(p) for module in self.modules() if isinstance(module, Teacher) for p in module.parameters()}
+        frozen = {n: p for n, p in self.named_parameters() if not p.requires_grad and id(p) not in moving}
+        return list(frozen) if sum(p.nbytes for p in frozen.values()) >= LARGE else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_on = self.trained_on or dict(checkpoint.get("trained_on", {}))

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from morphoclip.checkpoints import read_checkpoint
 from morphoclip.export.towers import CONFIG, TOWERS, load_towers, write_files
-from morphoclip.export.weights import read_checkpoint, read_settings
+from morphoclip.export.weights import read_settings
 from morphoclip.methods.clip import CLIP
 from morphoclip.methods.conditions import Conditions
 from morphoclip.methods.towers import PREFIX, rebuild

@@ -14,6 +14,7 @@ class Watched(Protocol):
     """The part of a method's interface (`methods.base.Method`) that callbacks use."""
 
     collapse: dict[str, Tensor]
+    logged: dict[str, tuple[Any, int]]
 
     def export_encoder(self) -> Any: ...
 
