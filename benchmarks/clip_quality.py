@@ -130,7 +130,6 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=given)
     config.name = "clip_quality"
-    config.data.loader.split = training_split(config.data)
     digest = hashlib.sha256(OmegaConf.to_yaml(config, resolve=True).encode()).hexdigest()[:8]
     config.run_id = f"{list(ARMS).index(arm)}-{seed}-{digest}"
     config.folder = str(output / config.name / config.run_id)
@@ -174,6 +173,7 @@ def run(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
 def train_and_score(config: DictConfig) -> dict:
     prepare(config.data)
     Path(config.folder).mkdir(parents=True, exist_ok=True)
+    config.data.loader.split = training_split(config.data, Path(config.folder))
     start = time.process_time()
     method, loader = fit(config)
     cpu_s = time.process_time() - start

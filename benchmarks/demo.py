@@ -61,7 +61,6 @@ def arm_config(arm: str, seed: int, output: Path, overrides: list[str]) -> DictC
     """The arm's configuration, its folder named by arm, seed and a hash of everything in it."""
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=[f"output_dir={output}", f"seed={seed}", *ARMS[arm], *overrides])
-    config.data.loader.split = training_split(config.data)
     content = OmegaConf.to_yaml(config, resolve=True)
     config.run_id = f"{list(ARMS).index(arm)}-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     config.folder = str(output / config.name / config.run_id)
@@ -76,6 +75,7 @@ def run_arm(arm: str, seed: int, output: Path, overrides: list[str]) -> dict:
         return pickle.loads(kept.read_bytes())
     Path(config.folder).mkdir(parents=True, exist_ok=True)
     prepare_data(config.data)
+    config.data.loader.split = training_split(config.data, Path(config.folder))
     start = time.process_time()
     method, loader = fit(config)
     cpu_s = time.process_time() - start

@@ -152,7 +152,6 @@ SCORED = ["score=heldout", "normalize=center_sphere", "score.encoders=null", f"s
 def composed(given: list[str]) -> DictConfig:
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=given)
-    config.data.loader.split = training_split(config.data)
     return config
 
 
@@ -184,6 +183,7 @@ def run(config: DictConfig) -> dict:
         simulate_screen(Path(cells.folder) / "screen", instantiate(cells.screen), workers=0)
     for data in (cells, config.data):
         prepare_data(data)
+    config.data.loader.split = training_split(config.data, kept.parent)
     cpu, wall = time.process_time(), time.perf_counter()
     method, loader = fit(config)
     cost = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}

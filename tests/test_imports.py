@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "morphoclip"
 
 # The ground: what any room may import. Nothing of ours stands below it.
-GROUND = {"batch", "chemistry", "distributed", "files", "filters", "progress", "schema", "version"}
+GROUND = {
+    "batch",
+    "checkpoints",
+    "chemistry",
+    "distributed",
+    "files",
+    "filters",
+    "lock",
+    "progress",
+    "schema",
+    "version",
+}
 # Room -> rooms (or parts of rooms) it may import besides the ground and its own files.
 MAY_IMPORT: dict[str, set[str]] = {
     "losses": set(),
@@ -55,9 +66,11 @@ LAZY = {"lazy_loader"}
 LIBRARIES: dict[str, set[str]] = {
     "": LAZY,
     "batch": {"torch"},
+    "checkpoints": {"torch"},
     "distributed": {"torch"},
     "chemistry": {"rdkit", "numpy", "pandas"},
     "files": set(),
+    "lock": set(),
     "filters": {"torch"},
     "progress": {"tqdm"},
     "version": set(),

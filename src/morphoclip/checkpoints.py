@@ -98,6 +98,11 @@ def last_checkpoint(run: str | Path) -> Path | None:
     return None
 
 
+def step_of(path: str | Path) -> int:
+    """Optimizer steps done at a checkpoint; its weights are not read."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def _fault(path: Path) -> str | None:
     """What is wrong with a checkpoint file, by its checksums; None if nothing is."""
     if not path.is_file():

@@ -59,13 +59,16 @@ class FolderLock:
         Raises:
             BlockingIOError: another process holds it; the message names it.
         """
-        until = time.monotonic() + patience
+        began, waits = time.monotonic(), False
         while not self._take():
-            if time.monotonic() >= until:
+            if time.monotonic() >= began + patience:
                 raise BlockingIOError(
                     f"{self._holder()} writes to {self.path.parent} (last sign of life {self._silence():.0f} s ago): stop "
                     "it, or choose another folder"
                 )
+            if not waits:
+                print(f"waiting for {self._holder()}, which writes to {self.path.parent}", flush=True)
+            waits = True
             time.sleep(0.5)
         self._stop.clear()
         threading.Thread(target=self._beat, name=f"lock {self.path}", daemon=True).start()

@@ -16,7 +16,7 @@ import morphoclip
 from morphoclip import schema
 from morphoclip.data import ShardDataset, holdout
 from morphoclip.data.loading.features import FeatureDataset
-from morphoclip.experiment.prepare import holdout_of, training_split
+from morphoclip.experiment.prepare import TRAINING_ROWS, holdout_of
 from morphoclip.experiment.run import run as start
 from morphoclip.methods.query import embed_prompts, load_clip
 from morphoclip.models import FeatureEncoder
@@ -84,7 +84,7 @@ def test_the_encoder_folder_gives_the_profiles_of_the_run(run, outputs):
 
 def test_held_out_compounds_and_batches_never_enter_training(run, outputs):
     cfg = config(outputs, "trainer.max_steps=1")
-    dataset = ShardDataset(cfg.data.root, training_split(cfg.data))
+    dataset = ShardDataset(cfg.data.root, str(run / TRAINING_ROWS))
     assigned = holdout(dataset.fields, **holdout_of(cfg.data))
     held = set(dataset.fields.loc[assigned == "heldout", schema.PERTURBATION])
     always = set(dataset.fields.loc[assigned == "train", schema.PERTURBATION])
@@ -101,7 +101,7 @@ def test_scored_are_unseen_compounds_on_unseen_plates(run, outputs):
     compounds = table[table["Metadata_modality"] == "compound"]
     assert len(compounds) == 8
     data = config(outputs, "trainer.max_steps=1").data
-    dataset = ShardDataset(data.root, training_split(data))
+    dataset = ShardDataset(data.root, str(run / TRAINING_ROWS))
     assert not set(compounds[schema.PERTURBATION]) & set(dataset.table.frame[schema.PERTURBATION])
 
 
@@ -122,7 +122,7 @@ def test_a_second_start_reuses_the_data_and_a_crashed_run_goes_on_to_the_bit(run
         with pytest.raises(Crash):
             start(config(outputs, *options, "run_id=crashed"))
     start(config(outputs, *options, "run_id=crashed"))
-    assert "resuming from" in capsys.readouterr().out
+    assert "goes on at step 2" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (outputs / "data").rglob("*.tar")} == shards
     straight, crashed = (
         torch.load(outputs / f"demo/{name}/checkpoints/last.ckpt", weights_only=True)

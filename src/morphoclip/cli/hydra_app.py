@@ -17,7 +17,7 @@ RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment
 # In `train`, `encoder=` chooses from a config group; in `evaluate` it is a path, stored under another key.
 PATHS = {"evaluate": {"encoder": "encoder_folder"}}
 # Keys whose values are text: 48213, 1e5 or nan are taken as typed.
-NAMES = ("run_id", "name", "run", "title")
+NAMES = ("run_id", "name", "run", "title", "resume", "max_time")
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> None:
@@ -36,10 +36,12 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     given = list(sys.argv[1:] if arguments is None else arguments)
     typed, full_error = list(sys.argv), wants_traceback()
+    if name == "train" and any(argument.startswith("resume=") for argument in given):
+        given = _with_the_runs_own(given)
 
     @hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name=name)
     def composed(config) -> None:
-        sys.argv = [typed[0], *(typed[1:] if arguments is None else [name, *given])]  # the report records it
+        sys.argv = [typed[0], *([] if arguments is None else [name]), *given]  # the report and the run record it
         _restore(full_error)
         _run(RUNS[name], config)
 
@@ -53,6 +55,16 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     finally:
         _restore(full_error)
         sys.argv = typed
+
+
+def _with_the_runs_own(given: list[str]) -> list[str]:
+    """The arguments with those of the run that `resume=` names."""
+    from morphoclip.experiment.runs import resumed_arguments
+
+    try:
+        return resumed_arguments(given, "outputs")
+    except (ValueError, OSError) as error:
+        fail(error)
 
 
 def _run(module: str, config) -> None:
@@ -77,6 +89,6 @@ def _as_meant(argument: str, keys: dict[str, str]) -> str:
     key, equals, value = argument.partition("=")
     if not equals:
         return argument
-    if key in NAMES and re.fullmatch(r"[\w.+-]+", value) and value != "null":
+    if key in NAMES and re.fullmatch(r"[\w.+:-]+", value) and value != "null":
         value = f"'{value}'"
     return f"{keys.get(key, key)}={value}"

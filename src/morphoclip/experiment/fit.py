@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.loggers.logger import Logger
 
 from morphoclip import schema
 from morphoclip.experiment.plain import as_dict
@@ -20,35 +21,63 @@ if TYPE_CHECKING:
     from morphoclip.data import CellDataModule, PerturbationTable, ShardDataset
     from morphoclip.methods.base import Method
     from morphoclip.models import Encoder, FeatureEncoder
+    from morphoclip.training.interrupts import Interrupts
 
 
-def fit(config: DictConfig) -> tuple[Method, CellDataModule]:
-    """Train the method described by `config` in `config.folder`; exits when the user interrupts it."""
+def fit(
+    config: DictConfig, checkpoint: Path | None = None, interrupts: Interrupts | None = None
+) -> tuple[Method, CellDataModule]:
+    """Train the method described by `config` in `config.folder`, from a checkpoint of the run if one is given.
+
+    Raises:
+        Interrupted: `interrupts` asked to end; a checkpoint was saved at the end of the step.
+        OSError: the last checkpoint could not be saved.
+    """
     from morphoclip.methods.parameters import described, parameter_counts
-    from morphoclip.training.run_folder import last_checkpoint
+    from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
+    from morphoclip.training.launch import cluster_environment, read_launch
 
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
     print(described(parameter_counts(method)))
     callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
+    savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
+    for saver in savers:
+        saver.interrupts = interrupts
+    io = WholeCheckpoints()
     trainer = hydra.utils.instantiate(
         config.trainer,
         callbacks=callbacks,
-        logger=list(hydra.utils.instantiate(config.logger).values()),
+        logger=make_loggers(config, checkpoint),
         default_root_dir=config.folder,
         accumulate_grad_batches=loader.accumulate,
+        plugins=[io, cluster_environment(read_launch())],
     )
-    checkpoint = last_checkpoint(Path(config.folder))
-    if checkpoint:
-        print(f"resuming from {checkpoint}")
     method.trained_on = provenance_of_training(config, method, loader)
-    trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
-    if trainer.interrupted:
-        again = " ".join([*sys.argv, f"run_id={Path(config.folder).name}"])
-        sys.exit(f"\ninterrupted; resume from the last checkpoint with\n  uv run {again}")
-    trainer.save_checkpoint(Path(config.folder) / "checkpoints" / "last.ckpt")
+    with interrupts.deferred() if interrupts is not None and savers else nullcontext():
+        trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
+    if io.error is not None:
+        raise io.error
+    if interrupts is not None and interrupts.pending is not None:
+        raise interrupts.pending
     return method, loader
+
+
+def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
+    """The loggers; in a run that goes on they forget what was logged after the checkpoint."""
+    from morphoclip.checkpoints import step_of
+    from morphoclip.distributed import rank
+    from morphoclip.training.curves import CSVCurves
+
+    step = None if checkpoint is None else step_of(checkpoint)
+    made = []
+    for spec in (config.logger or {}).values():
+        purge = {} if step is None or not spec._target_.endswith(".TensorBoardLogger") else {"purge_step": step + 1}
+        made.append(hydra.utils.instantiate(spec, **purge))
+        if isinstance(made[-1], CSVCurves) and rank() == 0:
+            made[-1].cut(-1 if step is None else step)
+    return made
 
 
 def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig
 
 from morphoclip import schema
 from morphoclip.experiment.plain import as_dict
+from morphoclip.files import write_atomically
+from morphoclip.lock import FolderLock
+
+LOCK, TRAINING_ROWS = "prepare.lock", "training_rows.npy"
 
 
 def prepare_data(data: DictConfig) -> None:
-    """Make the parts that do not exist yet; finished parts are reused.
+    """Make the parts that do not exist yet; finished parts are reused. Waits while another process makes them.
 
     Args:
         data: the group `data` of a run's config: `screen` (simulate), `prepare` (cut crops), `features` (by a frozen
-            encoder), `profiles` (by classical features), `holdout` (write the split).
+            encoder), `profiles` (by classical features).
     """
-    from morphoclip.data import ShardDataset, holdout, write_splits
+    if "folder" not in data:
+        return
+    folder = Path(data.folder)
+    read_only = folder.is_dir() and not os.access(folder, os.W_OK)  # then all parts must be there
+    with nullcontext() if read_only else FolderLock(folder / LOCK).acquire(patience=math.inf):
+        if "screen" in data:
+            prepare_screen(data)
+        if "features" in data and not Path(data.features.folder).is_dir():
+            prepare_features(data)
+        if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
+            prepare_profiles(data)
+
+
+def prepare_screen(data: DictConfig) -> None:
+    """Simulate the screen and cut its crops."""
     from morphoclip.preparation import prepare_dataset, read_load_data
     from morphoclip.simulation import simulate_screen
 
-    if "screen" in data:
-        screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
-        sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
-        prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
-    if "features" in data and not Path(data.features.folder).is_dir():
-        prepare_features(data)
-    if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
-        prepare_profiles(data)
-    held_out = holdout_of(data)
-    if held_out is not None:
-        suffix = data.loader.split.removeprefix("train")
-        for root in [data.root, data.features.folder] if "features" in data else [data.root]:
-            dataset = ShardDataset(root)
-            write_splits(dataset, holdout(dataset.fields, **held_out) + suffix)
+    screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
+    sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
+    prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
 
 
 def prepare_features(data: DictConfig) -> None:
@@ -73,8 +82,20 @@ def holdout_of(data: DictConfig) -> dict[str, Any] | None:
     return None if data.holdout is None else as_dict(data.holdout)
 
 
-def training_split(data: DictConfig) -> str | None:
-    """Name of the training split, from a hash of the holdout, so that runs with different holdouts use different files."""
-    if data.holdout is None:
+def training_split(data: DictConfig, folder: Path) -> str | None:
+    """The split to train on: `data.loader.split`, without what is held out if there is a holdout.
+
+    The rows that a holdout leaves are written to `folder`, the run's, and the path of that file is returned: datasets may
+    be read-only, and several runs may share one.
+    """
+    from morphoclip.data import ShardDataset, holdout
+    from morphoclip.data.splits.holdout import TRAIN
+
+    held_out = holdout_of(data)
+    if held_out is None:
         return data.loader.split
-    return f"train-{hashlib.sha256(json.dumps(as_dict(data.holdout)).encode()).hexdigest()[:8]}"
+    dataset = ShardDataset(data.root, data.loader.split)
+    training = (holdout(dataset.fields, **held_out) == TRAIN).to_numpy()
+    with write_atomically(folder / TRAINING_ROWS) as partial:
+        np.save(partial, dataset.rows[training[dataset.index["field"][dataset.rows]]])
+    return str(folder / TRAINING_ROWS)

@@ -1,7 +1,8 @@
 """One run: prepare ▶ fit ▶ encoder folder, profile tables, design. Scoring then reads only these files.
 
     run folder/
-      config.yaml, checkpoints/, logs/     config, checkpoints and logs of the training
+      run.json, config.yaml                what is recorded of the run (`runs`), and its config
+      checkpoints/, logs/                  of the training
       encoder/                             the exported encoder
       profiles/<arm>.parquet               well profiles by the trained encoder and by each baseline
       held_out.parquet (+ .json)           the roles of the wells and the list of arms: `design.Design`
@@ -12,6 +13,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,54 +33,77 @@ from morphoclip.experiment.arms import (
     untrained_encoder,
     write_profiles_of,
 )
+from morphoclip.experiment.changes import flat
 from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
 from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
 from morphoclip.experiment.rotation import run_rotation
+from morphoclip.experiment.runs import Start, open_run
 from morphoclip.experiment.score_run import score_run
+from morphoclip.files import write_atomically
 
 if TYPE_CHECKING:
     from morphoclip.data import CellDataModule
     from morphoclip.methods.base import Method
+    from morphoclip.training.interrupts import Interrupts
 
 
 def run(config: DictConfig) -> Path:
     """Train the model described by `config` (configs/train.yaml, composed), then score it; returns the run folder.
 
-    Under torchrun or srun every rank calls this; rank 0 prepares the data, exports and scores.
+    Under torchrun or srun every rank calls this; rank 0 prepares the data, exports and scores. Exits with the status of
+    `Interrupted` when a signal or `max_time` ends the run, after saving a checkpoint.
     """
-    from morphoclip.training.launch import barrier, join, read_launch, trainer_devices, trainer_precision
-    from morphoclip.training.run_folder import run_folder
+    from morphoclip.training.interrupts import Interrupted, Interrupts
+    from morphoclip.training.launch import join, on_rank_zero, read_launch, trainer_devices, trainer_precision
 
+    config.name = str(config.name)  # YAML reads some names as numbers or dates
+    config.run_id = None if config.run_id is None else str(config.run_id)
+    composed = flat(config)
     check_before_start(config)
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
     config.trainer.num_nodes = launch.nodes
     config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
-    config.data.loader.split = training_split(config.data)
-    config.name = str(config.name)  # YAML reads some names as numbers or dates
-    config.run_id = None if config.run_id is None else str(config.run_id)
     join(launch)
-    folder = run_folder(config.output_dir, config.name, config.run_id)
-    config.folder = str(folder)
-    if launch.rank == 0:
-        print(
-            f"{config.name}: {config.method._target_.rsplit('.', 1)[-1]} with encoder {config.encoder.name}, "
-            f"seed {config.seed}, on {config.data.root}\nrun folder {folder}"
-        )
-        prepare_data(config.data)
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    barrier()
+    try:
+        with ExitStack() as held, Interrupts(config.max_time) as interrupts:
+            start = on_rank_zero(lambda: open_run(config, composed, launch.world_size, held))
+            if not start.finished:
+                run_in(start, config, interrupts)
+            return start.folder
+    except Interrupted as stop:
+        sys.exit(stop.status)
+
+
+def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
+    """Prepare, fit, profile and score in the folder of a run that was opened."""
+    from morphoclip.distributed import rank
+    from morphoclip.training.launch import on_rank_zero
+
+    folder = start.folder
+    config.folder, config.run_id, config.resume = str(folder), folder.name, None
+    config.data.loader.split = on_rank_zero(lambda: prepare_run(config, folder))
     if config.get("rotation"):
         run_rotation(config, folder)
     else:
-        method, loader = fit(config)
-        if launch.rank == 0:
+        method, loader = fit(config, start.checkpoint, interrupts)
+        if rank() == 0:
             leave(config, method, loader)
-    if launch.rank == 0 and config.score.tasks:
+    if rank() == 0 and config.score.tasks:
         score_run(folder)
-    return folder
+
+
+def prepare_run(config: DictConfig, folder: Path) -> str | None:
+    """Prepare the data and write the run's config and split; returns the split to train on."""
+    print(f"data: {config.data.root}", flush=True)
+    prepare_data(config.data)
+    split = training_split(config.data, folder)
+    config.data.loader.split = split
+    with write_atomically(folder / "config.yaml") as partial:
+        OmegaConf.save(config, partial, resolve=True)
+    return split
 
 
 def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
-from morphoclip.checkpoints import FROZEN
+from morphoclip.checkpoints import FROZEN, read_checkpoint
 from morphoclip.distributed import gather_rows, mean_over_ranks, rank, world_size
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
+from morphoclip.training.curves import Curves
 from morphoclip.training.ema import Teacher
 from morphoclip.training.guards import NonFiniteGuard
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
@@ -189,6 +191,10 @@ class Method(pl.LightningModule):
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.guard.watch(self.global_step, self.last_loss, norm)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """`Curves`, in every trainer and after all other callbacks, whose values it sends too."""
+        return [Curves()]
+
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Lightning's `log` for the progress bar and callbacks; `Curves` sends the values to loggers.
 
@@ -244,6 +250,33 @@ class Method(pl.LightningModule):
         moving = {id(p) for module in self.modules() if isinstance(module, Teacher) for p in module.parameters()}
         frozen = {n: p for n, p in self.named_parameters() if not p.requires_grad and id(p) not in moving}
         return list(frozen) if sum(p.nbytes for p in frozen.values()) >= LARGE else []
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As torch's; one line for weights of another model.
+
+        Raises:
+            ValueError: names or shapes of the weights differ.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **options)
+        except RuntimeError as error:
+            own = self.state_dict()
+            missing, surplus = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+            shapes = [n for n in own.keys() & state_dict.keys() if own[n].shape != state_dict[n].shape]
+            found = {"missing": missing, "not in this model": surplus, "of another shape": sorted(shapes)}
+            faults = [f"{len(names)} {what} ({names[0]} …)" for what, names in found.items() if names]
+            raise ValueError(
+                f"the weights are of another model, {', '.join(faults) or error}: give the encoder and the method they were "
+                "trained with, or start a new run"
+            ) from error
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """As Lightning's, with the frozen weights that lie beside a checkpoint."""
+        whole = io.BytesIO()
+        torch.save(read_checkpoint(checkpoint_path), whole)
+        whole.seek(0)
+        return super().load_from_checkpoint(whole, *args, **options)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_on = self.trained_on or dict(checkpoint.get("trained_on", {}))

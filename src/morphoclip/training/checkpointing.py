@@ -18,6 +18,7 @@ from morphoclip.checkpoints import LAST, read_checkpoint, write_checkpoint
 from morphoclip.files import write_atomically
 from morphoclip.training.agreement import Agreement
 from morphoclip.training.interrupts import Interrupted, Interrupts
+from morphoclip.training.watched import datamodule_of
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -138,11 +139,22 @@ class Checkpoints(Checkpoint):
                 f"{sorted(trainer.callback_metrics)}"
             )
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count the epoch's batches as the data module does, which has other batches if the ranks or their batch changed."""
+        data = datamodule_of(trainer)
+        before = checkpoint.get(type(data).__qualname__, {})
+        if "batches_ready" in before:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            shift = data.state_dict()["batches_ready"] - before["batches_ready"]
+            progress.update({name: number + shift for name, number in progress.items()})
+
     def save(self, trainer: pl.Trainer) -> None:
         """Save `last.ckpt`; a warning, not an error, if it cannot be written."""
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / LAST)
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         if (error := self.failure(trainer)) is not None:
             rank_zero_warn(

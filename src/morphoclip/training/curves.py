@@ -38,7 +38,7 @@ class Curves(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         if trainer.global_step != self._step:  # else gradients are being accumulated
             self._step = trainer.global_step
-            if self._step % trainer.log_every_n_steps == 0:
+            if self._step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set by Lightning, not declared
                 self._send(trainer, pl_module)
         self._unsent = watched(pl_module).logged
         self._values = _count(self._unsent)

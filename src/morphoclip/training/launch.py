@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,52 @@ def read_launch() -> Launch:
         world = int(env["SLURM_STEP_NUM_TASKS"])
         return Launch(int(env["SLURM_PROCID"]), world, world // int(env["SLURM_STEP_NUM_NODES"]))
     return Launch(0, 1, 1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The cluster job or launcher that started this process.
+
+    Attributes:
+        name: the same for all its restarts; None for a process started by hand.
+        restarts: how often Slurm requeued the job, and torchrun restarted its processes.
+    """
+
+    name: str | None
+    restarts: tuple[int, int] = (0, 0)
+
+    @property
+    def is_restart(self) -> bool:
+        return any(self.restarts)
+
+
+def read_job() -> Job:
+    """The job by the variables of Slurm and torchrun."""
+    env = os.environ
+    restarts = tuple(int(env.get(key, 0)) for key in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+    slurm = slurm_job()
+    if slurm is not None:
+        return Job(slurm, (restarts[0], restarts[1]))
+    if "TORCHELASTIC_RUN_ID" in env:
+        given = env["TORCHELASTIC_RUN_ID"]
+        own = f"{os.uname().nodename}-{os.getppid()}"  # torchrun itself, which outlives the processes it restarts
+        return Job(f"torchrun-{own if given == 'none' else given}", (0, restarts[1]))
+    return Job(None)
+
+
+def slurm_job() -> str | None:
+    """slurm-<job> or slurm-<job>-<array task>; None outside of a Slurm job."""
+    env = os.environ
+    if "SLURM_ARRAY_JOB_ID" in env:
+        return f"slurm-{env['SLURM_ARRAY_JOB_ID']}-{env['SLURM_ARRAY_TASK_ID']}"
+    return f"slurm-{env['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in env else None
+
+
+def cluster_environment(launch: Launch) -> ClusterEnvironment:
+    """Lightning's view of the launch, without its requeueing: `interrupts` decides what a signal does."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if launch.world_size > 1 else LightningEnvironment()
 
 
 def trainer_devices(launch: Launch, requested: int | str) -> int:
@@ -71,16 +127,17 @@ def join(launch: Launch) -> None:
     dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
 
 
-def barrier() -> None:
-    """Wait until every rank has called this; no effect on a single process."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def from_rank_zero(value: str) -> str:
-    """Return rank 0's `value` on every rank."""
+def on_rank_zero(work: Callable[[], T]) -> T:
+    """Do `work` on rank 0 and return its result on every rank; an error is raised on every rank too."""
     if not dist.is_initialized():
-        return value
-    box = [value]
+        return work()
+    box: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            box[0] = work()
+        except Exception as error:
+            box[1] = error
     dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise box[1]
     return box[0]

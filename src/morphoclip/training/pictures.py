@@ -35,6 +35,13 @@ class Pictures(pl.Callback):
         self.brightness = brightness
 
     @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove pictures of later epochs, left by a start that got further than its last checkpoint."""
+        for path in (Path(trainer.default_root_dir) / "pictures").glob("*-epoch*.png"):
+            if int(path.stem.rpartition("-epoch")[2]) > trainer.current_epoch:
+                path.unlink()
+
+    @rank_zero_only
     @torch.no_grad()
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int):
         if batch_idx or trainer.current_epoch % self.every_n_epochs:

@@ -157,10 +157,14 @@ class ResumableDataModule(pl.LightningDataModule):
         return self._validation(self._mixtures[self.val_split])
 
     def state_dict(self) -> dict[str, int]:
-        """Progress of training: the epoch and the number of its batches already yielded."""
-        return self._state if self._loader is None else self._loader.state_dict()
+        """Progress of training: the epoch, the number of its batches already yielded, and the items in one on all ranks."""
+        state = self._state if self._loader is None else self._loader.state_dict()
+        return {**state, "batch_items": self.batch_size * world_size()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._state = dict(state)
+        """Go on behind the items already yielded, also with other batches or ranks."""
+        items = self.batch_size * world_size()
+        before = state.get("batch_items", items)
+        self._state = {"epoch": state["epoch"], "batches_ready": state["batches_ready"] * before // items}
         if self._loader is not None:
             self._loader.load_state_dict(self._state)

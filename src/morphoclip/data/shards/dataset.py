@@ -65,7 +65,7 @@ class ShardDataset:
     Args:
         folder: folder made by `ShardWriter`, or its URL, from which crops are read by range requests (for training see
             `streaming`).
-        split: name of a split (`splits/<name>.npy`), or None for all crops.
+        split: name of a split (`splits/<name>.npy`), the path of a .npy file of index rows, or None for all crops.
         scale_by: the percentiles that scale a crop: those of its `field`, their median over the `plate`'s fields in the
             split, or their median over the fields of the plate's `negcon` wells.
         low_percentile, high_percentile: which of the stored percentiles (.01 .1 1 50 99 99.9 99.99).

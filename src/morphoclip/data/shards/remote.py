@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TypeVar
 
+from morphoclip.data.shards.split_files import is_file_of_rows
 from morphoclip.files import write_atomically
 
 Result = TypeVar("Result")
@@ -158,7 +159,8 @@ def local_metadata(store: Store, split: str | None) -> Path:
     cache = Path(os.environ.get("MORPHOCLIP_CACHE", Path.home() / ".cache/morphoclip"))
     folder = cache / hashlib.sha256(store.root.encode() + manifest).hexdigest()[:16]
     (folder / "splits").mkdir(parents=True, exist_ok=True)
-    names = ["index.arrow", "fields.parquet", *([f"splits/{split}.npy"] if split else []), "manifest.json"]
+    own = [f"splits/{split}.npy"] if split and not is_file_of_rows(split) else []
+    names = ["index.arrow", "fields.parquet", *own, "manifest.json"]
     for name in names:
         if not (folder / name).is_file():
             with write_atomically(folder / name) as partial:  # other ranks may write it at the same time

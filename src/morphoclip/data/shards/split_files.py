@@ -17,12 +17,25 @@ def write_split(folder: str | Path, name: str, rows: np.ndarray) -> Path:
     return path
 
 
+def is_file_of_rows(split: str) -> bool:
+    """Whether a split is the path of a .npy file of rows, e.g. in a run's folder, rather than a name."""
+    return split.endswith(".npy")
+
+
 def read_split(folder: str | Path, name: str) -> np.ndarray:
     """The index rows (int64, sorted) of a split.
 
+    Args:
+        folder: the dataset.
+        name: of one of its splits, or the path of a .npy file of rows.
+
     Raises:
-        FileNotFoundError: the dataset has no split of this name.
+        FileNotFoundError: the dataset has no split of this name, or there is no such file.
     """
+    if is_file_of_rows(name):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"there is no file of rows {name}: give another split, or None for all crops")
+        return np.load(name, mmap_mode="r")
     path = Path(folder) / "splits" / f"{name}.npy"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.npy"))
