@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from morphoclip.training.launch import Launch, read_launch, trainer_devices, trainer_precision
-from morphoclip.training.run_folder import last_checkpoint, run_folder
+from morphoclip.training.launch import (
+    Job,
+    Launch,
+    on_rank_zero,
+    read_job,
+    read_launch,
+    trainer_devices,
+    trainer_precision,
+)
 
-VARIABLES = ["LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID"]
+VARIABLES = ["LOCAL_WORLD_SIZE", "RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"]
+VARIABLES += ["SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +64,29 @@ def test_gpus_train_in_bf16_by_default(requested, accelerator, gpu, expected, mo
     assert trainer_precision(requested, accelerator) == expected
 
 
-def test_a_requeued_job_finds_its_folder_and_a_new_start_does_not(tmp_path, monkeypatch):
-    assert run_folder(tmp_path, "demo") != run_folder(tmp_path, "demo")
-    assert run_folder(tmp_path, "demo", "mine") == tmp_path / "demo" / "mine"
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert run_folder(tmp_path, "demo") == run_folder(tmp_path, "demo") == tmp_path / "demo" / "slurm-17"
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Job(None)),
+        ({"SLURM_JOB_ID": "7"}, Job("slurm-7")),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}, Job("slurm-7", (2, 0))),
+        ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, Job("slurm-7-3")),
+        ({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1"}, Job("torchrun-x", (0, 1))),
+        ({"SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1"}, Job("slurm-7", (0, 1))),
+    ],
+)
+def test_a_job_and_its_restarts(variables, expected, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert read_job() == expected
 
 
-def test_last_checkpoint_only_where_there_is_one(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
+def test_torchrun_without_an_id_is_told_from_another_on_this_host(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert read_job().name == f"torchrun-{os.uname().nodename}-{os.getppid()}"
+
+
+def test_an_error_on_rank_zero_is_raised(monkeypatch):
+    assert on_rank_zero(lambda: 3) == 3
+    with pytest.raises(ValueError, match="wrong"):
+        on_rank_zero(lambda: (_ for _ in ()).throw(ValueError("wrong")))
