@@ -74,3 +74,10 @@ def test_citations_and_names_are_distinguished(tmp_path):
     assert ELSEWHERE.search(prose(code))
     code.write_text("x = 1  # see §3\n")
     assert ELSEWHERE.search(prose(code))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_named_in_pages_exist(page: Path):
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / path).is_file(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), f"{path} has no {name}"

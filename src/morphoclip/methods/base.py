@@ -23,6 +23,7 @@ from morphoclip.training.curves import Curves
 from morphoclip.training.ema import Teacher
 from morphoclip.training.guards import NonFiniteGuard
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
+from morphoclip.training.restart import ExactRestart
 from morphoclip.training.seeding import fold, generator
 
 LARGE = 1_000_000  # bytes
@@ -192,8 +193,8 @@ class Method(pl.LightningModule):
         self.guard.watch(self.global_step, self.last_loss, norm)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """`Curves`, in every trainer and after all other callbacks, whose values it sends too."""
-        return [Curves()]
+        """Those of every trainer; `Curves` comes after all others, whose values it sends too."""
+        return [ExactRestart(), Curves()]
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Lightning's `log` for the progress bar and callbacks; `Curves` sends the values to loggers.

@@ -18,7 +18,6 @@ from morphoclip.checkpoints import LAST, read_checkpoint, write_checkpoint
 from morphoclip.files import write_atomically
 from morphoclip.training.agreement import Agreement
 from morphoclip.training.interrupts import Interrupted, Interrupts
-from morphoclip.training.watched import datamodule_of
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -96,6 +95,7 @@ class Checkpoints(Checkpoint):
         self._agreement = Agreement()
         self._saved_at = time.monotonic()
         self._step = self._saved_step = -1
+        self._due, self._status = False, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._agreement, self._saved_at = Agreement(), time.monotonic()
@@ -109,13 +109,13 @@ class Checkpoints(Checkpoint):
         self._step = trainer.global_step
         late = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
         asked = self.interrupts.pending if self.interrupts is not None else None
-        due, status = self._agreement.ask(late, asked.status if asked else 0, device=pl_module.device)
-        ends_in_mid_epoch = self._step == trainer.max_steps and not trainer.is_last_batch
+        due, self._status = self._agreement.ask(late, asked.status if asked else 0, device=pl_module.device)
         by_step = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
-        if due or status or by_step or ends_in_mid_epoch:
-            self.save(trainer)
-        if status:
-            raise Interrupted(status)
+        self._due = bool(due or self._status or by_step)
+        if not trainer.is_last_batch:  # else at the epoch's end, after what other callbacks do there
+            if self._due or self._step == trainer.max_steps:
+                self.save(trainer)
+            self._end_if_asked()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_last_batch:  # the end of a training in mid-epoch
@@ -123,12 +123,17 @@ class Checkpoints(Checkpoint):
         epoch = trainer.current_epoch + 1
         keep = bool(self.keep_every_n_epochs) and epoch % cast(int, self.keep_every_n_epochs) == 0
         best = self._is_best(trainer)
-        if self.every_epoch or keep or best:
+        if self._due or self.every_epoch or keep or best:
             self.save(trainer)
             if keep:
                 self._keep(trainer, f"epoch{epoch:04d}.ckpt")
             if best:
                 self._keep(trainer, "best.ckpt")
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        if self._status:
+            raise Interrupted(self._status)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
@@ -138,17 +143,6 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoint.monitor={self.monitor} was never logged, so there is no best.ckpt; logged were "
                 f"{sorted(trainer.callback_metrics)}"
             )
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Count the epoch's batches as the data module does, which has other batches if the ranks or their batch changed."""
-        data = datamodule_of(trainer)
-        before = checkpoint.get(type(data).__qualname__, {})
-        if "batches_ready" in before:
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-            shift = data.state_dict()["batches_ready"] - before["batches_ready"]
-            progress.update({name: number + shift for name, number in progress.items()})
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save `last.ckpt`; a warning, not an error, if it cannot be written."""

@@ -124,7 +124,10 @@ def join(launch: Launch) -> None:
         backend = "nccl"
         # Before the first collective; otherwise all ranks of a node would use its first GPU.
         torch.cuda.set_device(launch.rank % launch.local_world_size)
-    dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+    store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world_size))
+    # torchrun may keep its store over a restart, with the addresses of the processes that have ended.
+    store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
 
 
 def on_rank_zero(work: Callable[[], T]) -> T:
