@@ -206,7 +206,7 @@ def embedding(given: argparse.Namespace) -> list[dict]:
 
 
 def tests(given: argparse.Namespace) -> list[dict]:
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     row = {"status": done.returncode, "output": done.stdout[-6000:] + done.stderr[-1000:]}
     print(row["output"], flush=True)
