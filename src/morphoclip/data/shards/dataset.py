@@ -61,8 +61,7 @@ class ShardDataset:
 
     It is thread-safe, survives a fork, and pickles without its data: a worker process opens the folder again.
 
-    Opening maps the index and reads the percentiles for scaling; `fields`, `table` and `codes` load on first use, when a few
-    samples are compared with their rows.
+    Opening reads the percentiles for scaling; `fields` loads on first use, when a few samples are compared with their rows.
 
     Args:
         folder: folder made by `ShardWriter`, or its URL, from which crops are read by range requests (for training see
