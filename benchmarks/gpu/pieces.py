@@ -30,7 +30,7 @@ def clip(run: Run) -> None:
     pairs, chunk = (256, 64) if run.tiny else (65_536, 2048)
     rows = [(loss, size) for loss in ("InfoNCELoss", "SigLIPLoss", "CWCLLoss") for size in (chunk, None)]
     for loss, size in run.timely(rows):
-        with run.row(loss=loss, pairs=pairs, chunk=size) as record:
+        with run.row(function=loss, pairs=pairs, chunk=size) as record:
             try:
                 record(**clip_memory.measure(loss, pairs, 512, size, run.device))
             except torch.OutOfMemoryError:

@@ -87,7 +87,7 @@ class Run:
     def row(self, **names: object) -> Iterator[Callable[..., None]]:
         """A function that records a row called `names`. An error is recorded in its place; the next row goes on."""
         try:
-            yield lambda **found: self.record(**names, **found)
+            yield lambda **found: self.record(**{**names, **found})
         except Exception as error:  # the other rows are worth having
             traceback.print_exc()
             self.record(**names, error=f"{type(error).__name__}: {error}"[:2000])
