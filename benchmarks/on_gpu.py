@@ -6,7 +6,7 @@ time leaves its other rows out:
 - ceilings: a large matrix product in bf16 and a copy, which no step can exceed;
 - steps: crops/s and model FLOP utilisation of whole training steps (ViT-S/16, ViT-B/16; bf16 autocast, eager), beside
   lightly's modules doing the same work (`benchmarks.ssl_step`);
-- fed: crops/s and `data_wait` of the trainer on Blosc shards that our loader reads;
+- fed: crops/s of the trainer on Blosc shards that our loader reads, beside the loader alone and the step alone;
 - clip: 65,536 pairs of the CLIP loss, chunked beside plain (`benchmarks.clip_memory`);
 - views: making DINO's views beside a device copy (`benchmarks.gpu_augment`);
 - embedding: `profiling.embed` from shards beside the bare forward pass, both in float32;
@@ -42,7 +42,7 @@ from benchmarks.gpu.steps import compiled, eager, profiled
 
 def tests(run: Run) -> None:
     log = run.out / "gpu_tests.txt"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:randomly", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider", "tests/gpu"]
     with run.row(tests="tests/gpu") as record:
         try:
             with log.open("w") as output:

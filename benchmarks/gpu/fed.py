@@ -1,14 +1,21 @@
-"""The real trainer on Blosc shards that our loader reads: crops/s, and the share of time in which a step waits for its batch."""
+"""The real trainer on Blosc shards that our loader reads: crops/s beside those of the loader alone and of the step alone.
+
+On a GPU `data_wait` is no measure of idling: steps run on while the next batch is copied, and `Speed` counts that as waiting.
+`share` is: the trainer's crops/s as a share of those of steps in a row on a batch that lies on the device.
+"""
 
 from __future__ import annotations
 
 import argparse
+import time
+from itertools import islice
 
 import pytorch_lightning as pl
 
 from benchmarks import ssl_step
 from benchmarks.gpu.run import ENCODERS, Run
-from morphoclip.data import CellDataModule
+from benchmarks.gpu.steps import prepared
+from morphoclip.data import CellDataModule, ShardDataset
 from morphoclip.training.callbacks import Speed
 
 CROP_SIZE = {"dino": 448}  # its views are cut from a larger crop
@@ -19,15 +26,20 @@ def fed(run: Run) -> None:
     rows += [("vit_base", "mae"), ("vit_small", "dino"), ("vit_small", "cwa_msn")]
     for encoder, method, chosen in run.grid(*rows):
         with run.row(encoder=ENCODERS[encoder], method=method, threads=run.workers) as record:
-            record(**run.halving(lambda chosen, method=method: train(run, method, chosen), chosen))
+            found = run.halving(lambda chosen, method=method: train(run, method, chosen), chosen)
+            run.free()
+            alone = chosen.batch / step_seconds(method, chosen)
+            record(**found, step_per_s=alone, share=found["samples_per_s"] / alone)
 
 
 def train(run: Run, method: str, chosen: argparse.Namespace) -> dict[str, float]:
-    """Speed of the second half of a short training within one epoch; the first half warms up."""
+    """Speed of the second half of a short training within one epoch, whose first half warms up; `read_per_s` of the loader alone.
+
+    The loader reads nothing ahead over the end of an epoch, so crops repeat within one.
+    """
     steps = 4 if run.tiny else 24
     root = run.shards(CROP_SIZE.get(method, 224))
-    # An epoch would end every few steps if crops did not repeat, and no batch is read ahead over its end.
-    repeats = 1 + steps * chosen.batch // (16 if run.tiny else 1024)
+    repeats = 1 + steps * chosen.batch // len(ShardDataset(root))
     data = CellDataModule(
         [{"root": root}] * repeats,
         global_batch_size=chosen.batch,
@@ -49,4 +61,21 @@ def train(run: Run, method: str, chosen: argparse.Namespace) -> dict[str, float]
     )
     trainer.fit(ssl_step.recipe_method(method, chosen), datamodule=data)
     found = {name: float(trainer.callback_metrics[f"speed/{name}"]) for name in ("samples_per_s", "data_wait")}
-    return {"steps": steps, **found}
+    return {"steps": steps, **found, "read_per_s": reading_rate(data, steps)}
+
+
+def step_seconds(method: str, chosen: argparse.Namespace) -> float:
+    """Seconds of a step on a batch that lies on the device, of steps in a row."""
+    step, batch = prepared(method, chosen, None)
+    for _ in range(chosen.warmup):
+        step(batch)
+    return ssl_step.seconds_in_a_row(step, batch, chosen)
+
+
+def reading_rate(data: CellDataModule, steps: int) -> float:
+    """Crops/s of the loader with nothing else to do, from its second batch on."""
+    batches = iter(data.train_dataloader())
+    next(batches)
+    began = time.perf_counter()
+    read = sum(batch.tensor("images").shape[:-3].numel() for batch in islice(batches, steps - 1))
+    return read / (time.perf_counter() - began)

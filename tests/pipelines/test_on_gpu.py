@@ -21,7 +21,7 @@ def kept(run: Run) -> dict:
 FINDS = {
     "ceilings": {"tflops_per_s"},
     "steps": {"crops_per_s", "tflops_per_s", "ratio", "rest_ratio"},
-    "fed": {"samples_per_s", "data_wait"},
+    "fed": {"samples_per_s", "data_wait", "read_per_s", "share"},
     "clip": {"mib", "seconds", "loss"},
     "embedding": {"embed_per_s", "forward_per_s", "share"},
     "profile": {"step_s", "device_busy", "waits"},
