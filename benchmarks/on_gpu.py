@@ -6,7 +6,7 @@ time leaves its other rows out:
 - ceilings: a large matrix product in bf16 and a copy, which no step can exceed;
 - steps: crops/s and model FLOP utilisation of whole training steps (ViT-S/16, ViT-B/16; bf16 autocast, eager), beside
   lightly's modules doing the same work (`benchmarks.ssl_step`);
-- fed: crops/s of the trainer on Blosc shards that our loader reads, beside the loader alone and the step alone;
+- fed: crops/s and `data_wait` of the trainer on Blosc shards that our loader reads, beside the loader and the step alone;
 - clip: 65,536 pairs of the CLIP loss, chunked beside plain (`benchmarks.clip_memory`);
 - views: making DINO's views beside a device copy (`benchmarks.gpu_augment`);
 - embedding: `profiling.embed` from shards beside the bare forward pass, both in float32;

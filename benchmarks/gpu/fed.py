@@ -1,7 +1,7 @@
 """The real trainer on Blosc shards that our loader reads: crops/s beside those of the loader alone and of the step alone.
 
-On a GPU `data_wait` is no measure of idling: steps run on while the next batch is copied, and `Speed` counts that as waiting.
-`share` is: the trainer's crops/s as a share of those of steps in a row on a batch that lies on the device.
+`data_wait` is the share of time in which the process waits for a batch; a GPU may still be at work on the step before. What
+feeding costs is in `share`: the trainer's crops/s as a share of those of steps in a row on a batch that lies on the device.
 """
 
 from __future__ import annotations
