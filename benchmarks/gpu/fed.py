@@ -33,7 +33,7 @@ def fed(run: Run) -> None:
 
 
 def train(run: Run, method: str, chosen: argparse.Namespace) -> dict[str, float]:
-    """Speed of the second half of a short training within one epoch, whose first half warms up; `read_per_s` of the loader alone.
+    """Speed of the second half of a short training, whose first half warms up; `read_per_s` is that of the loader alone.
 
     The loader reads nothing ahead over the end of an epoch, so crops repeat within one.
     """
