@@ -13,6 +13,7 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "unshare")
 PATIENCE = 240.0  # seconds
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -87,11 +88,13 @@ class Slurm:
             raise RuntimeError(f"Slurm did not start:\n{(self.folder / 'daemons.log').read_text()[-3000:]}") from None
 
     def stop(self) -> None:
+        """Cancel what runs and end all processes."""
         self.ask("scancel", "--user", getpass.getuser())
+        wait_until(lambda: not self.ask("squeue", "--noheader"))
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:
-            daemon.wait(30)
+            daemon.wait(60)
 
     def _spawn(self, *command: str) -> None:
         with (self.folder / "daemons.log").open("ab") as log:
@@ -132,16 +135,16 @@ class Slurm:
         return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)[name]
 
     def release(self, job: str) -> None:
-        """Start a requeued job now; Slurm holds it back for two minutes."""
+        """Start a requeued job now; Slurm would hold it back for two minutes."""
         self.wait(job, "PENDING")
+        time.sleep(2)  # a node refuses a job that starts in the second in which it ended
         assert subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=self.env).returncode == 0
 
     def wait(self, job: str, *states: str) -> None:
-        """Wait until a job is in one of `states`."""
-        try:
-            wait_until(lambda: self.state(job) in states)
-        except TimeoutError:
-            raise TimeoutError(f"job {job} is {self.state(job)}, not {states}:\n{self.output(job)}") from None
+        """Wait until a job is in one of `states`; an error if it ends in another."""
+        wait_until(lambda: self.state(job) in ENDED.union(states))
+        state = self.state(job)
+        assert state in states, f"job {job} is {state}, not {states}:\n{self.output(job)}"
 
 
 def wait_until(done: Callable[[], bool], patience: float = PATIENCE) -> None:
