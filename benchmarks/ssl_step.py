@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -96,7 +97,7 @@ def crops(count: int, size: int, device: str) -> Batch:
     return batch.to(device)
 
 
-def seconds(function: Callable[[Batch], None], batch: Batch, device: str) -> float:
+def seconds(function: Callable[[Any], Any], batch: Batch | Tensor, device: str) -> float:
     if device == "cpu":
         start = time.process_time()
         function(batch)

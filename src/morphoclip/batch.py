@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """A batch of crops, bags of crops, well pairs or cached features.
 

@@ -51,7 +51,7 @@ def _save(content: Mapping[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except RuntimeError as error:
-        raise OSError(f"cannot write {path}: {error.__cause__ or error}") from error
+        raise OSError(f"cannot write {path}: {error.__context__ or error}") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def begin(tmp_path):
         values |= {
             "max_time": None,
             "encoder": {"name": "vit"},
-            "method": {"_target_": "a.CLIP", "optimizer": {"lr": 1.0}},
+            "method": {"_target_": "a.CLIP", "optimizer": "${optimizer}"},
+            "optimizer": {"lr": 1.0},
         }
         values |= {"trainer": {"max_steps": 9, "devices": ranks}, "data": {"loader": {"global_batch_size": 8}}}
         config = OmegaConf.merge(values, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changed.items()]))
@@ -182,9 +183,9 @@ def test_another_method_or_encoder_is_refused(begin, tmp_path, change):
 
 def test_what_stays_exact_is_said(begin, capsys):
     failed(begin, RuntimeError(), run_id="mine", step=3)
-    begin(run_id="mine", ranks=2, **{"method.optimizer.lr": 2.0, "data.loader.global_batch_size": 16})
+    begin(run_id="mine", ranks=2, **{"optimizer.lr": 2.0, "data.loader.global_batch_size": 16})
     said = capsys.readouterr().out
-    assert "changed: method.optimizer.lr: 1.0 -> 2.0" in said
+    assert "changed: optimizer.lr: 1.0 -> 2.0" in said
     assert "ranks: 1 -> 2; batches, random draws, rates and losses stay the same" in said
     assert "the batch size changed" in said
 
@@ -193,7 +194,7 @@ def test_many_changes_are_cut(begin):
     lines = describe({f"a{k}": 1 for k in range(20)}, {f"a{k}": 2 for k in range(20)}, (1, 1))
     assert len(lines) == 13
     assert lines[-1] == "… and 8 more"
-    check_changes({}, {"method.augment.size": 3, "data.root": "x"})
+    check_changes({}, {"method.monitor_every": 3, "optimizer.lr": 1, "data.root": "x"})
 
 
 def test_one_writer_a_folder(begin, tmp_path):

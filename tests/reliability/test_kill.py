@@ -24,7 +24,10 @@ POLITE = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 
 def disturb(outputs, straight, name: str, seed: int) -> None:
-    """Interrupt a run by each signal and kill it once, at random steps; it must end as `straight`."""
+    """Interrupt a run by each signal and kill it once, at random steps; it must end as `straight`.
+
+    The kill may lose the steps since the last checkpoint, which is at most 5 steps old.
+    """
     draw, run = random.Random(seed), outputs / "demo" / name
     first = [*TINY, f"output_dir={outputs}", f"run_id={name}", "callbacks.checkpoint.every_n_train_steps=5"]
     at = 0
@@ -46,6 +49,7 @@ def disturb(outputs, straight, name: str, seed: int) -> None:
         at = known["step"]
     output = start(f"resume={run}")
     assert "run.lock was left by process" in output  # of the killed one
+    assert int(output.split("goes on at step ")[1].split(":")[0]) >= max(known["step"], (at - 1) // 5 * 5)
     assert record(run)["state"] == "finished"
     assert_same_weights(run, straight)
     assert curves(run) == curves(straight)
@@ -59,19 +63,6 @@ def test_a_run_interrupted_three_times_and_killed_once_ends_like_one_that_was_no
 @pytest.mark.parametrize("seed", range(10))
 def test_ten_runs_disturbed_at_random_steps_end_like_one_that_was_not(outputs, straight, seed):
     disturb(outputs, straight, f"disturbed-{seed}", seed)
-
-
-def test_a_kill_loses_at_most_the_steps_since_the_last_checkpoint(outputs, straight):
-    run = outputs / "demo/killed"
-    every = "callbacks.checkpoint.every_n_train_steps=5"
-    process = begin(*TINY, f"output_dir={outputs}", "run_id=killed", every)
-    wait_for_step(process, run, 13)
-    process.kill()
-    end(process)
-    output = start(f"resume={run}")
-    step = int(output.split("goes on at step ")[1].split(":")[0])
-    assert step >= 10
-    assert_same_weights(run, straight)
 
 
 def test_a_time_limit_saves_and_ends(outputs):

@@ -29,7 +29,7 @@ def test_a_sweep_in_a_slurm_job_gives_one_encoder_a_run(outputs, straight):
         "name=sweep",
         "trainer.max_steps=2",
         "seed=0,1",
-        "method.optimizer.lr=1e-3,1e-2",
+        "optimizer.lr=1e-3,1e-2",
     ]
     start(*sweep, env={"SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"})
     runs = sorted((outputs / "sweep").iterdir())
@@ -72,7 +72,7 @@ def test_a_wrong_start_is_one_line_and_leaves_no_folder(outputs, straight, argum
 
 
 def test_a_failed_start_leaves_its_state_and_reason(outputs, straight):
-    status, _ = end(begin(*TINY, f"output_dir={outputs}", "run_id=wrong", "method.optimizer.weight_dekay=1"))
+    status, _ = end(begin(*TINY, f"output_dir={outputs}", "run_id=wrong", "+optimizer.weight_dekay=1"))
     assert status == 1
     known = record(outputs / "demo/wrong")
     assert known["state"] == "failed"
@@ -109,18 +109,3 @@ def test_two_first_starts_at_once_share_one_screen(tmp_path):
     assert [status for status, _ in outputs] == [0, 0], outputs
     assert sum("simulating screen" in output for _, output in outputs) == 1
     assert sum("waiting for process" in output for _, output in outputs) == 1
-
-
-def test_another_number_of_batches_a_step_goes_on_behind_the_crops_already_seen(outputs):
-    """Accumulation changed in mid-epoch: the same steps, and to rounding the same curves."""
-    recipe = ["experiment=kim2025_simclr_debug", f"output_dir={outputs}", "name=batches", "score=none"]
-    recipe += ["trainer.max_steps=7", "trainer.log_every_n_steps=1", "data.loader.global_batch_size=8"]
-    start(*recipe, "run_id=whole", "data.loader.max_batch_size=4")
-    start(*recipe, "run_id=changed", "trainer.max_steps=4")
-    run = outputs / "batches/changed"
-    output = start(f"resume={run}", "trainer.max_steps=7", "data.loader.max_batch_size=4")
-    assert "changed: data.loader.max_batch_size: null -> 4" in output
-    whole, changed = curves(outputs / "batches/whole"), curves(run)
-    assert [row["step"] for row in changed] == [str(step) for step in range(1, 8)]
-    for a, b in zip(whole[4:], changed[4:], strict=True):
-        assert float(b["train/loss"]) == pytest.approx(float(a["train/loss"]), rel=1e-3)

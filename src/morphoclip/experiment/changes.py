@@ -6,22 +6,21 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
-from morphoclip.experiment.plain import as_dict
+from omegaconf import DictConfig, OmegaConf
 
 # Not part of a run's config: set by the start itself or by the launcher.
 OF_THE_START = ("folder", "run_id", "resume", "max_time", "trainer.devices", "trainer.num_nodes")
 # Parts that decide what a checkpoint contains and means, and the keys in them that do not.
 FIXED = ("encoder", "perturbation", "text", "method")
-FREE = ("method.optimizer", "method.augment", "method.global_view", "method.local_view", "method.monitor_every")
+FREE = ("method.global_view", "method.local_view", "method.monitor_every")
 BATCH = "data.loader.global_batch_size"
 LISTED = 12
 
 
 def flat(config: DictConfig) -> dict[str, Any]:
-    """Dotted key -> value of the composed config of a run, as JSON would return them."""
-    values = {key: value for key, value in _leaves(as_dict(config), "") if not _within(key, OF_THE_START)}
+    """Dotted key -> value of the composed config of a run, as JSON would return them; references stay references."""
+    content = OmegaConf.to_container(config, resolve=False)
+    values = {key: value for key, value in _leaves(content, "") if not _within(key, OF_THE_START)}
     return json.loads(json.dumps(values, default=str))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphoclip.distributed import all_reduced_mean
-from morphoclip.losses.precision import full_precision
+from morphoclip.losses.precision import InFloat32, full_precision
 from morphoclip.losses.sinkhorn import sinkhorn
 
 
-class DINOLoss(nn.Module):
+class DINOLoss(InFloat32):
     """Cross-entropy from the teacher's global views to all other views of the student (Caron et al. 2021).
 
     The mean over the 2V − 2 pairs of different views of −Σ softmax((t − c)/τ_t) · log softmax(s/τ_s). The centre c is an

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+LOW = (torch.float16, torch.bfloat16)
 
 
 def promote(value):
     """Convert half and bf16 tensors to float32, also inside lists, tuples and dataclasses; leave all else unchanged."""
     if isinstance(value, Tensor):
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        return value.float() if value.dtype in LOW else value
     if isinstance(value, list | tuple):
         return type(value)(promote(v) for v in value)
     if is_dataclass(value):
@@ -36,3 +38,13 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return forward(self, *map(promote, args), **{name: promote(v) for name, v in kwargs.items()})
 
     return wrapped
+
+
+class InFloat32(nn.Module):
+    """Its weights and buffers stay in float32 when it is converted to fewer bits, in which a slow average stands still."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InFloat32:
+        super()._apply(fn, recurse)
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.data = promote(tensor.data)
+        return self

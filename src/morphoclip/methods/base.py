@@ -21,7 +21,8 @@ from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
 from morphoclip.training.curves import Curves
 from morphoclip.training.ema import Teacher
-from morphoclip.training.guards import NonFiniteGuard
+from morphoclip.training.guards import NonFiniteGuard, global_norm
+from morphoclip.training.launch import check_precision
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.restart import ExactRestart
 from morphoclip.training.seeding import fold, generator
@@ -158,6 +159,7 @@ class Method(pl.LightningModule):
     # Optimisation
 
     def on_fit_start(self) -> None:
+        check_precision(self.trainer.precision)
         total = self.trainer.estimated_stepping_batches
         if total in (-1, float("inf")):
             raise ValueError(
@@ -180,17 +182,25 @@ class Method(pl.LightningModule):
         """
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip by the norm of all gradients (or of each parameter's, `clip_each_parameter`); the guard uses the global norm."""
+        """Unscale, check, clip: the one place that decides the order; the optimizer's step follows.
+
+        Clips by the norm of all gradients (or of each parameter's, `clip_each_parameter`); the guard gets the global norm.
+        """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"gradient_clip_algorithm {gradient_clip_algorithm!r} is not supported: clip by norm")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(
+                optimizer
+            )  # fused optimizers do it in their step, after clipping; Lightning has done it for others
+        norm = global_norm([p.grad for p in parameters])
         if gradient_clip_val and self.clip_each_parameter:
             for parameter in parameters:
                 torch.nn.utils.clip_grad_norm_(parameter, gradient_clip_val)
         elif gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        self.guard.watch(self.global_step, self.last_loss, norm)
+        self.guard.watch(self.global_step, self.last_loss, norm, scaled=scaler is not None)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Those of every trainer; `Curves` comes after all others, whose values it sends too."""

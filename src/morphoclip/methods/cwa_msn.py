@@ -83,7 +83,7 @@ class CWAMSN(Distillation):
             embeddings.append(self.encoder(small, shown=shown))
         anchors = self.head(torch.cat(embeddings))  # (V·B, D), view-major
         loss = self.loss(anchors, targets, self.prototypes)
-        sharp = F.linear(F.normalize(targets, dim=1), F.normalize(self.prototypes.detach(), dim=1))
+        sharp = F.linear(F.normalize(targets.float(), dim=1), F.normalize(self.prototypes.detach().float(), dim=1))
         assignments = (sharp.float() / (self.loss.temperature * self.loss.target_sharpen)).softmax(dim=1)
         return self.report(loss, embeddings[0], batch, assignments)
 

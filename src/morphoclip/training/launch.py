@@ -18,6 +18,8 @@ from pytorch_lightning.plugins.environments import (
 
 T = TypeVar("T")
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -105,9 +107,21 @@ def trainer_devices(launch: Launch, requested: int | str) -> int:
 
 
 def trainer_precision(requested: str | None, accelerator: str) -> str:
-    """`requested`; if None, bf16-mixed on a GPU that supports it, else 32-true."""
+    """`requested`; if None, bf16-mixed on a GPU that supports it, else 32-true.
+
+    Raises:
+        ValueError: see `check_precision`.
+    """
     gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return requested or ("bf16-mixed" if gpu else "32-true")
+    chosen = str(requested or ("bf16-mixed" if gpu else "32-true"))
+    check_precision(chosen)
+    return chosen
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError for a precision that is not offered."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision}: use one of {', '.join(PRECISIONS)}")
 
 
 def join(launch: Launch) -> None:
