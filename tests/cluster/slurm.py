@@ -140,11 +140,14 @@ class Slurm:
         time.sleep(2)  # a node refuses a job that starts in the second in which it ended
         assert subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=self.env).returncode == 0
 
-    def wait(self, job: str, *states: str) -> None:
-        """Wait until a job is in one of `states`; an error if it ends in another."""
-        wait_until(lambda: self.state(job) in ENDED.union(states))
-        state = self.state(job)
-        assert state in states, f"job {job} is {state}, not {states}:\n{self.output(job)}"
+    def wait(self, job: str, state: str) -> None:
+        """Wait until a job is RUNNING, PENDING, COMPLETED, …; an error if it ends otherwise."""
+        self.wait_until(job, lambda: self.state(job) == state)
+
+    def wait_until(self, job: str, done: Callable[[], bool]) -> None:
+        """Wait until `done` is true; an error if the job ends before."""
+        wait_until(lambda: self.state(job) in ENDED or done())
+        assert done(), f"job {job} is {self.state(job)}:\n{self.output(job)}"
 
 
 def wait_until(done: Callable[[], bool], patience: float = PATIENCE) -> None:

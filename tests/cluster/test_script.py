@@ -50,7 +50,9 @@ def test_ranks_of_two_nodes_get_the_arguments_and_one_address(slurm, submit):
     lines = sorted(line for line in slurm.output(job).splitlines() if line.startswith("rank"))
     port = 20000 + int(job) % 20000
     arguments = "['train', 'experiment=demo', 'name=two words']"
-    assert lines[:4] == [f"rank {rank} 4 {slurm.field(job, 'BatchHost')} {port} 3 {arguments} restart 0" for rank in range(4)]
+    assert lines[:4] == [
+        f"rank {rank} 4 {slurm.field(job, 'BatchHost')} {port} 3 {arguments} restart 0" for rank in range(4)
+    ]
 
 
 def test_near_the_time_limit_every_rank_is_signalled_once_and_the_job_is_requeued(slurm, submit):
