@@ -104,12 +104,15 @@ def test_a_failed_start_passes_its_status_on(slurm, submit):
     assert slurm.field(job, "ExitCode") == "3:0"
 
 
-def test_a_requeued_task_of_an_array_leaves_the_others_alone(slurm, submit):
-    job = submit("--array=1-2")
+def test_a_requeued_task_of_an_array_leaves_the_others_alone(slurm, submit, tmp_path):
+    (tmp_path / "runs.txt").write_text("seed=1\nseed=2 'name=two words'\n")
+    job = submit("--array=1-2", training=("runs.txt", "trainer=ddp"))
     wait_until(lambda: all(slurm.output(job, task).count("restart 0") == 2 for task in (1, 2)))
     slurm.ask("scancel", "--signal=USR1", "--batch", f"{job}_2")
     slurm.release(f"{job}_2")
     slurm.wait(f"{job}_2", "COMPLETED")
+    assert slurm.output(job, 2).count("['train', 'seed=2', 'name=two words', 'trainer=ddp'] restart 1") == 2
+    assert slurm.output(job, 1).count("['train', 'seed=1', 'trainer=ddp'] restart 0") == 2
     assert slurm.state(f"{job}_1") == "RUNNING"
     assert slurm.field(f"{job}_1", "Restarts") == "0"
     slurm.ask("scancel", job)
