@@ -119,41 +119,50 @@ def compiled(given: argparse.Namespace) -> list[dict]:
 
 
 def fed(given: argparse.Namespace) -> list[dict]:
-    """Short trainings from shards: crops/s and the share of time in which the step waits for a batch."""
+    """Short trainings from shards: crops/s and the share of time in which the step waits, in the second half of an epoch.
+
+    `read_per_s` is the rate of the loader alone.
+    """
     rows = []
     workers = min(16, os.cpu_count() or 1)
+    crops = {224: 16, 448: 16} if given.tiny else {224: 8192, 448: 2048}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}
+    quiet |= {"enable_model_summary": False, "use_distributed_sampler": False, "devices": 1}
     with tempfile.TemporaryDirectory() as folder:
-        for size in (224, 448):
-            write_shards(Path(folder) / str(size), size, 16 if given.tiny else 4096 if size == 224 else 1024)
+        for size, count in crops.items():
+            write_shards(Path(folder) / str(size), size, count)
         for encoder, method in [grid(given)[0]] if given.tiny else [g for g in grid(given) if g[1] != "cwa_msn"]:
             chosen = settings(given, encoder, method)
-            chosen.batch = min(chosen.batch, 512)
-            ours = ssl_step.our_method(method, argparse.Namespace(**{**vars(chosen), "device": "cpu"}))
+            chosen.batch, chosen.device = min(chosen.batch, 512), "cpu"  # the trainer moves it
+            ours = ssl_step.our_method(method, chosen)
             del ours.log, ours.log_dict, ours.__dict__["total_steps"]
             root = Path(folder) / ("448" if method == "dino" else "224")
             data = CellDataModule(
                 [{"root": root}], global_batch_size=chosen.batch, sampler="uniform", num_workers=workers
             )
-            last = 2 if given.tiny else 30
-            quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-            quiet |= {"enable_model_summary": False, "use_distributed_sampler": False, "limit_val_batches": 0}
+            began = time.perf_counter()
+            read = sum(len(batch) for batch in data.train_dataloader()) / (time.perf_counter() - began)
+            steps = len(data.train_dataloader())
             trainer = pl.Trainer(
                 accelerator="cpu" if given.device == "cpu" else "gpu",
-                devices=1,
                 precision="bf16-mixed",
-                max_steps=last,
-                callbacks=[Speed(every_n_steps=max(1, last // 2))],
+                max_steps=2 if given.tiny else 3 * steps,
+                callbacks=[Speed(every_n_steps=max(1, steps // 2) if not given.tiny else 1)],
                 **quiet,
             )
             trainer.fit(ours, datamodule=data)
-            row = {"encoder": PATCHES[encoder], "method": method, "batch": chosen.batch, "threads": workers}
-            row |= {
-                name.partition("/")[2]: float(trainer.callback_metrics[name])
-                for name in trainer.callback_metrics
-                if name.startswith("speed/")
+            row = {
+                "encoder": PATCHES[encoder],
+                "method": method,
+                "batch": chosen.batch,
+                "threads": workers,
+                "read_per_s": read,
             }
-            rows.append(row)
-            report(row)
+            speed = {
+                name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("speed/")
+            }
+            rows.append(row | {name.partition("/")[2]: value for name, value in speed.items()})
+            report(rows[-1])
             free(given)
     return rows
 
@@ -206,7 +215,7 @@ def embedding(given: argparse.Namespace) -> list[dict]:
 
 
 def tests(given: argparse.Namespace) -> list[dict]:
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     row = {"status": done.returncode, "output": done.stdout[-6000:] + done.stderr[-1000:]}
     print(row["output"], flush=True)

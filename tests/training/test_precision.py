@@ -25,7 +25,11 @@ def settings(precision: str, scale: float = 2.0**8) -> dict:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_in_every_precision(precision, name):
-    method = METHODS[name]()
+    exact = METHODS[name]()
+    trainer(1, precision="64-true").fit(exact, loader(batch_of(name)))
+    method, first = METHODS[name](), METHODS[name]()
+    trainer(1, **settings(precision)).fit(first, loader(batch_of(name)))
+    torch.testing.assert_close(first.last_loss.double(), exact.last_loss, rtol=1e-2, atol=0)  # the same draws
     before = {key: value.clone() for key, value in method.named_parameters()}
     trainer(3, **settings(precision)).fit(method, loader(batch_of(name)))
     assert method.last_loss.isfinite()

@@ -26,7 +26,7 @@ class Affine:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, 4): angle in radians, scale, shift to the right and downwards."""
-        uniform = torch.rand(count, 4, generator=generator) * 2 - 1
+        uniform = torch.rand(count, 4, generator=generator, dtype=torch.float32) * 2 - 1
         reach = torch.tensor([math.radians(self.degrees), self.zoom, self.shift, self.shift])
         return uniform * reach + torch.tensor([0.0, 1.0, 0.0, 0.0])
 

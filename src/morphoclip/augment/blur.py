@@ -29,7 +29,7 @@ class Blur:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count,): σ, 0 for images that stay sharp."""
-        chosen, position = torch.rand(2, count, generator=generator).unbind(0)
+        chosen, position = torch.rand(2, count, generator=generator, dtype=torch.float32).unbind(0)
         low, high = self.sigma
         return torch.where(chosen < self.p, low + position * (high - low), 0)
 

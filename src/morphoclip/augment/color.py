@@ -20,7 +20,7 @@ class Color:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, 2, C): shifts, then powers."""
-        uniform = torch.rand(count, 2, channels, generator=generator)
+        uniform = torch.rand(count, 2, channels, generator=generator, dtype=torch.float32)
         low = torch.tensor([-self.shift, self.gamma[0]])[:, None]
         high = torch.tensor([self.shift, self.gamma[1]])[:, None]
         return low + uniform * (high - low)

@@ -16,7 +16,7 @@ class RandomCrop:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, 2): the corner (y, x) as a fraction of the largest possible offset."""
-        return torch.rand(count, 2, generator=generator)
+        return torch.rand(count, 2, generator=generator, dtype=torch.float32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Images (B, C, H, W) to (B, C, size, size).

@@ -16,7 +16,7 @@ class DropChannel:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """bool (count, C): the channels that are kept."""
-        uniform = torch.rand(count, channels, generator=generator)
+        uniform = torch.rand(count, channels, generator=generator, dtype=torch.float32)
         return (uniform >= self.p) | (uniform == uniform.amax(dim=1, keepdim=True))
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Gain:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, 2, C): log gains, then offsets."""
-        uniform = torch.rand(count, 2, channels, generator=generator) * 2 - 1
+        uniform = torch.rand(count, 2, channels, generator=generator, dtype=torch.float32) * 2 - 1
         return uniform * torch.tensor([self.log_gain, self.offset])[:, None]
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

@@ -17,5 +17,5 @@ def draw_visible(count: int, patches: int, visible: int, generator: torch.Genera
     """
     if not 1 <= visible <= patches:
         raise ValueError(f"{visible} of {patches} patches visible: choose a mask ratio that leaves at least one")
-    order = torch.rand(count, patches, generator=generator).argsort(dim=1)
+    order = torch.rand(count, patches, generator=generator, dtype=torch.float32).argsort(dim=1)
     return torch.cat([order[:, :visible].sort(dim=1).values, order[:, visible:]], dim=1)

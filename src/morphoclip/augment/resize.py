@@ -25,7 +25,7 @@ class ResizedCrop:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, 3): fraction of the area, then the corner (y, x) as a fraction of the largest offset."""
-        uniform = torch.rand(count, 3, generator=generator)
+        uniform = torch.rand(count, 3, generator=generator, dtype=torch.float32)
         low, high = self.area
         return uniform * torch.tensor([high - low, 1.0, 1.0]) + torch.tensor([low, 0.0, 0.0])
 

@@ -19,7 +19,10 @@ class Sharpness:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """float32 (count, C): weights of the blurred image."""
-        return torch.rand(count, channels, generator=generator) * (self.blur + self.sharpen) - self.sharpen
+        return (
+            torch.rand(count, channels, generator=generator, dtype=torch.float32) * (self.blur + self.sharpen)
+            - self.sharpen
+        )
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         return torch.lerp(images, binomial_blur(images), parameters.to(images)[..., None, None])

@@ -24,7 +24,7 @@ class Flip:
 
     def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
         """bool (count, 2): whether to flip left-right and up-down."""
-        return torch.rand(count, 2, generator=generator) < self.p
+        return torch.rand(count, 2, generator=generator, dtype=torch.float32) < self.p
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         horizontal, vertical = parameters.unbind(1)

@@ -123,9 +123,11 @@ def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
         raise ValueError(f"CWA-MSN takes crops or pairs, not bags of {images.shape[1]}: set bag_size to 2")
     row = torch.arange(len(batch), device=images.device)
     partner = torch.ones_like(row) if batch.mask is None else batch.mask[:, 1].long()
-    fields = {name: batch.tensor(name) for name in ("images", "low", "high")}
-    pair = [
-        replace(batch, mask=None, **{name: value[row, column] for name, value in fields.items()})
-        for column in (torch.zeros_like(row), partner)
-    ]
-    return pair[0], pair[1]
+
+    def side(column: Tensor) -> Batch:
+        # CUDA cannot index uint16, only int16 with the same bits
+        pixels = images.view(torch.int16) if images.dtype == torch.uint16 else images
+        chosen = {name: batch.tensor(name)[row, column] for name in ("low", "high")}
+        return replace(batch, mask=None, images=pixels[row, column].view(images.dtype), **chosen)
+
+    return side(torch.zeros_like(row)), side(partner)
