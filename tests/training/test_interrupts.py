@@ -33,6 +33,15 @@ def test_a_second_ctrl_c_ends_a_training_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_run_that_ends_is_not_interrupted_again():
+    with Interrupts() as interrupts:
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        interrupts.defer()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.pending.status == 143
+
+
 def test_listening_again_replaces_a_handler_of_a_library():
     with Interrupts() as interrupts, interrupts.deferred():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

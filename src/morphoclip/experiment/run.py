@@ -68,8 +68,9 @@ def run(config: DictConfig) -> Path:
     config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
     join(launch)
     try:
-        with ExitStack() as held, Interrupts(config.max_time) as interrupts:
+        with Interrupts(config.max_time) as interrupts, ExitStack() as held:
             start = on_rank_zero(lambda: open_run(config, composed, launch.world_size, held))
+            held.callback(interrupts.defer)  # srun sends SIGTERM when another rank has ended first
             if not start.finished:
                 run_in(start, config, interrupts)
             return start.folder

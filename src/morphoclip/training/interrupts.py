@@ -72,6 +72,10 @@ class Interrupts:
         finally:
             self._deferred = False
 
+    def defer(self) -> None:
+        """Keep all further requests for `pending`, so that what a run does at its end is not interrupted."""
+        self._deferred = True
+
     @property
     def pending(self) -> Interrupted | None:
         """The request that came, or None."""
