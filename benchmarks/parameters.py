@@ -80,6 +80,7 @@ def without_hub() -> Iterator[None]:
     with ExitStack() as stack:
         for tower in (MorganEncoder, GraphEncoder, SmallTextEncoder, HuggingFaceTextEncoder):
             stack.enter_context(patch.object(tower, "tokenize", lambda self, texts: None))
+        stack.enter_context(patch("morphoclip.methods.conditions.cut_prompts", lambda *_: []))
         stack.enter_context(patch.object(Conditions, "spread", lambda self: None))
         stack.enter_context(patch.object(AutoModel, "from_pretrained", lambda *_, **__: BertModel(BertConfig())))
         stack.enter_context(patch.object(AutoTokenizer, "from_pretrained", lambda *_, **__: None))

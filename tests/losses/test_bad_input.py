@@ -30,6 +30,11 @@ def test_patches_and_mask_belong_together(target, mask):
         MAELoss()(torch.randn(2, 3, 6), torch.randn(target), torch.ones(mask))
 
 
+def test_one_image_has_no_negatives():
+    with pytest.raises(ValueError, match="needs two crops or more"):
+        NTXentLoss()(torch.randn(1, 4), torch.randn(1, 4))
+
+
 def test_no_masked_patch_is_no_loss():
     assert MAELoss()(torch.randn(2, 3, 6), torch.randn(2, 3, 6), torch.zeros(2, 3)) == 0
 

@@ -16,7 +16,7 @@ from morphoclip import schema
 from morphoclip.data import CellDataModule
 from morphoclip.methods.base import build
 from tests.datasets import screen_rows, write_screen
-from tests.methods.tiny import ENCODER, METHODS, TWO_SIZES, exact, trainer, view
+from tests.methods.tiny import ENCODER, LINEAR_VIT, METHODS, TWO_SIZES, exact, trainer, view
 
 # What all ranks take together in a step, such that an epoch has three.
 SAMPLING: dict[str, tuple[int, dict[str, Any]]] = {
@@ -39,7 +39,7 @@ def trained(name: str, screen: Path, world: int = 1, steps: int = 10, double: bo
     ranks = {} if world == 1 else {"devices": world, "strategy": "ddp"}
     data = CellDataModule([{"root": screen}], global_batch_size=batch, **options)
     sized = {"prompts": [f"condition {row}" for row in range(len(data.table.frame))]} if name == "clip" else {}
-    method = METHODS[name](encoder=ENCODER, **sized)
+    method = METHODS[name](encoder=LINEAR_VIT if name == "mae" else ENCODER, **sized)
     method = exact(method) if double else method
     if name in ("dino", "cwa_msn"):  # views of the encoder's size: timm interpolates positions in float32
         method.global_view = method.local_view = build(view(16))
@@ -69,7 +69,7 @@ def differences(name: str, screen: Path, folder: Path, world: int = 1) -> list[s
     def fit(steps: str, **kw: Any) -> pl.LightningModule:
         data = CellDataModule([{"root": screen}], batch // world, **options)
         sized = {"prompts": [f"condition {row}" for row in range(len(data.table.frame))]} if name == "clip" else {}
-        encoder = (TWO_SIZES if name in ("dino", "cwa_msn") else ENCODER) | DROPS
+        encoder = {"dino": TWO_SIZES, "cwa_msn": TWO_SIZES, "mae": LINEAR_VIT}.get(name, ENCODER) | DROPS
         method = METHODS[name](encoder=encoder, **sized)
         saving = pl.callbacks.ModelCheckpoint(folder / steps, filename="{step}", every_n_train_steps=2, save_top_k=-1)
         torch.manual_seed(len(steps))  # nothing may depend on the global generator

@@ -18,6 +18,10 @@ from morphoclip.methods.mae import MAE
 from morphoclip.methods.simclr import SimCLR
 
 ENCODER = {"name": "vit_demo", "image_size": 16, "embed_dim": 16, "depth": 1, "heads": 2, "stem_widths": [4]}
+LINEAR_VIT = {  # a linear patch embedding, as MAE needs
+    **{"name": "vit_tiny_patch16_224", "image_size": 16, "patch_size": 4},
+    **{"embed_dim": 16, "depth": 1, "num_heads": 2},
+}
 OPTIMIZER = {
     "_target_": "morphoclip.training.optimizers.AdamW",
     "lr": 1e-2,
@@ -97,7 +101,7 @@ def dino(**kw: Any) -> DINO:
 def mae(**kw: Any) -> MAE:
     torch.manual_seed(0)
     settings = {"decoder": {"width": 8, "depth": 1, "heads": 2}}
-    return MAE(kw.pop("encoder", ENCODER), OPTIMIZER, AUGMENT, **(settings | kw))
+    return MAE(kw.pop("encoder", LINEAR_VIT), OPTIMIZER, AUGMENT, **(settings | kw))
 
 
 def cwa_msn(**kw: Any) -> CWAMSN:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers.logger import Logger
 
 from morphoclip import schema
+from morphoclip.experiment.checks import check_channels
 from morphoclip.experiment.plain import as_dict
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
         count, size = dataset.shape[0], dataset.shape[-1]
         names = dataset.channels if len(dataset.channels) == count else [PROFILE]
         encoder |= {"channels": list(names), "feature_dim": int(size)}
+    else:
+        check_channels(
+            encoder, {"channels": list(loader.channels)}
+        )  # of buckets and mixtures too, which are open by now
     conditions: dict[str, Any] = {}
     if config.perturbation:
         table = described_conditions(config.data, loader.table)

@@ -26,12 +26,16 @@ class NTXentLoss(nn.Module):
         """Mean loss of this rank's anchors for embeddings z1, z2 (B, D) of two views of the same images.
 
         Raises:
-            ValueError: z1 and z2 differ in shape.
+            ValueError: z1 and z2 differ in shape, or are of the only image on all ranks.
         """
         if z1.shape != z2.shape:
             raise ValueError(f"the two views must have the same shape, not {tuple(z1.shape)} and {tuple(z2.shape)}")
         anchors = F.normalize(torch.cat([z1, z2]), dim=-1)  # (2B, D)
         keys = gather_rows(anchors)  # (2BW, D)
+        if len(keys) == 2:
+            raise ValueError(
+                "one image alone has no negatives, its loss is always 0: the batch needs two crops or more"
+            )
         own = torch.arange(len(anchors), device=anchors.device)
         first = rank() * len(anchors)
         logits = anchors @ keys.T / self.temperature  # (2B, 2BW)

@@ -74,6 +74,11 @@ class Conditions(nn.Module):
             for prompt, number, amount in zip(prompts, tower_numbers, given_doses, strict=True)
         ]
         self.distinct = sorted({key for key in keys if key is not None})
+        if len(self.distinct) < 2:
+            raise ValueError(
+                f"the training conditions have {len(self.distinct)} distinct prompt, so that every contrastive loss is 0: use a "
+                "template that tells conditions apart, or train on more of them"
+            )
         row = {key: i for i, key in enumerate(self.distinct)}
         self.register_buffer("row", torch.tensor([-1 if key is None else row[key] for key in keys]), persistent=False)
         self.recompute, self.cache = recompute, cache

@@ -30,7 +30,8 @@ class MAE(Method):
         encoder, optimizer, augment, seed, monitor_every: see `Method`. The encoder pools patch tokens by their mean.
 
     Raises:
-        ValueError: the encoder has no patches, or has a projection, which reconstruction would not train.
+        ValueError: the encoder has no patches, has a projection, which reconstruction would not train, or an embedding in
+            which visible patches see hidden pixels; or the mask hides no patch, or all.
     """
 
     def __init__(
@@ -56,11 +57,21 @@ class MAE(Method):
         if not hasattr(vit, "patch_embed") or not isinstance(self.encoder.projection, nn.Identity):
             raise ValueError(f"MAE needs a vision transformer of timm without projection, not {encoder}")
         self.patch = vit.patch_embed.patch_size[0]
+        if sees_beyond(vit.patch_embed, len(self.encoder.channels)):
+            raise ValueError(
+                f"the patch embedding of {encoder['name']} reaches over the borders of patches, so that visible ones would see "
+                "hidden pixels: use a timm ViT with a linear one, e.g. encoder=vit_tiny"
+            )
         positions = sin_cos_positions(vit.patch_embed.grid_size, vit.embed_dim)
         prefix = positions.new_zeros(vit.pos_embed.shape[1] - len(positions), vit.embed_dim)
         vit.pos_embed = nn.Parameter(torch.cat([prefix, positions])[None], requires_grad=False)
         self.patches = len(positions)
         self.visible = self.patches - round(mask_ratio * self.patches)
+        if not 0 < self.visible < self.patches:
+            raise ValueError(
+                f"mask_ratio={mask_ratio} hides {self.patches - self.visible} of {self.patches} patches: at least one must be hidden, "
+                "and one visible"
+            )
         channels = len(self.encoder.channels)
         self.loss = MAELoss(norm_pix, per_channel, channels)
         self.decoder = MAEDecoder(vit.embed_dim, vit.patch_embed.grid_size, self.patch**2 * channels, **(decoder or {}))
@@ -91,3 +102,16 @@ class MAE(Method):
         seen = self.encoder.unstandardise(x) * ~unpatchify(hidden.expand_as(patches), self.patch, grid)
         rows = [seen, self.encoder.unstandardise(painted), self.encoder.unstandardise(x)]
         return {"reconstruction": torch.stack(rows, dim=1).flatten(0, 1)}
+
+
+@torch.no_grad()
+def sees_beyond(patch_embed: Any, channels: int) -> bool:
+    """Whether pixels of one patch change the tokens of others."""
+    rows, columns = patch_embed.patch_size
+    images = torch.zeros(2, channels, patch_embed.grid_size[0] * rows, patch_embed.grid_size[1] * columns)
+    images[1, :, :rows, :columns] = 1.0
+    training = patch_embed.training
+    tokens = patch_embed.eval()(images)
+    patch_embed.train(training)
+    dark, lit = tokens.reshape(2, -1, tokens.shape[-1])[:, 1:]
+    return not torch.equal(dark, lit)
