@@ -2,7 +2,8 @@
 
 For each method one step of ours (`training_step`, backward, the guard's norm, AdamW, teacher) and one of a plain loop
 over lightly's heads, losses and momentum update, on the same ViT, crops, views, mask ratio and optimizer. Steps are
-interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. On a CPU
+interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. Crops a second are those
+of steps in a row. On a CPU
 seconds are those of the process on one thread, so that a shared machine tells the truth; on a GPU they are wall
 seconds between synchronisations. Lightly's DINO runs a forward pass a view, as its examples do. TFLOP/s count what our
 step's matrix products and convolutions take, forward and backward; the device's peak makes them a utilisation.
@@ -54,8 +55,8 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # bf16 without sparsity, 
 RECIPES = {"simclr": "kim2025_simclr", "dino": "kim2025_dino", "mae": "kim2025_mae", "cwa_msn": "cwa_msn"}
 
 
-def our_method(name: str, given: argparse.Namespace) -> Method:
-    """The recipe's method on the chosen encoder, ready for single steps without a loop around them."""
+def recipe_method(name: str, given: argparse.Namespace) -> Method:
+    """The recipe's method on the chosen encoder."""
     overrides = [f"experiment={RECIPES[name]}", f"encoder={given.encoder}", "folder=run", "data.root=none"]
     if name in ("dino", "cwa_msn"):
         overrides.append(f"method.local_views={given.local_views}")
@@ -64,7 +65,12 @@ def our_method(name: str, given: argparse.Namespace) -> Method:
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         config = compose("train", overrides=overrides)
     torch.manual_seed(0)
-    method = instantiate(config.method).to(given.device)
+    return instantiate(config.method)
+
+
+def our_method(name: str, given: argparse.Namespace) -> Method:
+    """The recipe's method on the device, ready for single steps without a loop around them."""
+    method = recipe_method(name, given).to(given.device)
     method.trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu")
     method.total_steps = 1000
     # Step 1 of 1000: monitors run at step 0 and then every 50th.
@@ -107,6 +113,16 @@ def seconds(function: Callable[[Any], Any], batch: Batch | Tensor, device: str) 
     function(batch)
     torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def seconds_in_a_row(step: Callable[[Batch], None], batch: Batch, given: argparse.Namespace) -> float:
+    """Seconds a step of `repeats` that follow each other as in training: on a GPU, one is launched while another runs."""
+
+    def run(batch: Batch) -> None:
+        for _ in range(given.repeats):
+            step(batch)
+
+    return seconds(run, batch, given.device) / given.repeats
 
 
 def at_precision(step: Callable[[Batch], None], given: argparse.Namespace) -> Callable[[Batch], None]:
@@ -174,14 +190,18 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, float | str | Non
     with FlopCounterMode(display=False) as counter:
         steps["ours"](batch)
     row = {"method": name, **interleaved(steps, batch, given)}
-    row["crops_per_s"] = given.batch / row["ours_s"]
-    row["tflops_per_s"] = counter.get_total_flops() / row["ours_s"] / 1e12
-    peak = given.peak_tflops or known_peak(given)
-    row["utilisation"] = row["tflops_per_s"] / peak if peak else None
+    row |= rates(seconds_in_a_row(steps["ours"], batch, given), counter.get_total_flops(), given)
     for key, calls in backbones(method, peer).items():
         without_backbones(steps[key], batch, calls)
     row |= {f"rest_{key}": value for key, value in interleaved(steps, batch, given).items()}
     return row | (fed(name, given) if given.fed_steps else {})
+
+
+def rates(spent: float, flops: int, given: argparse.Namespace) -> dict[str, float | None]:
+    """What a step of `spent` seconds comes to: crops a second, TFLOP/s and their share of the device's peak."""
+    peak, tflops = given.peak_tflops or known_peak(given), flops / spent / 1e12
+    utilisation = tflops / peak if peak else None
+    return {"crops_per_s": given.batch / spent, "tflops_per_s": tflops, "utilisation": utilisation}
 
 
 def known_peak(given: argparse.Namespace) -> float | None:
@@ -256,15 +276,8 @@ def main() -> int:
 
 
 def show(rows: list[dict]) -> str:
-    head = [
-        "method",
-        "ours, s",
-        "lightly, s",
-        "ratio (lowest – highest)",
-        "rest: ours, s",
-        "lightly, s",
-        "ratio (lowest – highest)",
-    ]
+    ratio = "ratio (lowest – highest)"
+    head = ["method", "ours, s", "lightly, s", ratio, "rest: ours, s", "lightly, s", ratio]
     head += ["crops/s", "TFLOP/s", "of the peak", "fed crops/s", "data_wait"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:

@@ -40,7 +40,7 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
-    print(described(parameter_counts(method)))
+    print("\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])]))
     callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     for saver in savers:

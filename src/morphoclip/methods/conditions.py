@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from morphoclip.methods.base import build
+from morphoclip.methods.cut_prompts import cut_prompts
 from morphoclip.methods.recompute import recomputed
 from morphoclip.models.frozen import frozen_embeddings
 
@@ -35,8 +36,11 @@ class Conditions(nn.Module):
         recompute: prompts per chunk, see `recomputed`; None keeps all activations.
         cache: folder that stores the embeddings of frozen towers; None computes them once per run.
 
+    Attributes:
+        cuts: lines for the log on prompts that a tower cuts.
+
     Raises:
-        ValueError: a modality has no tower or several, or a tower has no prompts.
+        ValueError: a modality has no tower or several, a tower has no prompts, or prompts are equal once they are cut.
     """
 
     row: Tensor
@@ -86,6 +90,11 @@ class Conditions(nn.Module):
                 )
             self.add_tower(spec, texts, embed_dim)
         self.tokenize()
+        self.cuts = [
+            line
+            for number, tower in enumerate(self.towers)
+            for line in cut_prompts(tower, self.texts(number), self.tokens[number])
+        ]
 
     def tower_numbers(self, count: int, modalities: Sequence[str] | None) -> list[int]:
         """The number of the tower of each of `count` conditions. Raises as `tower_of` does."""

@@ -77,6 +77,10 @@ class SmallTextEncoder(Tower):
             line[: len(row)] = torch.tensor(row)
         return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """The numbers of tokens before truncation."""
+        return [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(texts))]
+
     take = staticmethod(take_tokens)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -199,6 +203,10 @@ class HuggingFaceTextEncoder(Tower):
             return_tensors="pt",
         )
         return encoded["input_ids"], encoded["attention_mask"].bool()
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """The numbers of tokens before truncation."""
+        return [len(row) for row in self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
 
     take = staticmethod(take_tokens)
 

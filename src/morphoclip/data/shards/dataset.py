@@ -15,6 +15,7 @@ import pandas as pd
 from morphoclip.data.metadata.codes import FieldCodes, code_fields
 from morphoclip.data.metadata.perturbations import PerturbationTable
 from morphoclip.data.shards.codecs import crc32, get_codec
+from morphoclip.data.shards.labels import check_labels
 from morphoclip.data.shards.locks import ProcessLock
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
 from morphoclip.data.shards.remote import Store, is_remote, local_metadata
@@ -60,7 +61,7 @@ class ShardDataset:
 
     It is thread-safe, survives a fork, and pickles without its data: a worker process opens the folder again.
 
-    Opening maps the index and reads the percentiles for scaling; `fields`, `table` and `codes` load on first use.
+    Opening reads the percentiles for scaling; `fields` loads on first use, when a few samples are compared with their rows.
 
     Args:
         folder: folder made by `ShardWriter`, or its URL, from which crops are read by range requests (for training see
@@ -81,7 +82,7 @@ class ShardDataset:
 
     Raises:
         FileNotFoundError: no dataset, an unfinished one, or no such split.
-        ValueError: a newer format, an unknown scaling or percentile, or `negcon` on a plate without negative controls.
+        ValueError: a newer format, an unknown scaling or percentile, `negcon` without negative controls, rows in another order.
     """
 
     def __init__(
@@ -135,7 +136,9 @@ class ShardDataset:
 
     @cached_property
     def fields(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "fields.parquet")
+        check_labels(self, fields := pd.read_parquet(self.folder / "fields.parquet"))
+        self.close()
+        return fields
 
     @cached_property
     def present(self) -> np.ndarray:
@@ -193,11 +196,11 @@ class ShardDataset:
         header = nbytes - out.nbytes
         if self.codec.verbatim and header >= 0:  # read directly into `out`
             head = bytearray(header)
-            found = self._pread(shard, [head, out], offset)
+            found = self.read_bytes(shard, [head, out], offset)
             checksum = crc32(out.reshape(-1).view(np.uint8), crc32(head)) if found == nbytes else None
         else:
             data = bytearray(nbytes)
-            found = self._pread(shard, [data], offset)
+            found = self.read_bytes(shard, [data], offset)
             checksum = crc32(data) if found == nbytes else None
         if found != nbytes:
             raise self._error(shard, row, f"is truncated ({found} of {nbytes} bytes)")
@@ -215,7 +218,7 @@ class ShardDataset:
     def _name(self, shard: int) -> str:
         return f"shards/{self.manifest['shards'][shard]['name']}"
 
-    def _pread(self, shard: int, buffers: list, offset: int) -> int:
+    def read_bytes(self, shard: int, buffers: list, offset: int) -> int:
         """Fill `buffers` from a shard and return the number of bytes read; a handle in use is not closed."""
         if self.store is not None:
             return _fill(

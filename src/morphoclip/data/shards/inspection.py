@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from morphoclip import schema
 from morphoclip.data.shards.dataset import SampleError, ShardDataset
+from morphoclip.data.shards.labels import contradiction
 from morphoclip.data.shards.manifest import scaling_key
 from morphoclip.data.shards.parallel import map_ahead
 from morphoclip.data.shards.statistics import channel_sums, summarise
@@ -30,15 +32,22 @@ def count_crops(dataset: ShardDataset, by: list[str]) -> pd.DataFrame:
 
 
 def verify(dataset: ShardDataset, workers: int | None = None) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Read and decode every sample of the split; yields (samples checked, [(index row, fault)]) along the way."""
+    """Read and decode every sample of the split, and compare its own json with its rows of the index and of the fields.
+
+    Yields (samples checked, [(index row, fault)]) along the way.
+    """
+    fields = pd.read_parquet(dataset.folder / "fields.parquet")  # `fields` refuses a table in another order
 
     def check(items: np.ndarray) -> tuple[int, list[tuple[int, str]]]:
         out, wrong = np.empty(dataset.shape, np.uint16), []
         for row in dataset.rows_of(items).tolist():
             try:
                 dataset.read_row(row, out)
+                fault = contradiction(dataset, fields, row)
             except (SampleError, OSError) as error:
-                wrong.append((row, str(error)))
+                fault = str(error)
+            if fault is not None:
+                wrong.append((row, fault))
         return len(items), wrong
 
     yield from map_ahead(check, _parts(len(dataset), CROPS_A_TASK), workers)
@@ -49,8 +58,9 @@ def check_files(dataset: ShardDataset) -> list[str]:
     manifest, index, found = dataset.manifest, dataset.index, []
     if manifest["counts"]["samples"] != len(index["field"]):
         found.append(f"index.arrow has {len(index['field'])} rows, the manifest {manifest['counts']['samples']}")
-    if manifest["counts"]["fields"] != len(dataset.fields):
-        found.append(f"fields.parquet has {len(dataset.fields)} rows, the manifest {manifest['counts']['fields']}")
+    fields = pq.read_metadata(dataset.folder / "fields.parquet").num_rows
+    if manifest["counts"]["fields"] != fields:
+        found.append(f"fields.parquet has {fields} rows, the manifest {manifest['counts']['fields']}")
     for shard in manifest["shards"] if dataset.store is None else []:
         path = dataset.folder / "shards" / shard["name"]
         if not path.is_file():
