@@ -67,10 +67,16 @@ def test_near_the_time_limit_every_rank_is_signalled_once_and_the_job_is_requeue
     assert slurm.field(job, "Restarts") == "1"
 
 
-@pytest.mark.parametrize("grace", ["with time to save", "at once"])
-def test_a_preempted_job_is_requeued(slurm, submit, grace):
-    seconds = 60 if grace == "with time to save" else 0
-    slurm.ask("scontrol", "update", "PartitionName=main", f"GraceTime={seconds}")
+@pytest.fixture(params=[60, 0], ids=["with time to save", "at once"])
+def grace(slurm, request):
+    """Seconds between the preemption of a job and its end, set for the partition."""
+    slurm.ask("scontrol", "update", "PartitionName=main", f"GraceTime={request.param}")
+    yield request.param
+    slurm.ask("scontrol", "update", "PartitionName=main", "GraceTime=60")
+
+
+@pytest.mark.usefixtures("grace")
+def test_a_preempted_job_is_requeued(slurm, submit):
     job = submit("--nodes=2", "--exclusive")
     wait_until(lambda: slurm.output(job).count("restart 0") == 4)
     urgent = slurm.submit("--partition=urgent", "--exclusive", "--nodes=2", "--wrap=true", folder=slurm.folder)

@@ -83,6 +83,7 @@ def test_a_sweep_in_a_job_gives_one_encoder_a_run(slurm, recipe, outputs):
     assert len(encoder_hashes(runs)) == 2
 
 
+@pytest.mark.slow
 def test_a_requeued_job_of_two_runs_goes_on_with_the_one_that_was_interrupted(slurm, recipe, outputs, tmp_path):
     script = tmp_path / "loop.sbatch"
     script.write_text('#!/bin/bash\nfor lr in 1e-3 1e-2; do\n    srun $MORPHOCLIP train "$@" optimizer.lr=$lr\ndone\n')
