@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -15,7 +13,7 @@ OVERFLOWS = 20  # in a row; a loss scale of 65,536, halved at each, is then belo
 ZEROS = 10  # gradients of exactly 0 in a row
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+def global_norm(gradients: list[Tensor]) -> Tensor:
     """L2 norm over all gradients, in float32 at least; over the shards of all ranks where they are sharded."""
     if not gradients:
         return torch.zeros(())
