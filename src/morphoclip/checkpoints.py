@@ -114,6 +114,23 @@ def _fault(path: Path) -> str | None:
         return "is torn"
 
 
+def another_model(own: Mapping[str, Any], given: Mapping[str, Any], error: Exception) -> ValueError:
+    """One line on how the weights `given` differ from a model's `own`, which torch lists name by name in `error`."""
+    shapes = [
+        name for name in own.keys() & given.keys() if getattr(own[name], "shape", 0) != getattr(given[name], "shape", 0)
+    ]
+    found = {
+        "missing": own.keys() - given.keys(),
+        "not in this model": given.keys() - own.keys(),
+        "of another shape": shapes,
+    }
+    faults = [f"{len(names)} {what} ({min(names)} …)" for what, names in found.items() if names]
+    return ValueError(
+        f"the weights are of another model, {', '.join(faults) or error}: give the encoder and the method they were trained with, "
+        "or start a new run"
+    )
+
+
 def tensors_hash(tensors: Mapping[str, Tensor], config: str = "") -> str:
     """sha256 over `config` and then the tensors sorted by name."""
     digest = hashlib.sha256(config.encode())

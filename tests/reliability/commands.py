@@ -34,6 +34,7 @@ PATIENCE = 240  # seconds
 
 def command(*arguments: str, ranks: int = 1, restarts: int = 0) -> list[str]:
     """The command line of a start on one or several ranks."""
+    strategy = [] if any(argument.startswith("trainer=") for argument in arguments) else ["trainer=ddp"]
     if ranks == 1:
         return [sys.executable, "train.py", *arguments]
     torchrun = [
@@ -43,7 +44,7 @@ def command(*arguments: str, ranks: int = 1, restarts: int = 0) -> list[str]:
         f"--nproc-per-node={ranks}",
         f"--max-restarts={restarts}",
     ]
-    return [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "train.py", "trainer=ddp", *arguments]
+    return [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "train.py", *strategy, *arguments]
 
 
 def begin(*arguments: str, env: dict[str, str] | None = None, **launch: int) -> subprocess.Popen[str]:

@@ -34,6 +34,7 @@ def fit(
         Interrupted: `interrupts` asked to end; a checkpoint was saved at the end of the step.
         OSError: the last checkpoint could not be saved.
     """
+    from morphoclip.checkpoints import LAST, read_checkpoint
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
     from morphoclip.training.launch import cluster_environment, read_launch
@@ -62,6 +63,11 @@ def fit(
         raise io.error
     if interrupts is not None and interrupts.pending is not None:
         raise interrupts.pending
+    if method.is_sharded:  # each rank has a part of the weights
+        method = build_method(config, loader)
+        whole = read_checkpoint(Path(config.folder) / "checkpoints" / LAST)
+        method.load_state_dict(whole["state_dict"])
+        method.on_load_checkpoint(whole)
     return method, loader
 
 

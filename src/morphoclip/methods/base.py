@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from morphoclip.augment import Compose, draw_visible
 from morphoclip.batch import Batch
-from morphoclip.checkpoints import FROZEN, read_checkpoint
+from morphoclip.checkpoints import FROZEN, another_model, read_checkpoint
 from morphoclip.distributed import gather_rows, mean_over_ranks, rank, world_size
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
@@ -26,6 +27,8 @@ from morphoclip.training.launch import check_precision
 from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
 from morphoclip.training.restart import ExactRestart
 from morphoclip.training.seeding import fold, generator
+from morphoclip.training.sharding import PRECISIONS as SHARDED_PRECISIONS
+from morphoclip.training.sharding import shard
 
 LARGE = 1_000_000  # bytes
 
@@ -158,6 +161,16 @@ class Method(pl.LightningModule):
 
     # Optimisation
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are divided among ranks; then what runs the encoder must run on all of them alike."""
+        return self.device_mesh is not None
+
+    def configure_model(self) -> None:
+        if self.is_sharded and not isinstance(self, FSDPModule):
+            check_precision(self.trainer.precision, SHARDED_PRECISIONS)
+            shard(self, self.device_mesh["data_parallel"], [m for m in self.modules() if isinstance(m, Encoder)])
+
     def on_fit_start(self) -> None:
         check_precision(self.trainer.precision)
         total = self.trainer.estimated_stepping_batches
@@ -253,14 +266,14 @@ class Method(pl.LightningModule):
         self.guard.check()
         checkpoint["encoder_config"] = self.encoder.config
         checkpoint["encoder_prefix"] = self.encoder_prefix
-        checkpoint["trained_on"] = {**self.trained_on, "method": type(self).__name__}
+        checkpoint["trained_on"] = {**self.trained_on, "method": type(self).__name__.removeprefix("FSDP")}
         checkpoint[FROZEN] = self.frozen_weights()
 
     def frozen_weights(self) -> list[str]:
         """Names of the weights that training does not change, if they are large: checkpoints share one file of them."""
         moving = {id(p) for module in self.modules() if isinstance(module, Teacher) for p in module.parameters()}
         frozen = {n: p for n, p in self.named_parameters() if not p.requires_grad and id(p) not in moving}
-        return list(frozen) if sum(p.nbytes for p in frozen.values()) >= LARGE else []
+        return list(frozen) if not self.is_sharded and sum(p.nbytes for p in frozen.values()) >= LARGE else []
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """As torch's; one line for weights of another model.
@@ -271,15 +284,7 @@ class Method(pl.LightningModule):
         try:
             return super().load_state_dict(state_dict, *args, **options)
         except RuntimeError as error:
-            own = self.state_dict()
-            missing, surplus = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-            shapes = [n for n in own.keys() & state_dict.keys() if own[n].shape != state_dict[n].shape]
-            found = {"missing": missing, "not in this model": surplus, "of another shape": sorted(shapes)}
-            faults = [f"{len(names)} {what} ({names[0]} …)" for what, names in found.items() if names]
-            raise ValueError(
-                f"the weights are of another model, {', '.join(faults) or error}: give the encoder and the method they were "
-                "trained with, or start a new run"
-            ) from error
+            raise another_model(self.state_dict(), state_dict, error) from error
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:

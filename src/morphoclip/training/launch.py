@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -118,10 +118,10 @@ def trainer_precision(requested: str | None, accelerator: str) -> str:
     return chosen
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str, offered: Sequence[str] = PRECISIONS) -> None:
     """Raise ValueError for a precision that is not offered."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"trainer.precision={precision}: use one of {', '.join(PRECISIONS)}")
+    if precision not in offered:
+        raise ValueError(f"trainer.precision={precision}: use one of {', '.join(offered)}")
 
 
 def join(launch: Launch) -> None:

@@ -68,9 +68,11 @@ class OnlineKNN(pl.Callback):
         modes = [(module, module.training) for module in encoder.modules()]
         encoder.eval()
         own = self.rows[rank() :: world_size()]
+        # As many on all ranks, which gather the weights of a sharded encoder together: the first ones again, not counted.
+        padded = torch.cat([own, self.rows[: -(-len(self.rows) // world_size()) - len(own)]])
         feature_parts: list[Tensor] = []
         label_parts: list[Tensor] = []
-        for part in own.split(self.batch_size):
+        for part in padded.split(self.batch_size):
             batch = self.mixture[part.numpy()]
             facts = (batch.well, batch.plate, batch.perturbation, batch.position, batch.is_control.long())
             label_parts.append(torch.stack(facts, dim=1))
@@ -79,7 +81,8 @@ class OnlineKNN(pl.Callback):
                 feature_parts.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
         for module, mode in modes:
             module.training = mode
-        features, labels = torch.cat(feature_parts), torch.cat(label_parts).to(pl_module.device)
+        features = torch.cat(feature_parts)[: len(own)]
+        labels = torch.cat(label_parts)[: len(own)].to(pl_module.device)
         counts = row_counts(features)
         features, labels = gather_rows(features, counts), gather_rows(labels, counts)
         # In the same order for any number of ranks, so that sums have the same rounding.

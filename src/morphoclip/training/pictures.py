@@ -23,7 +23,8 @@ class Pictures(pl.Callback):
     """Saves a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
 
     PNG files are written to `<run folder>/pictures`, and sent to Weights & Biases and TensorBoard if those log. Channels
-    are side by side in the encoder's order, in grey, since five channels have no true colours.
+    are side by side in the encoder's order, in grey, since five channels have no true colours. There are none of a sharded
+    method, whose encoder one rank cannot run alone.
 
     Args:
         every_n_epochs: epochs between two pictures.
@@ -44,7 +45,7 @@ class Pictures(pl.Callback):
     @rank_zero_only
     @torch.no_grad()
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int):
-        if batch_idx or trainer.current_epoch % self.every_n_epochs:
+        if batch_idx or trainer.current_epoch % self.every_n_epochs or watched(pl_module).is_sharded:
             return
         modes = [(module, module.training) for module in pl_module.modules()]
         pl_module.eval()  # in evaluation mode batch norms do not communicate with other ranks

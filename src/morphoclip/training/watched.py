@@ -15,6 +15,7 @@ class Watched(Protocol):
 
     collapse: dict[str, Tensor]
     logged: dict[str, tuple[Any, int]]
+    is_sharded: bool
 
     def export_encoder(self) -> Any: ...
 
