@@ -28,6 +28,8 @@ WARNINGS = (
     (r"Starting from v1\.9\.0, `tensorboardX` has been removed", "the logger is configured"),
     (r"Checkpoint directory .* exists and is not empty", "a run that goes on has its own checkpoints"),
     (r"n_jobs value 1 overridden to 1 by setting random_state", "UMAP with a seed runs on one thread"),
+    (r"The `srun` command is available on your system but is not used", "docs/cluster.md says when to use it"),
+    (r"Found \d+ module\(s\) in eval mode at the start of training", "teachers and frozen towers"),
     (r"pkg_resources is deprecated", "of a dependency"),
 )
 

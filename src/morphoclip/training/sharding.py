@@ -78,8 +78,9 @@ def shard(method: nn.Module, mesh: DeviceMesh, parts: Iterable[nn.Module]) -> No
     for block in reversed(blocks):  # inner ones first
         if next(block.parameters(), None) is not None:
             fully_shard(block, mesh=mesh)
-    for part in (*parts, method):
-        fully_shard(part, mesh=mesh, reshard_after_forward=False)  # what is not in a block is small
     for part in parts:
+        fully_shard(part, mesh=mesh, reshard_after_forward=False)  # `forward` calls `forward_tokens`; what is not in a block is small
         register_fsdp_forward_method(part, "forward_tokens")
-    register_fsdp_forward_method(method, "training_step")
+    fully_shard(method, mesh=mesh, reshard_after_forward=True)
+    for name in ("on_fit_start", "training_step"):  # the first, so that the whole is set up before a part is called alone
+        register_fsdp_forward_method(method, name)
