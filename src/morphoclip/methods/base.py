@@ -167,7 +167,7 @@ class Method(pl.LightningModule):
         return self.device_mesh is not None
 
     def configure_model(self) -> None:
-        if self.is_sharded and not isinstance(self, FSDPModule):
+        if self.device_mesh is not None and not isinstance(self, FSDPModule):
             check_precision(self.trainer.precision, SHARDED_PRECISIONS)
             shard(self, self.device_mesh["data_parallel"], [m for m in self.modules() if isinstance(m, Encoder)])
 

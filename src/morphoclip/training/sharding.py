@@ -44,14 +44,16 @@ class ShardedStrategy(ModelParallelStrategy):
             own = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
             name_of = dict(zip(numbers, own, strict=True))
-            named = {
+            named: Any = {
                 "state": {name_of[number]: value for number, value in saved["state"].items()},
                 "param_groups": [
                     {**group, "params": [name_of[number] for number in group["params"]]}
                     for group in saved["param_groups"]
                 ],
             }
-            settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            settings = [
+                {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+            ]
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=whole)
             for group, kept in zip(optimizer.param_groups, settings, strict=True):
                 group.update(kept)  # nested ones, such as `frozen`, are lost on the way
@@ -79,8 +81,13 @@ def shard(method: nn.Module, mesh: DeviceMesh, parts: Iterable[nn.Module]) -> No
         if next(block.parameters(), None) is not None:
             fully_shard(block, mesh=mesh)
     for part in parts:
-        fully_shard(part, mesh=mesh, reshard_after_forward=False)  # `forward` calls `forward_tokens`; what is not in a block is small
+        fully_shard(
+            part, mesh=mesh, reshard_after_forward=False
+        )  # `forward` calls `forward_tokens`; what is not in a block is small
         register_fsdp_forward_method(part, "forward_tokens")
     fully_shard(method, mesh=mesh, reshard_after_forward=True)
-    for name in ("on_fit_start", "training_step"):  # the first, so that the whole is set up before a part is called alone
+    for name in (
+        "on_fit_start",
+        "training_step",
+    ):  # the first, so that the whole is set up before a part is called alone
         register_fsdp_forward_method(method, name)
