@@ -35,6 +35,7 @@ def fit(
         OSError: the last checkpoint could not be saved.
     """
     from morphoclip.checkpoints import LAST, read_checkpoint
+    from morphoclip.distributed import rank
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
     from morphoclip.training.launch import cluster_environment, read_launch
@@ -42,7 +43,10 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
-    print("\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])]))
+    if rank() == 0:
+        print(
+            "\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])])
+        )
     callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     for saver in savers:

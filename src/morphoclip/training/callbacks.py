@@ -44,8 +44,8 @@ class Speed(pl.Callback):
     """Logs and shows `speed/samples_per_s` (all ranks) and `speed/data_wait`, the fraction of time spent waiting for batches.
 
     If the data module counts skipped damaged samples (`skipped`), `data/skipped` is their number on rank 0. Samples are
-    the items of a batch: crops, bags or pairs. On a GPU, steps run asynchronously; the average over `every_n_steps`
-    batches accounts for that.
+    the items of a batch: crops, bags or pairs. On a GPU, steps run asynchronously: while the CPU waits for a batch the
+    card may still be busy with the step before, so that `data_wait` is an upper bound of what is lost.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:

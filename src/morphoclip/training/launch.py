@@ -137,7 +137,7 @@ def join(launch: Launch) -> None:
     if torch.cuda.is_available():
         backend = "nccl"
         # Before the first collective; otherwise all ranks of a node would use its first GPU.
-        torch.cuda.set_device(launch.rank % launch.local_world_size)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
     store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world_size))
     # torchrun may keep its store over a restart, with the addresses of the processes that have ended.
     store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
