@@ -83,8 +83,8 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
 
     step = None if checkpoint is None else step_of(checkpoint)
     made = []
-    for spec in (config.logger or {}).values():
-        purge = {} if step is None or not spec._target_.endswith(".TensorBoardLogger") else {"purge_step": step + 1}
+    for spec in filter(None, (config.logger or {}).values()):
+        purge = {"purge_step": 0 if step is None else step + 1} if spec._target_.endswith(".TensorBoardLogger") else {}
         made.append(hydra.utils.instantiate(spec, **purge))
         if isinstance(made[-1], CSVCurves) and rank() == 0:
             made[-1].cut(-1 if step is None else step)
@@ -93,11 +93,14 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
 
 def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:
     """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved."""
+    from morphoclip.training.launch import cluster_environment, read_launch
+
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
     untrained = copy.deepcopy(method.export_encoder())
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quiet |= {"default_root_dir": config.folder, "accumulate_grad_batches": loader.accumulate}
+    quiet |= {"plugins": [cluster_environment(read_launch())]}
     hydra.utils.instantiate(config.trainer, **quiet).fit(method, datamodule=loader)
     return untrained, method.export_encoder()
 
