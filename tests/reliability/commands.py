@@ -47,14 +47,18 @@ def command(*arguments: str, ranks: int = 1, restarts: int = 0) -> list[str]:
     return [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "train.py", *strategy, *arguments]
 
 
+def environment() -> dict[str, str]:
+    """That of a user outside of a cluster; with one thread, since the rounding of sums depends on their number."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "TORCHELASTIC_"))}
+    return {**own, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
 def begin(*arguments: str, env: dict[str, str] | None = None, **launch: int) -> subprocess.Popen[str]:
     """Start training; its output is read by `end`."""
-    unset = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_"))}
-    threads = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(
         command(*arguments, **launch),
         cwd=ROOT,
-        env={**unset, **threads, **(env or {})},
+        env={**environment(), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.reliability.commands import ROOT, TINY, command, weights
+from tests.reliability.commands import ROOT, TINY, command, environment, weights
 
 SCRIPT = Path(__file__).with_name("full_disk.sh")
 
@@ -26,7 +26,12 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint_and_the_run_goes_on(output
     run = outputs / "demo/full"
     start = command(*TINY, f"output_dir={outputs}", "run_id=full", "callbacks.checkpoint.every_n_train_steps=5")
     done = subprocess.run(
-        ["unshare", "--mount", "sh", SCRIPT, run, *start], cwd=ROOT, capture_output=True, text=True, check=False
+        ["unshare", "--mount", "sh", SCRIPT, run, *start],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
