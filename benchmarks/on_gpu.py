@@ -57,7 +57,7 @@ def tests(run: Run) -> None:
 SECTIONS: dict[str, tuple[Callable[[Run], None], float]] = {
     "ceilings": (ceilings, 0.2),
     "steps": (eager, 2.3),
-    "fed": (fed, 1.6),
+    "fed": (fed, 2.4),
     "clip": (clip, 0.4),
     "views": (views, 0.2),
     "embedding": (embedding, 0.5),
