@@ -124,7 +124,10 @@ def all_reduced_sum(x: Tensor) -> Tensor:
 @torch.no_grad()
 def mean_over_ranks(values: Mapping[str, Tensor | float], device: torch.device) -> dict[str, Tensor]:
     """Mean of each scalar over ranks, without gradient, by one collective; the names must be the same on all ranks."""
-    found = {name: torch.as_tensor(value, device=device).detach() for name, value in values.items()}
+    found = {
+        name: value.detach() if isinstance(value, Tensor) else torch.full((), value, device=device)  # without a copy
+        for name, value in values.items()
+    }
     if world_size() == 1:
         return found
     total = torch.stack([value.double() for value in found.values()])

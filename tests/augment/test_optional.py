@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from morphoclip.augment import Blur, DropChannel, Noise, ResizedCrop, crop
+from morphoclip.augment import Blur, DropChannel, Flip, Noise, ResizedCrop, Rot90, crop, symmetry
+from morphoclip.augment.gather import gather_pixels
 
 TRANSFORMS = [Blur(kernel=7), DropChannel(p=0.5), Noise(sigma=(0.01, 0.2)), ResizedCrop(size=6)]
 
@@ -115,8 +116,21 @@ def test_noise_stays_within_the_range_of_images():
 
 def test_crops_are_the_same_by_copies_and_by_one_kernel():
     x = images(4)
-    corners = torch.tensor([[0, 0], [7, 0], [3, 5], [7, 7]])
-    views = crop._cut(x, corners, 5)
-    assert torch.equal(views, crop._gather(x, corners, 5))
+    corners = torch.tensor([[0, 7, 3, 7], [0, 0, 5, 7]])
+    views = crop._cut(x, *corners.tolist(), 5)
+    assert torch.equal(views, gather_pixels(x, *crop.crop_index(corners, 5)))
     assert torch.equal(views[2], x[2, :, 3:8, 5:10])
-    assert crop._gather(x, corners, 5).is_contiguous()
+    assert gather_pixels(x, *crop.crop_index(corners, 5)).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("transform", "index", "parameters"),
+    [
+        (Flip(), symmetry.flip_index, torch.tensor([[False, False], [False, True], [True, False], [True, True]])),
+        (Rot90(), symmetry.rotation_index, torch.arange(4)),
+    ],
+    ids=["Flip", "Rot90"],
+)
+def test_symmetries_are_the_same_by_copies_and_by_one_kernel(transform, index, parameters):
+    x = images(4)
+    assert torch.equal(transform.apply(x, parameters), gather_pixels(x, *index(x, parameters)))

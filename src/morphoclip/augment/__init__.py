@@ -5,6 +5,7 @@ from morphoclip.augment.blur import Blur
 from morphoclip.augment.color import Color
 from morphoclip.augment.compose import Compose, Transform
 from morphoclip.augment.crop import RandomCrop
+from morphoclip.augment.draws import Rows, uniform
 from morphoclip.augment.drop_channel import DropChannel
 from morphoclip.augment.gain import Gain
 from morphoclip.augment.mask import draw_visible
@@ -25,7 +26,9 @@ __all__ = [
     "RandomCrop",
     "ResizedCrop",
     "Rot90",
+    "Rows",
     "Sharpness",
     "Transform",
     "draw_visible",
+    "uniform",
 ]

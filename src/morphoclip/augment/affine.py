@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -24,11 +26,11 @@ class Affine:
     zoom: float = 0.1
     shift: float = 0.05
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, 4): angle in radians, scale, shift to the right and downwards."""
-        uniform = torch.rand(count, 4, generator=generator, dtype=torch.float32) * 2 - 1
-        reach = torch.tensor([math.radians(self.degrees), self.zoom, self.shift, self.shift])
-        return uniform * reach + torch.tensor([0.0, 1.0, 0.0, 0.0])
+        angle, scale, right, down = (uniform(source, count, 4) * 2 - 1).unbind(1)
+        parameters = [angle * math.radians(self.degrees), 1 + scale * self.zoom, right * self.shift, down * self.shift]
+        return torch.stack(parameters, dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         angle, size, right, down = parameters.to(images).unbind(1)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class Blur:
@@ -27,9 +29,9 @@ class Blur:
         if self.kernel % 2 == 0:
             raise ValueError(f"a blur kernel of {self.kernel} pixels has no centre: use an odd number")
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count,): σ, 0 for images that stay sharp."""
-        chosen, position = torch.rand(2, count, generator=generator, dtype=torch.float32).unbind(0)
+        chosen, position = uniform(source, count, 2).unbind(1)
         low, high = self.sigma
         return torch.where(chosen < self.p, low + position * (high - low), 0)
 

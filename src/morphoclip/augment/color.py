@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class Color:
@@ -18,12 +20,11 @@ class Color:
     shift: float = 0.3
     gamma: tuple[float, float] = (0.5, 1.5)
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, 2, C): shifts, then powers."""
-        uniform = torch.rand(count, 2, channels, generator=generator, dtype=torch.float32)
-        low = torch.tensor([-self.shift, self.gamma[0]])[:, None]
-        high = torch.tensor([self.shift, self.gamma[1]])[:, None]
-        return low + uniform * (high - low)
+        shift, power = uniform(source, count, 2, channels).unbind(1)
+        low, high = self.gamma
+        return torch.stack([(shift * 2 - 1) * self.shift, low + power * (high - low)], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         shift, gamma = parameters.to(images)[..., None, None].unbind(1)  # (B, C, 1, 1) each

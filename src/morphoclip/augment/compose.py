@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
+
+from morphoclip.augment.draws import Source
 
 
 class Transform(Protocol):
-    """A random transform in two calls, so that all ranks draw the same parameters and each applies its own rows.
+    """A random transform in two calls: one draws the parameters, the other applies them.
 
-    `draw(count, channels, generator)` gives the parameters of `count` images on the CPU, one row per image.
-    `apply(images, parameters)` takes float images (B, C, H, W) in [0, 1] on any device, and leaves them unchanged. The
-    parameters may stay on the CPU, where reading them does not synchronise with the device.
+    `draw(count, channels, source)` gives the parameters of `count` images, one row per image, from `uniform(source, …)`
+    alone, on the device of the source. `apply(images, parameters)` takes float images (B, C, H, W) in [0, 1] on any
+    device, and leaves them unchanged. On a GPU neither may wait for the device: no copies, no `.item()`, no boolean index.
     """
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor: ...
+    def draw(self, count: int, channels: int, source: Source) -> Tensor: ...
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor: ...
 
@@ -29,9 +30,9 @@ class Compose:
 
     transforms: Sequence[Transform] = ()
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> list[Tensor]:
+    def draw(self, count: int, channels: int, source: Source) -> list[Tensor]:
         """Parameters of each transform for `count` images."""
-        return [transform.draw(count, channels, generator) for transform in self.transforms]
+        return [transform.draw(count, channels, source) for transform in self.transforms]
 
     def apply(self, images: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """Transform images (B, C, H, W); row i of each of `parameters` belongs to image i."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+from morphoclip.augment.gather import gather_pixels
+
 
 @dataclass(frozen=True)
 class RandomCrop:
@@ -14,9 +17,9 @@ class RandomCrop:
 
     size: int
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, 2): the corner (y, x) as a fraction of the largest possible offset."""
-        return torch.rand(count, 2, generator=generator, dtype=torch.float32)
+        return uniform(source, count, 2)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Images (B, C, H, W) to (B, C, size, size).
@@ -24,27 +27,27 @@ class RandomCrop:
         Raises:
             ValueError: images are smaller than the view.
         """
-        room = torch.tensor([side - self.size + 1 for side in images.shape[-2:]])
-        if room.min() < 1:
-            height, width = images.shape[-2:]
+        height, width = images.shape[-2:]
+        if min(height, width) < self.size:
             raise ValueError(
                 f"crops of {height} x {width} pixels are smaller than views of {self.size}: prepare larger crops or choose smaller views"
             )
-        corners = (parameters.cpu() * room).long()  # (B, 2)
-        return (_cut if images.device.type == "cpu" else _gather)(images, corners, self.size)
+        offsets = torch.stack([parameters[:, 0] * (height - self.size + 1), parameters[:, 1] * (width - self.size + 1)])
+        corners = offsets.long().to(images.device)  # (2, B)
+        if images.device.type == "cpu":
+            return _cut(images, *corners.tolist(), self.size)
+        return gather_pixels(images, *crop_index(corners, self.size))
 
 
-def _cut(images: Tensor, corners: Tensor, size: int) -> Tensor:
+def crop_index(corners: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The rows (B, size, 1) and columns (B, 1, size) of crops whose first pixels are at `corners` (2, B)."""
+    y, x = corners[:, :, None] + torch.arange(size, device=corners.device)
+    return y[:, :, None], x[:, None, :]
+
+
+def _cut(images: Tensor, top: list[int], left: list[int], size: int) -> Tensor:
     """One copy per image, the fastest way on a CPU."""
     views = images.new_empty(*images.shape[:2], size, size)
-    for view, image, (y, x) in zip(views, images, corners.tolist(), strict=True):
+    for view, image, y, x in zip(views, images, top, left, strict=True):
         view.copy_(image[:, y : y + size, x : x + size])
     return views
-
-
-def _gather(images: Tensor, corners: Tensor, size: int) -> Tensor:
-    """The same as `_cut`, as one indexing operation for a GPU."""
-    span = torch.arange(size)
-    y, x = ((corners[:, axis, None] + span).to(images.device) for axis in (0, 1))  # (B, size) each
-    b, c = (torch.arange(length, device=images.device) for length in images.shape[:2])
-    return images[b[:, None, None, None], c[:, None, None], y[:, None, :, None], x[:, None, None, :]]

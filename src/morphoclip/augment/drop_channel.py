@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class DropChannel:
@@ -14,10 +16,10 @@ class DropChannel:
 
     p: float = 0.2
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """bool (count, C): the channels that are kept."""
-        uniform = torch.rand(count, channels, generator=generator, dtype=torch.float32)
-        return (uniform >= self.p) | (uniform == uniform.amax(dim=1, keepdim=True))
+        drawn = uniform(source, count, channels)
+        return (drawn >= self.p) | (drawn == drawn.amax(dim=1, keepdim=True))
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         return images * parameters.to(images.device)[:, :, None, None]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -19,10 +21,10 @@ class Gain:
     log_gain: float = 0.3
     offset: float = 0.03
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, 2, C): log gains, then offsets."""
-        uniform = torch.rand(count, 2, channels, generator=generator, dtype=torch.float32) * 2 - 1
-        return uniform * torch.tensor([self.log_gain, self.offset])[:, None]
+        log_gain, offset = (uniform(source, count, 2, channels) * 2 - 1).unbind(1)
+        return torch.stack([log_gain * self.log_gain, offset * self.offset], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         log_gain, offset = parameters.to(images)[..., None, None].unbind(1)  # (B, C, 1, 1) each

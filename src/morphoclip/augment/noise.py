@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 MASK = 2**32 - 1
 
 
@@ -21,12 +23,11 @@ class Noise:
 
     sigma: tuple[float, float] = (0.0, 0.05)
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float64 (count, 2): σ, and a seed of 31 bits."""
         low, high = self.sigma
-        uniform = torch.rand(count, generator=generator, dtype=torch.float64)
-        seed = torch.randint(2**31, (count,), generator=generator)
-        return torch.stack([low + uniform * (high - low), seed.double()], dim=1)
+        sigma, seed = uniform(source, count, 2, dtype=torch.float64).unbind(1)
+        return torch.stack([low + sigma * (high - low), (seed * 2**31).floor()], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         sigma, seed = parameters.to(images.device).unbind(1)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
+
 
 @dataclass(frozen=True)
 class ResizedCrop:
@@ -23,11 +25,11 @@ class ResizedCrop:
     size: int = 224
     area: tuple[float, float] = (0.12, 0.47)
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, 3): fraction of the area, then the corner (y, x) as a fraction of the largest offset."""
-        uniform = torch.rand(count, 3, generator=generator, dtype=torch.float32)
+        area, y, x = uniform(source, count, 3).unbind(1)
         low, high = self.area
-        return uniform * torch.tensor([high - low, 1.0, 1.0]) + torch.tensor([low, 0.0, 0.0])
+        return torch.stack([low + area * (high - low), y, x], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Images (B, C, H, W) to (B, C, size, size)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from morphoclip.augment.draws import Source, uniform
 from morphoclip.filters import binomial_blur
 
 
@@ -17,12 +18,9 @@ class Sharpness:
     sharpen: float = 0.6
     blur: float = 1.0
 
-    def draw(self, count: int, channels: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, channels: int, source: Source) -> Tensor:
         """float32 (count, C): weights of the blurred image."""
-        return (
-            torch.rand(count, channels, generator=generator, dtype=torch.float32) * (self.blur + self.sharpen)
-            - self.sharpen
-        )
+        return uniform(source, count, channels) * (self.blur + self.sharpen) - self.sharpen
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         return torch.lerp(images, binomial_blur(images), parameters.to(images)[..., None, None])

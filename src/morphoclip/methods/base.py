@@ -14,10 +14,10 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from morphoclip.augment import Compose, draw_visible
+from morphoclip.augment import Compose, Rows, draw_visible
 from morphoclip.batch import Batch
 from morphoclip.checkpoints import FROZEN, another_model, read_checkpoint
-from morphoclip.distributed import gather_rows, mean_over_ranks, rank, world_size
+from morphoclip.distributed import gather_rows, mean_over_ranks, rank
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.pooling import Pool
 from morphoclip.training.curves import Curves
@@ -103,16 +103,15 @@ class Method(pl.LightningModule):
         """(optimizer step, batch within it), the seed of draws. It is the same after a resume as without one."""
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
-    def draws(self, count: int, batch_idx: int, purpose: str) -> tuple[int, slice, torch.Generator]:
-        """(rows to draw, slice of this batch, generator) for `count` rows; the generator is equal on all ranks.
+    def draws(self, count: int, batch_idx: int, purpose: str) -> Rows:
+        """The random numbers of this batch's `count` rows among those of all batches of the optimizer step.
 
-        Rows are drawn for all batches of an optimizer step and sliced as `EpochSampler` slices its items, so that an item
-        gets the same row for any number of ranks and of accumulated batches.
+        Rows are numbered as `EpochSampler` slices its items, so that an item gets the same numbers for any number of ranks
+        and of accumulated batches.
         """
         step, batch = self.step_key(batch_idx)
         position = rank() * self.trainer.accumulate_grad_batches + batch
-        total = count * world_size() * self.trainer.accumulate_grad_batches
-        return total, slice(position * count, (position + 1) * count), generator(self.seed, step, 0, purpose)
+        return Rows(fold(self.seed, step, 0, purpose), position * count, self.device)
 
     def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
         """Standardised float views (B, C, H, W) of a batch of crops, one per purpose, each with its own augmentation."""
@@ -120,9 +119,8 @@ class Method(pl.LightningModule):
         x = self.encoder.scale(crops.tensor("images"), crops.tensor("low"), crops.tensor("high"))
         views = []
         for purpose in purposes:
-            count, own, draws = self.draws(len(x), batch_idx, purpose)
-            parameters = augmentation.draw(count, x.shape[1], draws)
-            views.append(self.encoder.standardise(augmentation.apply(x, [rows[own] for rows in parameters])))
+            parameters = augmentation.draw(len(x), x.shape[1], self.draws(len(x), batch_idx, purpose))
+            views.append(self.encoder.standardise(augmentation.apply(x, parameters)))
         return views
 
     def sampled_channels(self, crops: int, batch_idx: int, *purposes: str) -> Tensor | None:
@@ -135,11 +133,11 @@ class Method(pl.LightningModule):
         channels = len(self.encoder.channels)
         draws = generator(self.seed, self.global_step, 0, "number of channels")
         shown = int(torch.randint(1, channels + 1, (), generator=draws))
-        chosen = []
-        for purpose in purposes:
-            count, own, draws = self.draws(crops, batch_idx, f"channels of {purpose}")
-            chosen.append(draw_visible(count, channels, shown, draws)[own, :shown])
-        return torch.cat(chosen).to(self.device)
+        chosen = [
+            draw_visible(crops, channels, shown, self.draws(crops, batch_idx, f"channels of {purpose}"))[:, :shown]
+            for purpose in purposes
+        ]
+        return torch.cat(chosen)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(fold(self.seed, *self.step_key(batch_idx), "dropout", rank()))
@@ -224,7 +222,8 @@ class Method(pl.LightningModule):
 
         Lightning would repeat a value in all rows until the epoch's end, but not in a run that went on in between.
         """
-        super().log(name, value, *args, **{**options, "logger": False})
+        shown = value if isinstance(value, Tensor) else torch.tensor(float(value))  # Lightning would copy it to the device
+        super().log(name, shown, *args, **{**options, "logger": False})
         total, count = self.logged.get(name, (0.0, 0))
         self.logged[name] = (total + (value.detach() if isinstance(value, Tensor) else value), count + 1)
 

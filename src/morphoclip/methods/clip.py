@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from morphoclip.batch import Batch
+from morphoclip.batch import Batch, to_device
 from morphoclip.losses import LossContext
 from morphoclip.methods.base import Method, build
 from morphoclip.methods.conditions import Conditions
@@ -151,31 +151,31 @@ class CLIP(Method):
         return self.image.instances(self.encoder, batch, views)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        mask = batch.mask if batch.has_padding else None
         instances = self.instances(batch, batch_idx)
-        pooled = self.pool(instances, batch.mask)
+        pooled = self.pool(instances, mask)
         image = self.image.embed(self.encoder, pooled)  # (B, E)
-        image_id = self.conditions.row[batch.condition]
-        other_id = image_id.unique()
+        other_id = self.conditions.distinct_rows(batch.host("condition"))
         other = self.embed_prompts(other_id)  # (U, E)
         context = LossContext(
-            image_id=image_id,
-            other_id=other_id,
+            image_id=self.conditions.row[batch.condition],
+            other_id=to_device(other_id, self.device),
             perturbation=batch.perturbation,
             image_profile=self.image.profiles(pooled),
-            image_frozen=self.image.frozen(instances, batch.mask),
+            image_frozen=self.image.frozen(instances, mask),
         )
         logit_scale = 1.0 if self.logit_scale is None else self.logit_scale.exp()
         loss = cross_modal = self.loss(image, other, logit_scale, self.logit_bias, context=context)
         parts = {"train/cross_modal": cross_modal, "train/logit_scale": logit_scale}
         if self.image_loss is not None:
-            parts["train/image_image"] = image_image = self.plate_loss(instances, batch)
+            parts["train/image_image"] = image_image = self.plate_loss(instances, batch, mask)
             loss = cross_modal + self.image_loss_weight * image_image
         return self.report(loss, image, batch, **parts)
 
-    def plate_loss(self, instances: Tensor, batch: Batch) -> Tensor:
+    def plate_loss(self, instances: Tensor, batch: Batch, mask: Tensor | None) -> Tensor:
         """The image-image loss between the sub-bags, one per plate, of instances (B, N, …)."""
         plate = batch.tensor("plate").view(instances.shape[:2])
-        sub_bags, is_first = self.pool.pool_groups(instances, plate, batch.mask)  # (B, N, …), (B, N)
+        sub_bags, is_first = self.pool.pool_groups(instances, plate, mask)  # (B, N, …), (B, N)
         perturbation = batch.perturbation[:, None].expand_as(plate).where(is_first, -1)
         context = LossContext(perturbation=perturbation.flatten(), plate=plate.flatten())
         sub_images = self.image.embed(self.encoder, sub_bags.flatten(0, 1))

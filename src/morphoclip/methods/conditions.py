@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from morphoclip.batch import to_device
 from morphoclip.methods.base import build
 from morphoclip.methods.cut_prompts import cut_prompts
 from morphoclip.methods.recompute import recomputed
@@ -80,7 +81,8 @@ class Conditions(nn.Module):
                 "template that tells conditions apart, or train on more of them"
             )
         row = {key: i for i, key in enumerate(self.distinct)}
-        self.register_buffer("row", torch.tensor([-1 if key is None else row[key] for key in keys]), persistent=False)
+        self.rows_on_host = torch.tensor([-1 if key is None else row[key] for key in keys])
+        self.register_buffer("row", self.rows_on_host.clone(), persistent=False)
         self.recompute, self.cache = recompute, cache
         self.dose = None if dose is None else build(dose)
         amounts = [float(amount) if amount else torch.nan for *_, amount in self.distinct]
@@ -184,20 +186,25 @@ class Conditions(nn.Module):
         frozen, tower = getattr(self, f"frozen_{number}"), self.towers[number]
 
         def run(chunk: slice) -> Tensor:
-            return tower(*(part.to(self.device) for part in tower.take(self.tokens[number], positions[chunk])))
+            tokens = tower.take(self.tokens[number], positions[chunk])
+            return tower(*(to_device(part, self.device) for part in tokens))
 
         if frozen is not None:
-            states = frozen[positions.to(frozen.device)]
+            states = frozen[to_device(positions, frozen.device)]
         else:
             states = recomputed(tower, run, len(positions), self.recompute)
         if next(tower.parameters(), None) is None:  # a plain fingerprint is float32; convert it to the method's dtype
             states = states.to(self.projections[number].weight.dtype)
         if self.dose is not None:
-            states = torch.cat([states, self.dose(self.amount[rows.to(self.device)].to(states.dtype))], dim=1)
+            states = torch.cat([states, self.dose(self.amount[to_device(rows, self.device)].to(states.dtype))], dim=1)
         return self.projections[number](self.heads[number](states))
 
+    def distinct_rows(self, condition: Tensor) -> Tensor:
+        """The distinct candidates (U,) of the conditions (B,) of a batch, in order; both on the CPU."""
+        return self.rows_on_host[condition].unique()
+
     def forward(self, rows: Tensor) -> Tensor:
-        """Joint embeddings (U, E) of the distinct candidates at `rows` (U,).
+        """Joint embeddings (U, E) of the distinct candidates at `rows` (U,), which are best on the CPU.
 
         Raises:
             ValueError: a row is -1, i.e. a training batch contains a condition without a prompt.
@@ -215,7 +222,7 @@ class Conditions(nn.Module):
             )
             embedded = self.embed(number, present)
             joint = embedded.new_zeros(len(rows), embedded.shape[1]) if joint is None else joint
-            joint = joint.index_add(0, here.to(rows.device), embedded[: len(here)].to(joint.dtype))
+            joint = joint.index_add(0, to_device(here, joint.device), embedded[: len(here)].to(joint.dtype))
             joint = joint + 0 * embedded[len(here) :].sum()
         assert joint is not None  # there is a tower
         return joint

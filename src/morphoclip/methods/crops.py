@@ -17,10 +17,9 @@ def as_crops(batch: Batch) -> Batch:
     per_bag = {"perturbation", "condition", "is_control"}
     flat = {
         name: value.repeat_interleave(crops) if name in per_bag else value.flatten(0, 1)
-        for name, value in vars(batch).items()
-        if value is not None
+        for name, value in batch.tensors().items()
     }
-    return Batch(**flat)
+    return Batch(**flat, has_padding=batch.has_padding)
 
 
 def first_crops(batch: Batch, count: int) -> Batch:

@@ -92,8 +92,7 @@ class CWAMSN(Distillation):
         patch = self.encoder.backbone.patch_embed.patch_size
         patches = (view.shape[-2] // patch[0]) * (view.shape[-1] // patch[1])
         visible = patches - round(self.mask_ratio * patches)
-        count, own, draws = self.draws(len(view), batch_idx, "mask")
-        return draw_visible(count, patches, visible, draws)[own, :visible].to(view.device)
+        return draw_visible(len(view), patches, visible, self.draws(len(view), batch_idx, "mask"))[:, :visible]
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The views of a pair, stacked vertically: target, anchor without its masked patches, small anchors."""

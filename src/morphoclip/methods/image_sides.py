@@ -55,7 +55,7 @@ class CropBags(nn.Module):
     def instances(self, encoder: Encoder, batch: Batch, views: Views) -> Tensor:
         """Joint embeddings (B, N, embed_dim) of a batch's crops, 0 for padding; single crops are bags of one."""
         view, shown = views()
-        if batch.mask is None or batch.mask.all():
+        if batch.mask is None or not batch.has_padding:
             return self.project(encoder, view, shown).unflatten(0, (len(batch), -1))
         # Padding is not computed and does not enter batch statistics.
         present = batch.mask.flatten()

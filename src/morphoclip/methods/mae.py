@@ -86,8 +86,7 @@ class MAE(Method):
 
     def draw_mask(self, x: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Patches (B, L) int64 with the visible ones first, and the mask (B, L) bool of hidden ones."""
-        count, own, draws = self.draws(len(x), batch_idx, "mask")
-        order = draw_visible(count, self.patches, self.visible, draws)[own].to(x.device)
+        order = draw_visible(len(x), self.patches, self.visible, self.draws(len(x), batch_idx, "mask"))
         return order, torch.ones_like(order, dtype=torch.bool).scatter(1, order[:, : self.visible], False)
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

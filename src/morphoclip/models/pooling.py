@@ -26,7 +26,7 @@ class Pool(nn.Module):
 
         Args:
             x: (B, M, D), or (B, M, C, D) per channel.
-            mask: bool (B, M), False on padding, which gets weight 0; None for no padding.
+            mask: bool (B, M), False on padding, which gets weight 0; None for no padding, which is not checked.
             return_weights: also return the weights (B, M[, C]), which sum to 1 over M.
 
         Returns:
@@ -37,8 +37,7 @@ class Pool(nn.Module):
         """
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        empty = ~mask.any(dim=1)
-        if empty.any():
+        elif (empty := ~mask.any(dim=1)).any():  # the CPU waits for this answer
             raise ValueError(f"bags {empty.nonzero().flatten().tolist()[:5]} have only padding: leave them out")
         padding = ~mask.view(*mask.shape, *[1] * (x.ndim - 3))  # (B, M[, 1])
         x = x.masked_fill(padding[..., None], 0)  # padding may be anything, including NaN
