@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-KEPT_ON_HOST = ("condition",)  # chooses the prompts of a step, whose number the CPU has to know
+KEPT_ON_HOST = ("condition", "mask")  # they choose the prompts and crops of a step, whose numbers the CPU has to know
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Batch:
         perturbation: int64 (B,), equal for replicates.
         condition: int64 (B,), row of the `PerturbationTable`, which gives the prompt.
         is_control: bool (B,), True for negative controls.
-        on_host: tensors of one number per item that `to` keeps on the CPU, where reading them waits for nothing.
+        on_host: `KEPT_ON_HOST`, small tensors that `to` keeps on the CPU, where reading them waits for nothing.
     """
 
     perturbation: Tensor
@@ -83,7 +83,8 @@ class Batch:
         return replace(self, **changes, on_host={})
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        kept = {name: value.cpu() for name in KEPT_ON_HOST if (value := getattr(self, name)).device.type == "cpu"}
+        small = {name: tensor for name, tensor in self.tensors().items() if name in KEPT_ON_HOST}
+        kept = {name: tensor for name, tensor in small.items() if tensor.device.type == "cpu"}
         moved = self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         return replace(moved, on_host={**self.on_host, **kept})
 

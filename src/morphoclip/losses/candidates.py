@@ -50,7 +50,8 @@ class Match:
 
     def images_per_candidate(self, dtype: torch.dtype) -> Tensor:
         """Number of images of each candidate, (M,), at least 1 so that it can be a divisor."""
-        return torch.bincount(self.column, minlength=len(self.is_first)).clamp_min(1).to(dtype)
+        images = torch.ones_like(self.column, dtype=dtype)  # bincount would ask the device for the largest index
+        return images.new_zeros(len(self.is_first)).index_add_(0, self.column, images).clamp_min_(1)
 
 
 @dataclass(frozen=True)

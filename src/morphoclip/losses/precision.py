@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 LOW = (torch.float16, torch.bfloat16)
 
@@ -34,7 +36,8 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def wrapped(self, *args, **kwargs) -> Tensor:
-        with torch.autocast(_device(*args, *kwargs.values()), enabled=False):
+        device = _device(*args, *kwargs.values())
+        with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
             return forward(self, *map(promote, args), **{name: promote(v) for name, v in kwargs.items()})
 
     return wrapped

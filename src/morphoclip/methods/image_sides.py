@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from morphoclip.batch import Batch
+from morphoclip.batch import Batch, to_device
 from morphoclip.methods.recompute import recomputed
 from morphoclip.models import Encoder, FeatureEncoder, JointProjection
 from morphoclip.models.pooling import POOLS, Pool
@@ -58,9 +58,9 @@ class CropBags(nn.Module):
         if batch.mask is None or not batch.has_padding:
             return self.project(encoder, view, shown).unflatten(0, (len(batch), -1))
         # Padding is not computed and does not enter batch statistics.
-        present = batch.mask.flatten()
+        present = to_device(batch.host("mask").flatten().nonzero().flatten(), view.device)
         crops = self.project(encoder, view[present], None if shown is None else shown[present])
-        padded = crops.new_zeros(len(view), crops.shape[1]).masked_scatter(present[:, None], crops)
+        padded = crops.new_zeros(len(view), crops.shape[1]).index_copy(0, present, crops)
         return padded.unflatten(0, (len(batch), -1))
 
     def project(self, encoder: Encoder, view: Tensor, shown: Tensor | None = None) -> Tensor:

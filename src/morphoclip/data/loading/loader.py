@@ -90,7 +90,7 @@ class Loader:
     def __init__(self, mixture: Mixture, sampler: EpochSampler, num_workers: int = 0, prefetch: int = 2) -> None:
         self.mixture, self.sampler = mixture, sampler
         self.num_workers, self.prefetch = num_workers, prefetch
-        self._buffers = Buffers(keep=prefetch + 3)
+        self._buffers = Buffers(keep=prefetch + 4)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -99,9 +99,10 @@ class Loader:
         return self._count(self._requests(iter(self.sampler)))  # not a generator: the epoch must be fixed on this call
 
     def _count(self, requests: Iterator[Request]) -> Iterator[Batch]:
-        for batch in self._read_ahead(requests) if self.num_workers else map(self._read, requests):
+        # A step that asks for a batch finds it made: joining its parts, too, takes the interpreter's lock for a while.
+        for batch in make_ahead(self._read_ahead(requests), 1) if self.num_workers else map(self._read, requests):
             self.sampler.ready += 1
-            yield batch.pin_memory() if self._buffers.pinned else batch
+            yield batch
 
     def _requests(self, chosen: Iterator[np.ndarray]) -> Iterator[Request]:
         # Drawing the bags of many ranks takes long, and every step would wait for it.
@@ -116,7 +117,7 @@ class Loader:
 
     def _read(self, request: Request) -> Batch:
         images = self._images(request)
-        return self.mixture.batch(request.items, images, request.read(slice(None), images))
+        return self._made(request.items, images, request.read(slice(None), images))
 
     def _read_ahead(self, requests: Iterator[Request]) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(self.num_workers, "loader")
@@ -138,7 +139,11 @@ class Loader:
 
     def _finish(self, reading: _Reading) -> Batch:
         bad = np.concatenate([part.result() for part in reading.parts])
-        return self.mixture.batch(reading.items, reading.images, bad)
+        return self._made(reading.items, reading.images, bad)
+
+    def _made(self, items: np.ndarray, images: np.ndarray, bad: np.ndarray) -> Batch:
+        batch = self.mixture.batch(items, images, bad)
+        return batch.pin_memory() if self._buffers.pinned else batch
 
     def state_dict(self) -> dict[str, int]:
         return self.sampler.state_dict()
