@@ -15,6 +15,8 @@ Both draw their views with our augmentation, so the rest's ratio is for heads, l
 The last two columns are a short run of the trainer on crops of a simulated screen that our loader reads from disk:
 crops a second, all told, and `data_wait`, the share of time the step waits for a batch.
 
+Below the table: what the random draws of a step cost a rank on 1, 8 and 64 ranks (`benchmarks.draws`).
+
 The bar: on a CPU a median ratio of at most 1.05 for each method, as the backbone dominates there; on a GPU at most .7 of
 the rest.
 """
@@ -42,6 +44,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import draws
 from benchmarks.demo import machine
 from benchmarks.lightly_steps import PEERS, Lightly
 from morphoclip import configs_dir
@@ -255,6 +258,9 @@ def main() -> int:
     parser.add_argument(
         "--fed-steps", type=int, default=20, help="of the trainer on our loader's crops; 0 leaves it out"
     )
+    parser.add_argument(
+        "--draws", type=int, default=10, help="repeats of the draws on 1, 8 and 64 ranks; 0 leaves them out"
+    )
     parser.add_argument("--data", type=Path, default=Path("outputs/data/ssl_step"), help="its screen is kept here")
     parser.add_argument("--check", action="store_true", help="exit 1 where the bar is missed")
     parser.add_argument("--json", action="store_true")
@@ -263,12 +269,13 @@ def main() -> int:
         torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     rows = [measure(name, given) for name in given.methods]
+    drawn = draws.measure(given.draws) if given.draws else []
     where = f"{machine()}, lightly {metadata.version('lightly')}; {given.encoder}, {given.batch} crops of 224"
     where += ", bf16 autocast" if given.bf16 else ", float32"
     if given.json:
-        print(json.dumps({"machine": where, "rows": rows}, indent=2))
+        print(json.dumps({"machine": where, "rows": rows, "draws": drawn}, indent=2))
     else:
-        print(where, "", show(rows), sep="\n")
+        print(where, "", show(rows), *(["", draws.show(drawn)] if drawn else []), sep="\n")
     missed = {
         row["method"]: row["ratio"] > BAR if given.device == "cpu" else row["rest_ratio"] > REST_BAR for row in rows
     }

@@ -17,7 +17,16 @@ from torch.utils._pytree import tree_leaves
 from tests.methods.tiny import METHODS, bags, batch_of, cwa_msn, dino, feature_bags, feature_clip
 
 # Operations that return numbers of the device to the CPU, or whose result's shape depends on them.
-ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
+ASKING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+}
 ANSWERS = {"_local_scalar_dense": 0, "equal": True}
 
 
@@ -57,7 +66,11 @@ class Waits(TorchDispatchMode):
 
 def test_the_counter_sees_what_a_gpu_would_wait_for():
     x = torch.zeros(4, device="meta")
-    for ask in (lambda: bool((x > 0).any()), lambda: torch.ones(3).to("meta"), lambda: torch.tensor([1.0], device="meta")):
+    for ask in (
+        lambda: bool((x > 0).any()),
+        lambda: torch.ones(3).to("meta"),
+        lambda: torch.tensor([1.0], device="meta"),
+    ):
         with Waits() as waits:
             ask()
         assert waits.waits == 1, waits.where

@@ -222,7 +222,9 @@ class Method(pl.LightningModule):
 
         Lightning would repeat a value in all rows until the epoch's end, but not in a run that went on in between.
         """
-        shown = value if isinstance(value, Tensor) else torch.tensor(float(value))  # Lightning would copy it to the device
+        shown = (
+            value if isinstance(value, Tensor) else torch.tensor(float(value))
+        )  # Lightning would copy it to the device
         super().log(name, shown, *args, **{**options, "logger": False})
         total, count = self.logged.get(name, (0.0, 0))
         self.logged[name] = (total + (value.detach() if isinstance(value, Tensor) else value), count + 1)

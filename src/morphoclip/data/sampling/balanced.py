@@ -7,6 +7,7 @@ import numpy as np
 from morphoclip import schema
 from morphoclip.data.sampling.groups import Groups
 from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.sampling.samplers import WHOLE, part_of
 
 
 class Wells:
@@ -56,7 +57,7 @@ class Wells:
         rounds = max(1, round(len(self._rows) / (global_batch * self._round_steps)))
         self.steps = steps_per_epoch or rounds * self._round_steps
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         round_, place = divmod(step, self._round_steps)
         order = np.random.default_rng([self.seed, epoch, round_]).permutation(len(self._names))
         ends = np.cumsum(self._shown[order])
@@ -68,7 +69,8 @@ class Wells:
             wells = self._wells_of(number, np.random.default_rng([self.seed, epoch, round_, int(number)]))
             chosen += wells[max(start - begin, 0) : stop - begin]
         rng = np.random.default_rng([self.seed, epoch, step, len(self._names)])
-        return rng.permutation([self._rows[rng.integers(*self._starts[well : well + 2])] for well in chosen])
+        rows = rng.permutation([self._rows[rng.integers(*self._starts[well : well + 2])] for well in chosen])
+        return rows[part_of(len(rows), part)]
 
     def _wells_of(self, number: int, rng: np.random.Generator) -> list[int]:
         """The wells of a perturbation for this round, alternating between its plates."""
@@ -123,13 +125,14 @@ class Balanced:
         self.steps = steps_per_epoch or max(1, len(self._rows) // global_batch)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         order = self._order
         if order[0] != epoch:
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(self._rows))
             by_class = np.argsort(self._class[shuffled], kind="stable")
             self._order = order = epoch, self._rows[shuffled[by_class]]
-        turn, place = np.divmod(np.arange(step * self.global_batch, (step + 1) * self.global_batch), len(self._sizes))
+        items = np.arange(step * self.global_batch, (step + 1) * self.global_batch)[part_of(self.global_batch, part)]
+        turn, place = np.divmod(items, len(self._sizes))
         orders = {
             t: np.random.default_rng([self.seed, epoch, t]).permutation(len(self._sizes))
             for t in np.unique(turn).tolist()

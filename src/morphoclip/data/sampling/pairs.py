@@ -6,6 +6,7 @@ import numpy as np
 
 from morphoclip import schema
 from morphoclip.data.sampling.mixture import Mixture
+from morphoclip.data.sampling.samplers import WHOLE, part_of
 from morphoclip.schema import POSITION_COLUMNS
 
 # Scope of the second well: it has the same condition and the same values of these columns.
@@ -81,7 +82,7 @@ class Pairs:
         self._wells = _Wells(mixture, fields, SCOPES.get(pair_scope, ()), ELSEWHERE.get(pair_scope, ()))
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0, np.int64))
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         round_, place = divmod(step, self._epoch_steps)
         order = self._order
         if order[0] != (epoch, round_):
@@ -96,9 +97,11 @@ class Pairs:
         second = first.copy()
         across = round((1 - self.same_share) * len(first))
         apart = np.diff(np.arange(len(first) + 1) * across // len(first)) > 0  # evenly over the ranks
-        for pair in np.flatnonzero(apart):
+        own = part_of(len(first), part)
+        for pair in np.flatnonzero(apart[own]) + own.start:
+            rng = np.random.default_rng([self.seed, epoch, step, 2, int(pair)])
             second[pair] = self._wells.partner(first[pair], self.different_position, rng)
-        return np.stack([first, second], axis=1)
+        return np.stack([first[own], second[own]], axis=1)
 
 
 class _Wells:

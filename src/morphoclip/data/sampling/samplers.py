@@ -13,13 +13,32 @@ from morphoclip.data.sampling.groups import Groups
 from morphoclip.data.sampling.mixture import Mixture
 
 
+WHOLE = (0, 1)
+
+
 class Plan(Protocol):
     """The batches of an epoch, for all ranks together."""
 
     steps: int
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
-        """Rows of the mixture, (G,) crops or (G, N) bags, of the global batch of G items."""
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
+        """Rows of the mixture, (G,) crops or (G, N) bags, of the global batch of G items.
+
+        `part` (i, n) asks for the i-th of n equal parts only; a plan for one rank need not take it. What costs time per item is drawn for these items alone, by
+        their numbers in the batch, so that more ranks do not make each of them draw more.
+        """
+
+
+def part_of(count: int, part: tuple[int, int]) -> slice:
+    """The items of a part (i, n) of `count`.
+
+    Raises:
+        ValueError: `count` is not a multiple of n.
+    """
+    number, parts = part
+    if count % parts:
+        raise ValueError(f"{count} items cannot be divided into {parts} equal parts")
+    return slice(number * count // parts, (number + 1) * count // parts)
 
 
 class Uniform:
@@ -42,11 +61,11 @@ class Uniform:
             )
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         order = self._order
         if order[0] != epoch:
             self._order = order = (epoch, self._shuffled(epoch))
-        return order[1][step * self.global_batch : (step + 1) * self.global_batch]
+        return order[1][step * self.global_batch : (step + 1) * self.global_batch][part_of(self.global_batch, part)]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch])
@@ -117,7 +136,7 @@ class Bags:
         rounds = max(1, round(len(mixture) / (global_batch * bag_size * self._round_steps)))
         self.steps = steps_per_epoch or rounds * self._round_steps
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         round_, place = divmod(step, self._round_steps)
         treated_bags = self.global_batch - self._control_bags
         order = self.order(epoch, round_)
@@ -128,12 +147,12 @@ class Bags:
                 rng.choice(self._controls, self._control_bags, replace=False),
             ]
         )
-        return np.stack(
-            [
-                self._wells.bag(perturbation, self.bag_size, rng, self.bag_scope == "well")
-                for perturbation in rng.permutation(chosen)
-            ]
-        )
+        shown = rng.permutation(chosen)
+        bags = []
+        for number in range(len(shown))[part_of(len(shown), part)]:
+            rng = np.random.default_rng([self.seed, epoch, step, 2, number])
+            bags.append(self._wells.bag(shown[number], self.bag_size, rng, self.bag_scope == "well"))
+        return np.stack(bags)
 
     def order(self, epoch: int, round_: int) -> np.ndarray:
         """The treated perturbations of a round in the order they are shown."""
@@ -181,10 +200,11 @@ class Sequential:
         self.size, self.global_batch, self.world_size = len(mixture), global_batch, world_size
         self.steps = -(-self.size // global_batch)
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         start = step * self.global_batch
         end = min(start + self.global_batch, self.size)
-        return np.arange(start, end + (start - end) % self.world_size) % self.size
+        rows = np.arange(start, end + (start - end) % self.world_size) % self.size
+        return rows[part_of(len(rows), part)]
 
 
 class EpochSampler(Sampler[np.ndarray]):
@@ -216,8 +236,9 @@ class EpochSampler(Sampler[np.ndarray]):
 
     def _batches(self, epoch: int, start: int) -> Iterator[np.ndarray]:
         first = start % self.accumulate
+        part = [] if self.world_size == 1 else [(self.rank, self.world_size)]
         for step in range(start // self.accumulate, self.plan.steps):
-            own = np.split(self.plan.rows(epoch, step), self.world_size)[self.rank]
+            own = self.plan.rows(epoch, step, *part)
             yield from np.split(own, self.accumulate)[first:]
             first = 0
 
