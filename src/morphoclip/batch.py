@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
-
 KEPT_ON_HOST = ("condition", "mask")  # they choose the prompts and crops of a step, whose numbers the CPU has to know
 
 

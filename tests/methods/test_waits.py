@@ -6,7 +6,6 @@ On a CPU neither costs anything, so a step there would not show them.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl

@@ -12,7 +12,6 @@ from torch.utils.data import Sampler
 from morphoclip.data.sampling.groups import Groups
 from morphoclip.data.sampling.mixture import Mixture
 
-
 WHOLE = (0, 1)
 
 
