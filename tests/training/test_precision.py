@@ -29,7 +29,8 @@ def test_every_method_trains_in_every_precision(precision, name):
     trainer(1, precision="64-true").fit(exact, loader(batch_of(name)))
     method, first = METHODS[name](), METHODS[name]()
     trainer(1, **settings(precision)).fit(first, loader(batch_of(name)))
-    torch.testing.assert_close(first.last_loss.double(), exact.last_loss, rtol=1e-2, atol=0)  # the same draws
+    few_bits = "bf16" in precision
+    torch.testing.assert_close(first.last_loss.double(), exact.last_loss, rtol=0.02 if few_bits else 0.01, atol=0)
     before = {key: value.clone() for key, value in method.named_parameters()}
     trainer(3, **settings(precision)).fit(method, loader(batch_of(name)))
     assert method.last_loss.isfinite()

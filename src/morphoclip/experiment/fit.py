@@ -21,6 +21,8 @@ from morphoclip.experiment.plain import as_dict
 if TYPE_CHECKING:
     from morphoclip.data import CellDataModule, PerturbationTable, ShardDataset
     from morphoclip.methods.base import Method
+    from morphoclip.methods.clip import CLIP
+    from morphoclip.methods.held_out_prompts import HeldOutPrompts
     from morphoclip.models import Encoder, FeatureEncoder
     from morphoclip.training.interrupts import Interrupts
 
@@ -43,6 +45,8 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
+    if config.perturbation and loader.val_split is not None:
+        method.held_out = held_out_prompts(config, method, loader)
     if rank() == 0:
         print(
             "\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])])
@@ -131,6 +135,16 @@ def build_method(config: DictConfig, loader: CellDataModule) -> Method:
             "doses": table.frame[schema.DOSE].tolist(),
         }
     return hydra.utils.instantiate(config.method, encoder=encoder, **conditions)
+
+
+def held_out_prompts(config: DictConfig, method: CLIP, loader: CellDataModule) -> HeldOutPrompts:
+    """The prompts of the validation split, which the method never trains on."""
+    from morphoclip.methods.held_out_prompts import HeldOutPrompts
+
+    table = described_conditions(config.data, loader.val_dataloader().mixture.table)
+    prompts = table.prompts(as_dict(config.perturbation))
+    modalities, doses = (table.frame[column].tolist() for column in (schema.MODALITY, schema.DOSE))
+    return HeldOutPrompts(method.conditions, prompts, modalities, doses)
 
 
 def described_conditions(data: DictConfig, table: PerturbationTable) -> PerturbationTable:

@@ -6,7 +6,7 @@ import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import numpy as np
@@ -17,7 +17,11 @@ from morphoclip.experiment.plain import as_dict
 from morphoclip.files import write_atomically
 from morphoclip.lock import FolderLock
 
-LOCK, TRAINING_ROWS = "prepare.lock", "training_rows.npy"
+if TYPE_CHECKING:
+    from morphoclip.data import ShardDataset
+
+LOCK = "prepare.lock"
+TRAINING_ROWS, VALIDATION_ROWS = "training_rows.npy", "validation_rows.npy"
 
 
 def prepare_data(data: DictConfig) -> None:
@@ -82,20 +86,45 @@ def holdout_of(data: DictConfig) -> dict[str, Any] | None:
     return None if data.holdout is None else as_dict(data.holdout)
 
 
-def training_split(data: DictConfig, folder: Path) -> str | None:
-    """The split to train on: `data.loader.split`, without what is held out if there is a holdout.
+def choose_splits(data: DictConfig, folder: Path) -> tuple[str | None, str | None]:
+    """The splits to train on and to validate on: `data.loader.split` without what is held out, and `data.loader.val_split`.
 
-    The rows that a holdout leaves are written to `folder`, the run's, and the path of that file is returned: datasets may
-    be read-only, and several runs may share one.
+    With `data.validation` a share of the perturbations that are not held out is validated on and not trained on. The rows
+    are written to `folder`, the run's, and the paths of these files are returned: datasets may be read-only, and several
+    runs may share one.
+
+    Raises:
+        ValueError: both `data.validation` and `data.loader.val_split`, or see `holdout` and `validation`.
     """
     from morphoclip.data import ShardDataset, holdout
     from morphoclip.data.splits.holdout import TRAIN
+    from morphoclip.data.splits.validation import validation
 
-    held_out = holdout_of(data)
-    if held_out is None:
-        return data.loader.split
-    dataset = ShardDataset(data.root, data.loader.split)
-    training = (holdout(dataset.fields, **held_out) == TRAIN).to_numpy()
-    with write_atomically(folder / TRAINING_ROWS) as partial:
-        np.save(partial, dataset.rows[training[dataset.index["field"][dataset.rows]]])
-    return str(folder / TRAINING_ROWS)
+    held_out, validated = holdout_of(data), as_dict(data.get("validation") or {})
+    split, val_split = data.loader.split, data.loader.get("val_split")
+    if validated and val_split is not None:
+        raise ValueError("give either data.validation (a share to draw) or data.loader.val_split (a split that exists)")
+    if held_out is None and not validated:
+        return split, val_split
+    dataset = ShardDataset(data.root, split)
+    fields = dataset.fields
+    training = np.ones(len(fields), bool)
+    if held_out is not None:
+        training = (holdout(fields, **held_out) == TRAIN).to_numpy()
+    if validated:
+        chosen = validation(fields, training, **validated)
+        training &= ~chosen
+        val_split = write_rows(dataset, chosen, folder / VALIDATION_ROWS)
+    return write_rows(dataset, training, folder / TRAINING_ROWS), val_split
+
+
+def training_split(data: DictConfig, folder: Path) -> str | None:
+    """The first of `choose_splits`."""
+    return choose_splits(data, folder)[0]
+
+
+def write_rows(dataset: ShardDataset, fields: np.ndarray, path: Path) -> str:
+    """Write the rows of the index whose fields are chosen (bool per field); returns the path."""
+    with write_atomically(path) as partial:
+        np.save(partial, dataset.rows[fields[dataset.index["field"][dataset.rows]]])
+    return str(path)

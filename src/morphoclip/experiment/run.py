@@ -37,7 +37,7 @@ from morphoclip.experiment.changes import flat
 from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
-from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
+from morphoclip.experiment.prepare import choose_splits, holdout_of, prepare_data
 from morphoclip.experiment.rotation import run_rotation
 from morphoclip.experiment.runs import Start, open_run
 from morphoclip.experiment.score_run import score_run
@@ -85,7 +85,10 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
 
     folder = start.folder
     config.folder, config.run_id, config.resume = str(folder), folder.name, None
-    config.data.loader.split = on_rank_zero(lambda: prepare_run(config, folder))
+    split, val_split = on_rank_zero(lambda: prepare_run(config, folder))
+    config.data.loader.split = split
+    if val_split is not None:
+        config.data.loader.val_split = val_split
     if config.get("rotation"):
         run_rotation(config, folder)
     else:
@@ -96,15 +99,17 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
         score_run(folder)
 
 
-def prepare_run(config: DictConfig, folder: Path) -> str | None:
-    """Prepare the data and write the run's config and split; returns the split to train on."""
+def prepare_run(config: DictConfig, folder: Path) -> tuple[str | None, str | None]:
+    """Prepare the data and write the run's config and splits; returns those to train and to validate on."""
     print(f"data: {config.data.root}", flush=True)
     prepare_data(config.data)
-    split = training_split(config.data, folder)
+    split, val_split = choose_splits(config.data, folder)
     config.data.loader.split = split
+    if val_split is not None:
+        config.data.loader.val_split = val_split
     with write_atomically(folder / "config.yaml") as partial:
         OmegaConf.save(config, partial, resolve=True)
-    return split
+    return split, val_split
 
 
 def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from hydra.utils import instantiate
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torchmetrics import MeanMetric, Metric
 
 from morphoclip.augment import Compose, Rows, draw_visible
 from morphoclip.batch import Batch
@@ -24,7 +24,7 @@ from morphoclip.training.curves import Curves
 from morphoclip.training.ema import Teacher
 from morphoclip.training.guards import NonFiniteGuard, global_norm
 from morphoclip.training.launch import check_precision
-from morphoclip.training.monitors import mean_cosine, prototype_usage, rank_me
+from morphoclip.training.monitors import collapse_monitors
 from morphoclip.training.restart import ExactRestart
 from morphoclip.training.seeding import fold, generator
 from morphoclip.training.sharding import PRECISIONS as SHARDED_PRECISIONS
@@ -56,8 +56,9 @@ class Method(pl.LightningModule):
         trained_on: facts of the training data (`export.training_data(dataset)`), set before fitting. Checkpoints and
             exports contain them, so that `embed` can cut and scale images in the same way.
         logged: name -> (sum, number) of the values logged and not yet sent to loggers by `Curves`.
-        collapse: the latest monitors not yet read by `CollapseAlarm`: `rank_me`, `mean_cosine` and, for methods with K
-            prototypes, the number of `prototypes` in use and the mean `max_probability` times K.
+        collapse: the latest readings of `collapse_monitors` not yet read by `CollapseAlarm`.
+        is_validating: `training_step` is called for held-out crops, to measure.
+        measured_at: step of the latest measurement (`Measurement`); -1 before.
     """
 
     clip_each_parameter = False  # True clips each parameter's gradient separately
@@ -83,6 +84,7 @@ class Method(pl.LightningModule):
         self.trained_on: dict[str, Any] = {}
         self.logged: dict[str, tuple[Any, int]] = {}
         self.collapse: dict[str, Tensor] = {}
+        self.is_validating, self.measured_at = False, -1
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
         """The encoder to compute profiles with."""
@@ -100,7 +102,9 @@ class Method(pl.LightningModule):
     # Randomness
 
     def step_key(self, batch_idx: int) -> tuple[int, int]:
-        """(optimizer step, batch within it), the seed of draws. It is the same after a resume as without one."""
+        """(optimizer step, batch within it), the seed of draws: the same after a resume, and in all validations."""
+        if self.is_validating:
+            return -1 - batch_idx, 0
         return self.global_step, batch_idx % self.trainer.accumulate_grad_batches
 
     def draws(self, count: int, batch_idx: int, purpose: str) -> Rows:
@@ -110,7 +114,7 @@ class Method(pl.LightningModule):
         and of accumulated batches.
         """
         step, batch = self.step_key(batch_idx)
-        position = rank() * self.trainer.accumulate_grad_batches + batch
+        position = rank() * (1 if self.is_validating else self.trainer.accumulate_grad_batches) + batch
         return Rows(fold(self.seed, step, 0, purpose), position * count, self.device)
 
     def views(self, crops: Batch, batch_idx: int, *purposes: str, augmentation: Compose | None = None) -> list[Tensor]:
@@ -131,7 +135,7 @@ class Method(pl.LightningModule):
         if not self.encoder.samples_channels:
             return None
         channels = len(self.encoder.channels)
-        draws = generator(self.seed, self.global_step, 0, "number of channels")
+        draws = generator(self.seed, self.step_key(batch_idx)[0], 0, "number of channels")
         shown = int(torch.randint(1, channels + 1, (), generator=draws))
         chosen = [
             draw_visible(crops, channels, shown, self.draws(crops, batch_idx, f"channels of {purpose}"))[:, :shown]
@@ -150,12 +154,6 @@ class Method(pl.LightningModule):
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Name -> images of a training step on a few crops, (rows, C, H, W) in [0, 1]; empty by default."""
         return {}
-
-    def frames(self, *views: Tensor) -> Tensor:
-        """Standardised views (B, C, h, w) stacked vertically in [0, 1], small ones in a black frame."""
-        side = max(view.shape[-1] for view in views)
-        shown = [self.encoder.unstandardise(view) for view in views]
-        return torch.cat([F.pad(view, (0, side - view.shape[-1], 0, side - view.shape[-2])) for view in shown])
 
     # Optimisation
 
@@ -202,14 +200,14 @@ class Method(pl.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            scaler.unscale_(
-                optimizer
-            )  # fused optimizers do it in their step, after clipping; Lightning has done it for others
+            scaler.unscale_(optimizer)  # fused ones do it in their step, after clipping; Lightning does it for others
         norm = global_norm([p.grad for p in parameters])
+        self.log("train/gradient_norm", norm)
         if gradient_clip_val and self.clip_each_parameter:
             for parameter in parameters:
                 torch.nn.utils.clip_grad_norm_(parameter, gradient_clip_val)
         elif gradient_clip_val:
+            self.log("train/clipped", (norm > gradient_clip_val).float())
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.guard.watch(self.global_step, self.last_loss, norm, scaled=scaler is not None)
 
@@ -241,22 +239,25 @@ class Method(pl.LightningModule):
 
         `embeddings` (B, D) and, for methods with prototypes, the targets' `assignments` (B, K) are monitored for collapse.
         """
+        if self.is_validating:
+            return {"loss": loss, "embeddings": embeddings}
         self.last_loss = loss.detach()
         logged = mean_over_ranks({"train/loss": loss, **scalars}, loss.device)
         self.log("train/loss", logged.pop("train/loss"), batch_size=len(batch), prog_bar=True)
         self.log_dict(logged, batch_size=len(batch))
         if self.global_step % self.monitor_every == 0:
-            embeddings = gather_rows(embeddings.detach())
-            monitors = {"rank_me": rank_me(embeddings), "mean_cosine": mean_cosine(embeddings)}
-            self.collapse = dict(monitors)
-            if assignments is not None:
-                assignments = gather_rows(assignments.detach())
-                count = assignments.shape[1]
-                monitors["prototype_usage"] = usage = prototype_usage(assignments)
-                monitors["max_probability"] = largest = assignments.amax(dim=1).mean()
-                self.collapse |= {"prototypes": usage * count, "max_probability": largest * count}
+            gathered = None if assignments is None else gather_rows(assignments.detach())
+            monitors, self.collapse = collapse_monitors(gather_rows(embeddings.detach()), gathered)
             self.log_dict({f"collapse/{name}": value for name, value in monitors.items()}, batch_size=len(batch))
         return {"loss": loss}
+
+    def validation_metrics(self) -> dict[str, Metric]:
+        """Name -> metric, new for each validation (`Validation`); one that gives a dict logs all of its values."""
+        return {"loss": MeanMetric()}
+
+    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None:
+        """Add a batch of held-out crops to the metrics."""
+        metrics["loss"].update(self.training_step(batch, batch_idx)["loss"], len(batch))
 
     def on_train_end(self) -> None:
         self.guard.check()

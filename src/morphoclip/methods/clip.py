@@ -8,16 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from morphoclip.batch import Batch, to_device
 from morphoclip.losses import LossContext
 from morphoclip.methods.base import Method, build
 from morphoclip.methods.conditions import Conditions
 from morphoclip.methods.crops import as_crops
+from morphoclip.methods.held_out_prompts import HeldOutPrompts
 from morphoclip.methods.image_sides import CropBags, FeatureBags
 from morphoclip.methods.towers import describe
 from morphoclip.models.features import FEATURE_ENCODERS
 from morphoclip.models.pooling import Pool
+from morphoclip.training.prompt_retrieval import PromptRetrieval
 
 
 class CLIP(Method):
@@ -45,6 +48,9 @@ class CLIP(Method):
             [1, 100]. None for losses with their own (CLOOB).
         logit_bias: initial value of a learned bias for losses that use one (SigLIP, S2L); None for no bias.
         modalities, doses: modality and dose of each condition, see `Conditions`.
+
+    Attributes:
+        held_out: the prompts of the validation split, set before fitting if there is one.
 
     Raises:
         ValueError: a temperature or bias for a loss that does not use it, or none for a loss that needs it; a loss that
@@ -92,6 +98,7 @@ class CLIP(Method):
         self.image_loss_weight: float = aligned["weight"]
         self.image_loss = build(aligned["loss"]) if self.image_loss_weight else None
         self.image_logit_scale = 1 / aligned.get("temperature", 0.1)
+        self.held_out: HeldOutPrompts | None = None
 
     def check_loss(self) -> None:
         """Raise ValueError if the loss does not fit the learned scale, the learned bias or the image side."""
@@ -155,10 +162,11 @@ class CLIP(Method):
         instances = self.instances(batch, batch_idx)
         pooled = self.pool(instances, mask)
         image = self.image.embed(self.encoder, pooled)  # (B, E)
-        other_id = self.conditions.distinct_rows(batch.host("condition"))
-        other = self.embed_prompts(other_id)  # (U, E)
+        conditions = self.held_out if self.is_validating and self.held_out else self.conditions
+        other_id = conditions.distinct_rows(batch.host("condition"))
+        other = conditions(other_id)  # (U, E)
         context = LossContext(
-            image_id=self.conditions.row[batch.condition],
+            image_id=conditions.row[batch.condition],
             other_id=to_device(other_id, self.device),
             perturbation=batch.perturbation,
             image_profile=self.image.profiles(pooled),
@@ -181,6 +189,16 @@ class CLIP(Method):
         sub_images = self.image.embed(self.encoder, sub_bags.flatten(0, 1))
         assert self.image_loss is not None  # called only with an image loss
         return self.image_loss(sub_images, None, self.image_logit_scale, context=context)
+
+    def validation_metrics(self) -> dict[str, Metric]:
+        assert self.held_out is not None  # set where there is a validation split
+        return {**super().validation_metrics(), "retrieval": PromptRetrieval(self.held_out.embed())}
+
+    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None:
+        assert self.held_out is not None
+        step = self.training_step(batch, batch_idx)
+        metrics["loss"].update(step["loss"], len(batch))
+        metrics["retrieval"].update(step["embeddings"], self.held_out.row[batch.condition])
 
     def after_optimizer_step(self) -> None:
         if self.logit_scale is not None:

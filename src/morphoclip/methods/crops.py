@@ -1,8 +1,13 @@
-"""Bags of crops as flat batches of crops, for methods and encoders on single crops."""
+"""Bags of crops as flat batches of crops, for methods and encoders on single crops; views of crops as pictures."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from morphoclip.batch import Batch
+from morphoclip.models import Encoder
 
 
 def as_crops(batch: Batch) -> Batch:
@@ -25,3 +30,10 @@ def as_crops(batch: Batch) -> Batch:
 def first_crops(batch: Batch, count: int) -> Batch:
     """The first `count` crops of a batch, for display."""
     return as_crops(batch).map(lambda tensor: tensor[:count])
+
+
+def framed(encoder: Encoder, *views: Tensor) -> Tensor:
+    """Standardised views (B, C, h, w) stacked vertically in [0, 1], small ones in a black frame."""
+    side = max(view.shape[-1] for view in views)
+    shown = [encoder.unstandardise(view) for view in views]
+    return torch.cat([F.pad(view, (0, side - view.shape[-1], 0, side - view.shape[-2])) for view in shown])

@@ -14,7 +14,7 @@ from morphoclip.augment import draw_visible
 from morphoclip.batch import Batch
 from morphoclip.losses import MSNLoss
 from morphoclip.methods.base import build
-from morphoclip.methods.crops import first_crops
+from morphoclip.methods.crops import first_crops, framed
 from morphoclip.methods.distillation import Distillation
 from morphoclip.models import ProjectionHead
 
@@ -104,7 +104,7 @@ class CWAMSN(Distillation):
         seen = torch.zeros(1, rows * columns, device=large.device).scatter(1, self.visible_patches(large, batch_idx), 1)
         seen = seen.view(1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
         small = self.views(first, batch_idx, *self.local_views, augmentation=self.local_view)
-        frames = self.frames(whole, large, *small)
+        frames = framed(self.encoder, whole, large, *small)
         frames[1, :, : seen.shape[-2], : seen.shape[-1]] *= seen[0]
         return {"views": frames}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from morphoclip.batch import Batch
 from morphoclip.losses import DINOLoss, KoLeoLoss
 from morphoclip.methods.base import build
-from morphoclip.methods.crops import as_crops, first_crops
+from morphoclip.methods.crops import as_crops, first_crops, framed
 from morphoclip.methods.distillation import Distillation
 from morphoclip.models import PrototypeHead
 
@@ -97,4 +97,4 @@ class DINO(Distillation):
         crop = first_crops(batch, 1)
         large = self.views(crop, batch_idx, *self.global_views, augmentation=self.global_view)
         small = self.views(crop, batch_idx, *self.local_views, augmentation=self.local_view)
-        return {"views": self.frames(*large, *small)}
+        return {"views": framed(self.encoder, *large, *small)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from morphoclip.batch import Batch
 from morphoclip.methods.base import Method, build
-from morphoclip.methods.crops import as_crops, first_crops
+from morphoclip.methods.crops import as_crops, first_crops, framed
 from morphoclip.models import ProjectionHead
 
 PURPOSES = ("view 1", "view 2")
@@ -54,4 +54,4 @@ class SimCLR(Method):
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Two rows per crop: its views."""
         views = self.views(first_crops(batch, 4), batch_idx, *PURPOSES)
-        return {"views": self.frames(torch.stack(views, dim=1).flatten(0, 1))}
+        return {"views": framed(self.encoder, torch.stack(views, dim=1).flatten(0, 1))}

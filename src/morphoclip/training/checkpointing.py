@@ -18,6 +18,7 @@ from morphoclip.checkpoints import LAST, read_checkpoint, write_checkpoint
 from morphoclip.files import write_atomically
 from morphoclip.training.agreement import Agreement
 from morphoclip.training.interrupts import Interrupted, Interrupts
+from morphoclip.training.watched import watched
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -113,8 +114,11 @@ class Checkpoints(Checkpoint):
         by_step = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
         self._due = bool(due or self._status or by_step)
         if not trainer.is_last_batch:  # else at the epoch's end, after what other callbacks do there
-            if self._due or self._step == trainer.max_steps:
+            best = watched(pl_module).measured_at == self._step and self._is_best(trainer)
+            if self._due or best or self._step == trainer.max_steps:
                 self.save(trainer)
+            if best:
+                self._keep(trainer, "best.ckpt")
             self._end_if_asked()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

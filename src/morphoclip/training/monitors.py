@@ -7,6 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def collapse_monitors(
+    embeddings: Tensor, assignments: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(values to log, readings for `CollapseAlarm`) of a batch's embeddings (B, D) and, if any, assignments (B, K)."""
+    logged = {"rank_me": rank_me(embeddings), "mean_cosine": mean_cosine(embeddings)}
+    readings = dict(logged)
+    if assignments is not None:
+        count = assignments.shape[1]
+        logged["prototype_usage"] = usage = prototype_usage(assignments)
+        logged["max_probability"] = largest = assignments.amax(dim=1).mean()
+        readings |= {"prototypes": usage * count, "max_probability": largest * count}
+    return logged, readings
+
+
 def rank_me(embeddings: Tensor, eps: float = 1e-7) -> Tensor:
     """Effective rank of embeddings (B, D): exp of the entropy of the singular values' shares (Garrido et al. 2023).
 

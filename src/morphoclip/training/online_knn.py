@@ -10,13 +10,14 @@ from torch import Tensor
 
 from morphoclip.distributed import gather_rows, rank, row_counts, world_size
 from morphoclip.schema import POSITION_COLUMNS
+from morphoclip.training.measurement import Measurement, evaluating
 from morphoclip.training.monitors import cross_plate_knn
 from morphoclip.training.seeding import generator
 from morphoclip.training.watched import datamodule_of, watched
 
 
-class OnlineKNN(pl.Callback):
-    """Logs `val/knn` and `val/knn_chance` before training and after every `every_n_epochs`th epoch.
+class OnlineKNN(Measurement):
+    """Logs `val/knn` and `val/knn_chance` before training, after every `every_n_epochs`th epoch and `every_n_steps`th step.
 
     A fixed set of wells on a few plates that share perturbations is embedded by the encoder that the method exports.
     Crops come from the datamodule's `val_split`, or else from the training split; then a method trained on perturbation
@@ -27,7 +28,7 @@ class OnlineKNN(pl.Callback):
     how much of the well position an encoder shows, since controls differ in nothing else.
 
     Args:
-        every_n_epochs: epochs between two measurements.
+        every_n_epochs, every_n_steps: see `Measurement`.
         crops: approximate number of crops of treated wells, and maximum number of crops of controls. Ranks divide them;
             the score equals that of one process.
         crops_per_well: maximum number of crops per well.
@@ -37,13 +38,15 @@ class OnlineKNN(pl.Callback):
 
     def __init__(
         self,
-        every_n_epochs: int = 5,
+        every_n_epochs: int | None = 5,
         crops: int = 2048,
         crops_per_well: int = 4,
         plates: int = 4,
         batch_size: int = 256,
+        *,
+        every_n_steps: int | None = None,
     ) -> None:
-        self.every_n_epochs = every_n_epochs
+        super().__init__(every_n_epochs, every_n_steps)
         self.crops, self.crops_per_well, self.plates = crops, crops_per_well, plates
         self.batch_size = batch_size
 
@@ -52,35 +55,23 @@ class OnlineKNN(pl.Callback):
         loader = data.val_dataloader()
         self.mixture = loader.mixture if loader else data.mixture
         self.rows = choose_crops(self.mixture, self.crops, self.crops_per_well, self.plates)
-        if trainer.global_step == 0:
-            for logger in trainer.loggers:  # the score before training; `self.log` is not available in this hook
-                logger.log_metrics(self.scores(trainer, pl_module), step=0)
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
-        if last or (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            pl_module.log_dict(self.scores(trainer, pl_module))
-
-    @torch.no_grad()
     def scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The current `val/…` scores, equal on all ranks."""
         encoder = watched(pl_module).export_encoder()
-        modes = [(module, module.training) for module in encoder.modules()]
-        encoder.eval()
         own = self.rows[rank() :: world_size()]
         # As many on all ranks, which gather the weights of a sharded encoder together: the first ones again, not counted.
         padded = torch.cat([own, self.rows[: -(-len(self.rows) // world_size()) - len(own)]])
         feature_parts: list[Tensor] = []
         label_parts: list[Tensor] = []
-        for part in padded.split(self.batch_size):
-            batch = self.mixture[part.numpy()]
-            facts = (batch.well, batch.plate, batch.perturbation, batch.position, batch.is_control.long())
-            label_parts.append(torch.stack(facts, dim=1))
-            batch = batch.to(pl_module.device)
-            with trainer.precision_plugin.val_step_context():
+        with evaluating(encoder), trainer.precision_plugin.val_step_context():
+            for part in padded.split(self.batch_size):
+                batch = self.mixture[part.numpy()]
+                facts = (batch.well, batch.plate, batch.perturbation, batch.position, batch.is_control.long())
+                label_parts.append(torch.stack(facts, dim=1))
+                batch = batch.to(pl_module.device)
                 feature_parts.append(encoder(encoder.preprocess(batch.images, batch.low, batch.high)).float())
-        for module, mode in modes:
-            module.training = mode
         features = torch.cat(feature_parts)[: len(own)]
         labels = torch.cat(label_parts)[: len(own)].to(pl_module.device)
         counts = row_counts(features)

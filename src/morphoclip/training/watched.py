@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
+from torchmetrics import Metric
 
 from morphoclip.batch import Batch
 
@@ -16,8 +17,14 @@ class Watched(Protocol):
     collapse: dict[str, Tensor]
     logged: dict[str, tuple[Any, int]]
     is_sharded: bool
+    is_validating: bool
+    measured_at: int
 
     def export_encoder(self) -> Any: ...
+
+    def validation_metrics(self) -> dict[str, Metric]: ...
+
+    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None: ...
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]: ...
 

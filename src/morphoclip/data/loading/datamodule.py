@@ -11,7 +11,7 @@ from morphoclip.data.sampling.active_bags import ActiveBags
 from morphoclip.data.sampling.balanced import Balanced, Wells
 from morphoclip.data.sampling.mixture import Mixture
 from morphoclip.data.sampling.pairs import Pairs
-from morphoclip.data.sampling.samplers import Bags, EpochSampler, Sequential, Uniform
+from morphoclip.data.sampling.samplers import Bags, EpochSampler, FirstEpoch, Plan, Sequential, Uniform
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.distributed import rank, world_size
 
@@ -36,6 +36,9 @@ class CellDataModule(ResumableDataModule):
             class equally often.
         sampler_options: arguments of the sampler: see `samplers.Bags`, `pairs.Pairs`, `balanced.Wells` and
             `balanced.Balanced`.
+        val_sampler: `sequential`, every crop of `val_split` once and in order; or `training`, the batches that the sampler
+            makes of it, the same in each validation, as large as those of training or, if it has too few crops or
+            perturbations, a half, a quarter, … of them.
         options: further arguments of `ResumableDataModule`.
     """
 
@@ -47,6 +50,7 @@ class CellDataModule(ResumableDataModule):
         num_workers: int = 0,
         *,
         sampler_options: Mapping | None = None,
+        val_sampler: str = "sequential",
         **options: Any,
     ) -> None:
         super().__init__(batch_size, num_workers, **options)
@@ -61,6 +65,9 @@ class CellDataModule(ResumableDataModule):
         self.weights = [float(entry.get("weight", 1)) for entry in datasets]
         self.sampler = sampler
         self.sampler_options = dict(sampler_options or {})
+        if val_sampler not in ("sequential", "training"):
+            raise ValueError(f"val_sampler={val_sampler!r}: use sequential or training")
+        self.val_sampler = val_sampler
 
     def _open(self, split: str | None) -> Mixture:
         datasets = [ShardDataset(root, split, *self.scaling) for root in self.roots]
@@ -72,8 +79,26 @@ class CellDataModule(ResumableDataModule):
         return self._make_loader(mixture, EpochSampler(plan, rank(), world_size(), self.accumulate))
 
     def _validation(self, mixture: Mixture) -> BatchLoader:
-        plan = Sequential(mixture, self.batch_size * world_size(), world_size())
+        plan: Plan
+        if self.val_sampler == "training":
+            plan = FirstEpoch(self._plan_of(mixture))
+        else:
+            plan = Sequential(mixture, self.batch_size * world_size(), world_size())
         return self._make_loader(mixture, EpochSampler(plan, rank(), world_size()))
+
+    def _plan_of(self, mixture: Mixture) -> Plan:
+        """The sampler's plan for a split, with the largest batches that it can make."""
+        options = (
+            {**self.sampler_options, "steps_per_epoch": None} if self.sampler != "uniform" else self.sampler_options
+        )
+        items = self.batch_size
+        while True:
+            try:
+                return SAMPLERS[self.sampler](mixture, items * world_size(), self.seed, **options)
+            except ValueError as error:
+                if items == 1:
+                    raise ValueError(f"no batch can be made of val_split={self.val_split}: {error}") from error
+            items //= 2
 
     def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> BatchLoader:
         return Loader(mixture, sampler, self.num_workers, self.prefetch)

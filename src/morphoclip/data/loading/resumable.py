@@ -59,7 +59,7 @@ class ResumableDataModule(pl.LightningDataModule):
         batch_size: instead of the two, items per rank and batch.
         num_workers: threads that read and decode ahead; with 0 a batch is read when it is needed.
         split: the split to train on; None for all crops.
-        val_split: the split to validate on, crop by crop in order; None for no validation.
+        val_split: the split to validate on; None for no validation.
         scale_by, low_percentile, high_percentile: intensity scaling, see `ShardDataset`.
         on_bad_sample: `error`, or `skip`: see `Mixture`.
         prefetch: batches read ahead.
