@@ -103,3 +103,24 @@ def online_knn(rank, world):
     callback.rows = choose_crops(callback.mixture, 1000, 2, 3)[:-3]  # not alike on all ranks
     found = callback.scores(trainer(1), simclr())
     return [torch.tensor(value, dtype=torch.float64) for value in found.values()]
+
+
+@case
+def validation(rank, world):
+    """Ranks divide the validation batches; torchmetrics adds up what they found, for MAE's loss and CLIP's ranking."""
+    from morphoclip.training.validation import Validation
+    from tests.methods.tiny import batch_of, clip, exact, mae, trainer
+    from tests.training.test_validation import with_held_out
+
+    found = []
+    for name, make in (("mae", mae), ("clip", clip)):
+        callback, method = Validation(), with_held_out(exact(make()))
+        callback.loader = [batch_of(name, own_rows(rank, world, 3))]
+        method.trainer, method.total_steps = trainer(1, precision="64-true"), 10
+        scores = callback.scores(method.trainer, method)
+        found += [
+            torch.tensor(value, dtype=torch.float64)
+            for key, value in scores.items()
+            if key != "val/loss" or name == "mae"
+        ]
+    return found

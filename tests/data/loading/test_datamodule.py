@@ -261,3 +261,19 @@ def test_ranks_and_accumulated_batches_divide_the_same_rows(screen):
     half = EpochSampler(plan, 0, 1, 4)
     half.load_state_dict({"epoch": 0, "batches_ready": 6})
     np.testing.assert_array_equal(next(iter(half)), plan.rows(0, 1)[16:24])
+
+
+def test_validation_by_the_training_sampler_shows_the_same_smaller_batches_each_time(make_screen):
+    folder = make_screen(name="validated")
+    write_splits(ShardDataset(folder), holdout(ShardDataset(folder).fields, batches=[]))
+    datamodule = module(
+        folder, batch_size=16, split="train", val_split="heldout", sampler="bags", val_sampler="training",
+        sampler_options={"bag_size": 2, "steps_per_epoch": 1000},
+    )  # fmt: skip
+    loader = datamodule.val_dataloader()
+    first, again = ([batch.sample for batch in loader] for _ in range(2))
+    assert 1 < len(first) < 1000
+    assert all(batch.shape[1] == 2 and len(batch) < 16 for batch in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    with pytest.raises(ValueError, match="use sequential or training"):
+        module(folder, val_sampler="random", **UNIFORM)

@@ -51,3 +51,17 @@ def test_a_rank_draws_only_its_own_items(mixture, name, wells, method):
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(ValueError, match="9 items cannot be divided into 4 equal parts"):
         part_of(9, (0, 4))
+
+
+def test_the_first_epoch_of_a_plan_comes_again():
+    from morphoclip.data.sampling.samplers import FirstEpoch
+
+    class Counting:
+        steps = 3
+
+        def rows(self, epoch, step, part=(0, 1)):
+            return np.array([epoch, step, *part])
+
+    plan = FirstEpoch(Counting())
+    assert plan.steps == 3
+    np.testing.assert_array_equal(plan.rows(7, 2, (1, 2)), [0, 2, 1, 2])

@@ -51,7 +51,9 @@ def test_a_screen_that_grows_keeps_its_choice():
     assert first <= second
 
 
-@pytest.mark.parametrize(("fraction", "said"), [(0.0, "between 0 and 1"), (1e-9, "chooses 0 of 39"), (1 - 1e-9, "chooses 39 of 39")])
+@pytest.mark.parametrize(
+    ("fraction", "said"), [(0.0, "between 0 and 1"), (1e-9, "chooses 0 of 39"), (1 - 1e-9, "chooses 39 of 39")]
+)
 def test_a_fraction_that_leaves_nothing_on_a_side_is_refused(fraction, said):
     table = fields()
     with pytest.raises(ValueError, match=said):
