@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,13 +73,13 @@ class Batch:
         """The tensor of that name on the CPU: one kept by `to`, or a copy, for which the CPU waits."""
         return self.on_host[name] if name in self.on_host else self.tensor(name).cpu()
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         """Name -> tensor of those present."""
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Apply `function`, which may choose rows, to every tensor present; nothing is kept on the host."""
-        changes = {name: function(tensor) for name, tensor in self.tensors().items()}
+        changes: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
         return replace(self, **changes, on_host={})
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:

@@ -35,7 +35,8 @@ class RandomCrop:
         offsets = torch.stack([parameters[:, 0] * (height - self.size + 1), parameters[:, 1] * (width - self.size + 1)])
         corners = offsets.long().to(images.device)  # (2, B)
         if images.device.type == "cpu":
-            return _cut(images, *corners.tolist(), self.size)
+            top, left = corners.tolist()
+            return _cut(images, top, left, self.size)
         return gather_pixels(images, *crop_index(corners, self.size))
 
 

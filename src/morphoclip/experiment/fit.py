@@ -38,6 +38,7 @@ def fit(
     """
     from morphoclip.checkpoints import LAST, read_checkpoint
     from morphoclip.distributed import rank
+    from morphoclip.methods.clip import CLIP
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
     from morphoclip.training.launch import cluster_environment, read_launch
@@ -45,7 +46,7 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
     method = build_method(config, loader)
-    if config.perturbation and loader.val_split is not None:
+    if loader.val_split is not None and isinstance(method, CLIP):
         method.held_out = held_out_prompts(config, method, loader)
     if rank() == 0:
         print(
@@ -141,7 +142,7 @@ def held_out_prompts(config: DictConfig, method: CLIP, loader: CellDataModule) -
     """The prompts of the validation split, which the method never trains on."""
     from morphoclip.methods.held_out_prompts import HeldOutPrompts
 
-    table = described_conditions(config.data, loader.val_dataloader().mixture.table)
+    table = described_conditions(config.data, loader.val_mixture.table)
     prompts = table.prompts(as_dict(config.perturbation))
     modalities, doses = (table.frame[column].tolist() for column in (schema.MODALITY, schema.DOSE))
     return HeldOutPrompts(method.conditions, prompts, modalities, doses)

@@ -100,7 +100,7 @@ def choose_splits(data: DictConfig, folder: Path) -> tuple[str | None, str | Non
     from morphoclip.data.splits.holdout import TRAIN
     from morphoclip.data.splits.validation import validation
 
-    held_out, validated = holdout_of(data), as_dict(data.get("validation") or {})
+    held_out, validated = holdout_of(data), as_dict(data.validation) if data.get("validation") else {}
     split, val_split = data.loader.split, data.loader.get("val_split")
     if validated and val_split is not None:
         raise ValueError("give either data.validation (a share to draw) or data.loader.val_split (a split that exists)")

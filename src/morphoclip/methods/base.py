@@ -12,7 +12,6 @@ from hydra.utils import instantiate
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torchmetrics import MeanMetric, Metric
 
 from morphoclip.augment import Compose, Rows, draw_visible
 from morphoclip.batch import Batch
@@ -29,6 +28,7 @@ from morphoclip.training.restart import ExactRestart
 from morphoclip.training.seeding import fold, generator
 from morphoclip.training.sharding import PRECISIONS as SHARDED_PRECISIONS
 from morphoclip.training.sharding import shard
+from morphoclip.training.watched import Metrics
 
 LARGE = 1_000_000  # bytes
 
@@ -251,13 +251,13 @@ class Method(pl.LightningModule):
             self.log_dict({f"collapse/{name}": value for name, value in monitors.items()}, batch_size=len(batch))
         return {"loss": loss}
 
-    def validation_metrics(self) -> dict[str, Metric]:
-        """Name -> metric, new for each validation (`Validation`); one that gives a dict logs all of its values."""
-        return {"loss": MeanMetric()}
+    def validation_metrics(self) -> Metrics:
+        """What is measured beside the loss, new for each validation; a metric that gives a dict logs all of its values."""
+        return {}
 
-    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None:
-        """Add a batch of held-out crops to the metrics."""
-        metrics["loss"].update(self.training_step(batch, batch_idx)["loss"], len(batch))
+    def validate(self, batch: Batch, batch_idx: int, metrics: Metrics) -> Tensor:
+        """The loss of a batch of held-out crops, which is added to the metrics too."""
+        return cast(dict[str, Tensor], self.training_step(batch, batch_idx))["loss"]
 
     def on_train_end(self) -> None:
         self.guard.check()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from morphoclip.batch import Batch, to_device
 from morphoclip.losses import LossContext
@@ -21,6 +20,7 @@ from morphoclip.methods.towers import describe
 from morphoclip.models.features import FEATURE_ENCODERS
 from morphoclip.models.pooling import Pool
 from morphoclip.training.prompt_retrieval import PromptRetrieval
+from morphoclip.training.watched import Metrics
 
 
 class CLIP(Method):
@@ -190,15 +190,15 @@ class CLIP(Method):
         assert self.image_loss is not None  # called only with an image loss
         return self.image_loss(sub_images, None, self.image_logit_scale, context=context)
 
-    def validation_metrics(self) -> dict[str, Metric]:
+    def validation_metrics(self) -> Metrics:
         assert self.held_out is not None  # set where there is a validation split
-        return {**super().validation_metrics(), "retrieval": PromptRetrieval(self.held_out.embed())}
+        return {"retrieval": PromptRetrieval(self.held_out.embed())}
 
-    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None:
+    def validate(self, batch: Batch, batch_idx: int, metrics: Metrics) -> Tensor:
         assert self.held_out is not None
         step = self.training_step(batch, batch_idx)
-        metrics["loss"].update(step["loss"], len(batch))
         metrics["retrieval"].update(step["embeddings"], self.held_out.row[batch.condition])
+        return step["loss"]
 
     def after_optimizer_step(self) -> None:
         if self.logit_scale is not None:

@@ -126,7 +126,7 @@ def split_pairs(batch: Batch) -> tuple[Batch, Batch]:
     def side(column: Tensor) -> Batch:
         # CUDA cannot index uint16, only int16 with the same bits
         pixels = images.view(torch.int16) if images.dtype == torch.uint16 else images
-        chosen = {name: batch.tensor(name)[row, column] for name in ("low", "high")}
+        chosen: dict[str, Any] = {name: batch.tensor(name)[row, column] for name in ("low", "high")}
         return replace(batch, mask=None, images=pixels[row, column].view(images.dtype), **chosen)
 
     return side(torch.zeros_like(row)), side(partner)

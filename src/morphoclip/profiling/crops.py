@@ -12,7 +12,7 @@ import torch
 from morphoclip import schema
 from morphoclip.data.loading.loader import Loader
 from morphoclip.data.sampling.mixture import Mixture
-from morphoclip.data.sampling.samplers import EpochSampler
+from morphoclip.data.sampling.samplers import WHOLE, EpochSampler, part_of
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.profiling.aggregation import enough_foreground
 
@@ -105,5 +105,6 @@ class _InOrder:
         self.items, self.batch_size = items, batch_size
         self.steps = -(-len(items) // batch_size)
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
-        return self.items[step * self.batch_size : (step + 1) * self.batch_size]
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
+        items = self.items[step * self.batch_size : (step + 1) * self.batch_size]
+        return items[part_of(len(items), part)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import islice
 
 import pytorch_lightning as pl
+from torchmetrics import MeanMetric
 
 from morphoclip.training.measurement import Measurement, evaluating
-from morphoclip.training.watched import datamodule_of, watched
+from morphoclip.training.watched import Metrics, datamodule_of, watched
 
 
 class Validation(Measurement):
@@ -38,13 +39,15 @@ class Validation(Measurement):
         method.is_validating = True
         try:
             with evaluating(pl_module), trainer.precision_plugin.val_step_context():
-                metrics = {name: metric.to(pl_module.device) for name, metric in method.validation_metrics().items()}
+                metrics: Metrics = {"loss": MeanMetric(), **method.validation_metrics()}
+                metrics = {name: metric.to(pl_module.device) for name, metric in metrics.items()}
                 for number, batch in enumerate(islice(self.loader, self.batches)):
-                    method.validate(batch.to(pl_module.device), number, metrics)
+                    loss = method.validate(batch.to(pl_module.device), number, metrics)
+                    metrics["loss"].update(loss, len(batch))
                 found = {name: metric.compute() for name, metric in metrics.items()}
         finally:
             method.is_validating = False
-        flat = {}
+        flat: dict[str, float] = {}
         for name, value in found.items():
             flat |= value if isinstance(value, dict) else {name: value}
         return {f"val/{name}": float(value) for name, value in flat.items()}

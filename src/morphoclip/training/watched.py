@@ -6,9 +6,10 @@ from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torchmetrics import Metric
 
 from morphoclip.batch import Batch
+
+Metrics = dict[str, Any]  # name in the log, without `val/` -> a torchmetrics.Metric
 
 
 class Watched(Protocol):
@@ -22,9 +23,9 @@ class Watched(Protocol):
 
     def export_encoder(self) -> Any: ...
 
-    def validation_metrics(self) -> dict[str, Metric]: ...
+    def validation_metrics(self) -> Metrics: ...
 
-    def validate(self, batch: Batch, batch_idx: int, metrics: dict[str, Any]) -> None: ...
+    def validate(self, batch: Batch, batch_idx: int, metrics: Metrics) -> Tensor: ...
 
     def pictures(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]: ...
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ class FeatureMixture(Mixture):
             sample[places] = self.datasets[number].rows_of(local)
         field = self.fields_of(flat)
         arrays = {"features": features, "sample": sample} | {k: v[field] for k, v in vars(self.codes).items()}
-        tensors = {k: torch.from_numpy(v.reshape(*bags.shape, *v.shape[1:])) for k, v in arrays.items()}
+        tensors: dict[str, Any] = {k: torch.from_numpy(v.reshape(*bags.shape, *v.shape[1:])) for k, v in arrays.items()}
         for name in ("perturbation", "condition", "is_control"):  # all of a bag share them
             tensors[name] = tensors[name][:, 0].clone()
         return Batch(**tensors, mask=torch.ones(bags.shape, dtype=torch.bool))

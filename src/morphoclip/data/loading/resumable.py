@@ -132,6 +132,12 @@ class ResumableDataModule(pl.LightningDataModule):
         return self._mixtures[self.split]
 
     @property
+    def val_mixture(self) -> Mixture:
+        """The crops of `val_split`, or all that are trained on if there is none."""
+        self.setup()
+        return self._mixtures[self.val_split or self.split]
+
+    @property
     def table(self) -> PerturbationTable:
         return self.mixture.table
 

@@ -10,7 +10,7 @@ import numpy as np
 from morphoclip.data.loading.loader import Loader, Request
 from morphoclip.data.loading.streaming import Stream, StreamedSample
 from morphoclip.data.sampling.mixture import Mixture
-from morphoclip.data.sampling.samplers import EpochSampler
+from morphoclip.data.sampling.samplers import WHOLE, EpochSampler
 
 
 class Turns:
@@ -19,7 +19,7 @@ class Turns:
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def rows(self, epoch: int, step: int) -> np.ndarray:
+    def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
         return np.array([epoch, step])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,9 @@ class Mixture:
         field = self.fields_of(flat)
         codes = {name: values[field] for name, values in vars(self.codes).items()}
         arrays = {"images": images, "low": low, "high": high, "sample": sample, **codes}
-        tensors = {name: torch.from_numpy(v.reshape(*shape, *v.shape[1:])) for name, v in arrays.items()}
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(v.reshape(*shape, *v.shape[1:])) for name, v in arrays.items()
+        }
         if len(shape) == 2:  # a bag has one condition, and all its rows are crops
             for name in ("perturbation", "condition", "is_control"):
                 tensors[name] = tensors[name][:, 0].clone()
