@@ -104,25 +104,40 @@ def write_profiles_of(
     images: ShardDataset | None,
     features: FeatureDataset | None,
     folder: Path,
+    num_workers: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Write well profiles by each encoder, from images or cached features, into the run's `folder`, and return them."""
+    """Write well profiles by each encoder, from images or cached features, into the run's `folder`, and return them.
+
+    Each rank embeds the images of its plates, and all must call this; rank 0 writes and gets the tables, the others none.
+
+    Args:
+        num_workers: threads that read and decode images ahead.
+    """
     import torch
 
+    from morphoclip.distributed import rank
+    from morphoclip.experiment.embed_by_ranks import embed_by_ranks
     from morphoclip.export import encoder_provenance
     from morphoclip.models import FeatureEncoder
-    from morphoclip.profiling import embed, write_profiles
+    from morphoclip.profiling import write_profiles
     from morphoclip.profiling.features import embed_features
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = {}
     for name, encoder in encoders.items():
-        print(f"profiles by {name}")
+        if rank() == 0:
+            print(f"profiles by {name}")
         if isinstance(encoder, FeatureEncoder):
+            if rank() > 0:
+                continue
             assert features is not None  # `feature_dataset` of the data that the encoder was trained on
             tables[name] = embed_features(encoder, features, device=device)
         else:
             assert images is not None  # encoders of images are trained on or chosen for images
-            tables[name] = embed(encoder, images, device=device, batch_size=128)
+            table = embed_by_ranks(encoder, images, folder, device=device, num_workers=num_workers)
+            if table is None:
+                continue
+            tables[name] = table
         write_profiles(tables[name], table_path(folder, name), encoder_provenance(encoder))
     return tables
 

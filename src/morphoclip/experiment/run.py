@@ -93,8 +93,7 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
         run_rotation(config, folder)
     else:
         method, loader = fit(config, start.checkpoint, interrupts)
-        if rank() == 0:
-            leave(config, method, loader)
+        leave(config, method, loader)
     if rank() == 0 and config.score.tasks:
         score_run(folder)
 
@@ -113,14 +112,24 @@ def prepare_run(config: DictConfig, folder: Path) -> tuple[str | None, str | Non
 
 
 def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
-    """Write the results of a training: the encoder folder and, if the run is to be scored, its arms and its design."""
+    """Write the results of a training: the encoder folder and, if the run is to be scored, its arms and its design.
+
+    All ranks call it, and each embeds its plates.
+    """
+    from morphoclip.distributed import rank
     from morphoclip.profiling import export_encoder, load_encoder, write_profiles
+    from morphoclip.training.launch import on_rank_zero
 
     folder = Path(config.folder)
-    shutil.rmtree(folder / "encoder", ignore_errors=True)  # from an earlier, shorter start of this run
-    export_encoder(method, folder / "encoder", trained_on=method.trained_on)
+
+    def export() -> None:
+        shutil.rmtree(folder / "encoder", ignore_errors=True)  # from an earlier, shorter start of this run
+        export_encoder(method, folder / "encoder", trained_on=method.trained_on)
+
+    on_rank_zero(export)
     if not config.score.tasks:
-        print(f"encoder: {folder / 'encoder'}")
+        if rank() == 0:
+            print(f"encoder: {folder / 'encoder'}")
         return
     trust = runs_own_code(config.encoder)
     images, features = image_dataset(open_dataset(config, loader)), feature_dataset(loader)
@@ -131,7 +140,9 @@ def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
         UNTRAINED: untrained_encoder(method.export_encoder(), loader, config.seed, trust=trust),
         TRAINED: load_encoder(folder / "encoder", trust_remote_code=trust),
     }
-    tables = write_profiles_of(encoders, images, features, folder)
+    tables = write_profiles_of(encoders, images, features, folder, loader.num_workers)
+    if rank() > 0:
+        return
     if config.score.truth is not None:
         tables[CEILING] = true_profiles(config.score.truth, tables[TRAINED])
         write_profiles(tables[CEILING], table_path(folder, CEILING), {"source": str(config.score.truth)})
