@@ -57,10 +57,12 @@ def run(config: DictConfig) -> Path:
     """
     from morphoclip.training.interrupts import Interrupted, Interrupts
     from morphoclip.training.launch import join, on_rank_zero, read_launch, trainer_devices, trainer_precision
+    from morphoclip.training.loggers import check_loggers, wandb_run_ended
 
     config.name = str(config.name)  # YAML reads some names as numbers or dates
     config.run_id = None if config.run_id is None else str(config.run_id)
     composed = flat(config)
+    check_loggers(config.logger)
     check_before_start(config)
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
@@ -70,6 +72,7 @@ def run(config: DictConfig) -> Path:
     try:
         with Interrupts(config.max_time) as interrupts, ExitStack() as held:
             start = on_rank_zero(lambda: open_run(config, composed, launch.world_size, held))
+            held.enter_context(wandb_run_ended())
             held.callback(interrupts.defer)  # srun sends SIGTERM when another rank has ended first
             if not start.finished:
                 run_in(start, config, interrupts)
@@ -82,6 +85,7 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
     """Prepare, fit, profile and score in the folder of a run that was opened."""
     from morphoclip.distributed import rank
     from morphoclip.training.launch import on_rank_zero
+    from morphoclip.training.loggers import log_scores
 
     folder = start.folder
     config.folder, config.run_id, config.resume = str(folder), folder.name, None
@@ -94,6 +98,7 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
             leave(config, method, loader)
     if rank() == 0 and config.score.tasks:
         score_run(folder)
+        log_scores(folder / "metrics.csv")
 
 
 def prepare_run(config: DictConfig, folder: Path) -> str | None:
