@@ -2,6 +2,7 @@
 
     run folder/
       run.json, config.yaml                what is recorded of the run (`runs`), and its config
+      environment.json, code.diff          commit, packages and machine of every start (`environment`)
       checkpoints/, logs/                  of the training
       encoder/                             the exported encoder
       profiles/<arm>.parquet               well profiles by the trained encoder and by each baseline
@@ -36,6 +37,7 @@ from morphoclip.experiment.arms import (
 from morphoclip.experiment.changes import flat
 from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.environment import record_datasets, record_start
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
 from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
 from morphoclip.experiment.rotation import run_rotation
@@ -103,8 +105,10 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
 
 def prepare_run(config: DictConfig, folder: Path) -> str | None:
     """Prepare the data and write the run's config and split; returns the split to train on."""
+    record_start(folder)
     print(f"data: {config.data.root}", flush=True)
     prepare_data(config.data)
+    record_datasets(folder, config.data)
     split = training_split(config.data, folder)
     config.data.loader.split = split
     with write_atomically(folder / "config.yaml") as partial:
