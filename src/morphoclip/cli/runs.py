@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def runs(
     found = select(read_runs(output_dir or Path("outputs")), state or (), name, where or (), since)
     found = ordered(found, sort)[:limit]
     if as_json:
-        typer.echo(json.dumps([run.as_json() for run in found], indent=1))
+        _print_json([run.as_json() for run in found])
     elif as_csv:
         _print_csv(found)
     else:
@@ -75,7 +76,7 @@ def show(context: typer.Context, run: Name, output_dir: Output = None, as_json: 
     (found,) = _runs_named([run], output_dir or context.obj)
     starts = read_starts(found.folder)
     if as_json:
-        typer.echo(json.dumps({**found.as_json(), "starts": starts, "config": found.config}, indent=1))
+        _print_json({**found.as_json(), "starts": starts, "config": found.config})
         return
     of = "" if found.max_steps is None else f" of {found.max_steps}"
     lines = {"state": found.state + (f" ({found.reason})" if found.reason else ""), "step": f"{_text(found.step)}{of}"}
@@ -109,7 +110,7 @@ def compare(
 
     compared = compare_runs(_runs_named(runs, output_dir or context.obj))
     if as_json:
-        typer.echo(json.dumps(compared.as_json(), indent=1))
+        _print_json(compared.as_json())
         return
     others = {name: values for name, values in compared.environment.items() if not name.startswith("package ")}
     differing = {name: values for name, values in compared.environment.items() if name not in others}
@@ -152,6 +153,19 @@ def _print_list(runs: Sequence[Run], further: Sequence[str]) -> None:
     if sys.stdout.isatty():
         counts = Counter(run.state for run in runs)
         typer.echo(f"{len(runs)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
+
+
+def _print_json(content: Any) -> None:
+    """JSON as its standard has it: a number that is not finite is null."""
+
+    def finite(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: finite(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [finite(value) for value in node]
+        return None if isinstance(node, float) and not math.isfinite(node) else node
+
+    typer.echo(json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def _print_csv(runs: Sequence[Run]) -> None:
