@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+from morphoclip.experiment.environment import read_starts
+from morphoclip.experiment.run_table import read_run
 from tests.reliability.commands import STEPS, TINY, begin, curves, end, record, start, wait_for_step
 from tests.wandb_files import history, run_record, summary
 
@@ -39,10 +41,12 @@ def test_a_run_killed_and_resumed_is_one_wandb_run_with_each_step_once(outputs, 
     status, _ = end(process)
     assert status == -signal.SIGKILL
     killed, logged = whole_folder(run), curves(run)[-1]
+    assert read_run(run).state == "died"
     output = start(f"resume={run}", env=env)
     checkpoint = int(output.split("goes on at step ")[1].split(":")[0])
     assert 0 < checkpoint < int(logged["step"])  # some steps are trained and logged again
-    assert record(run)["state"] == "finished"
+    assert (record(run)["state"], read_run(run).state) == ("finished", "done")
+    assert [len(start["datasets"]) for start in read_starts(run)] == [1, 1]
 
     folder = whole_folder(run)
     assert [path.name for path in (run / "wandb/replaced").iterdir()] == [killed.name]

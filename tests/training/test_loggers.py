@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from morphoclip.cli.hydra_app import main
 from morphoclip.training.curves import CSVCurves
 from morphoclip.training.loggers import WandbCurves, check_loggers, log_scores, wandb_run_ended
 from tests.wandb_files import history, run_record, summary
@@ -152,6 +153,18 @@ def test_a_logger_whose_package_is_missing_is_one_line(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ImportError, match=f"logger={name} needs the package {name}: pip install {name}"):
             check_loggers({"csv": {"_target_": "morphoclip.training.curves.CSVCurves"}, name: {"_target_": target}})
+
+
+@pytest.mark.parametrize("missing", ["package", "key"])
+def test_a_start_is_refused_before_anything_is_prepared(tmp_path, monkeypatch, capsys, missing):
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit) as stop:
+        main("train", ["logger=wandb", f"output_dir={tmp_path}/outputs"])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("pip install wandb" if missing == "package" else "run `wandb login`") in line
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_uploading_needs_a_key(monkeypatch):
