@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True, help="List runs and their scores, show one, compare several.")
 SHOWN = ("train/loss", "val/loss", "val/knn")  # columns of a list besides the scores
 COLOURS = {"running": "green", "failed": "red", "died": "red", "interrupted": "yellow", "pruned": "dim"}
-DIGITS = 4
+DIGITS, WIDEST = 4, 120
 
 Output = Annotated[Path | None, typer.Option(help="output_dir of the runs (default: outputs)")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -149,7 +149,7 @@ def _print_list(runs: Sequence[Run], further: Sequence[str]) -> None:
         step = _text(run.step) + ("" if run.max_steps is None else f"/{run.max_steps}")
         active = run.active.astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append([run.name, run.state, step, _duration(run.seconds), active, *(_text(each.get(n)) for n in names)])
-    _print_table(["run", "state", "step", "time", "active", *names], rows, colours=COLOURS, whole=5)
+    _print_table(["run", "state", "step", "time", "active", *names], rows, colours=COLOURS)
     if sys.stdout.isatty():
         counts = Counter(run.state for run in runs)
         typer.echo(f"{len(runs)} runs: {', '.join(f'{number} {state}' for state, number in counts.items())}")
@@ -194,21 +194,19 @@ def _print_scores(compared: Comparison) -> None:
     _print_table(["mean average precision [95 %]", *compared.runs], rows)
 
 
-def _print_table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], colours: dict[str, str] | None = None, whole: int = 1
-) -> None:
-    """A table of rich on a terminal, its first `whole` columns on one line; in a pipe columns of plain text, none cut."""
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], colours: dict[str, str] | None = None) -> None:
+    """A table of rich on a terminal, up to 120 columns wide where it needs them; in a pipe plain text, nothing cut."""
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Column, Table
         from rich.text import Text
 
-        columns = [Column(Text(head), no_wrap=place < whole, overflow="fold") for place, head in enumerate(heads)]
-        table = Table(*columns, show_header=any(heads), box=SIMPLE_HEAD)
+        table = Table(*(Column(Text(head), overflow="fold") for head in heads), show_header=any(heads), box=SIMPLE_HEAD)
         for row in rows:
             table.add_row(*(Text(cell, style=(colours or {}).get(cell, "")) for cell in row))
-        Console().print(table)
+        needed = Console(width=WIDEST).measure(table).maximum
+        Console(width=max(Console().width, needed)).print(table)
         return
     lines = [heads, *rows] if any(heads) else rows
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
