@@ -144,7 +144,7 @@ class WandbCurves(Logger):
         for step, values in sorted(self._logged_before(), key=lambda row: row[0]):
             self._log(run, values, step)
         if not run.offline:
-            print(f"wandb: {run.url}", flush=True)
+            print(f"wandb: {run.url or 'disabled'}", flush=True)
             return
         for before in sorted(here.parent.glob("offline-run-*")):
             if before == here or not self.curves.is_file():
