@@ -242,7 +242,7 @@ def test_one_run_is_shown_with_its_starts(outputs):
     (outputs / "demo/a/environment.json").write_text(json.dumps([start]))
     said = run_command("--output-dir", str(outputs), "show", "demo/a")
     assert "commit 0123456789ab with code.diff, node7, H100, torch 2.8" in said
-    assert "/data, manifest ffffffffffff" in said
+    assert ["dataset", "/data", "manifest", "ffffffffffff"] in [line.split() for line in said.splitlines()]
     assert "0.250 [0.200, 0.300], chance 0.2" in said
     whole = json.loads(run_command("show", str(outputs / "demo/a"), "--json"))
     assert (whole["starts"], whole["config"]["optimizer.lr"]) == ([start], 0.001)

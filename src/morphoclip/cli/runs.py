@@ -86,8 +86,8 @@ def show(context: typer.Context, run: Name, output_dir: Output = None, as_json: 
         code += f" with {start['diff']}" if start["diff"] else ""
         gpus = ", ".join(start["gpus"]) or "no GPU"
         lines[f"start {number}"] = f"{start['started']}, {code}, {start['host']}, {gpus}, torch {start['torch']}"
-    for root, manifest in (starts[-1].get("datasets", {}) if starts else {}).items():
-        lines["dataset"] = f"{root}, manifest {manifest[:12]}"
+    datasets = starts[-1].get("datasets", {}) if starts else {}
+    lines |= {f"dataset {root}": f"manifest {manifest[:12]}" for root, manifest in datasets.items()}
     lines |= {name: _text(value) for name, value in found.values.items()}
     lines |= {f"score/{task}": f"{_score(score)}, chance {_text(score.chance)}" for task, score in found.scores.items()}
     typer.echo(found.name)
