@@ -81,7 +81,7 @@ LIBRARIES: dict[str, set[str]] = {
     "data": TABLES | {"pyarrow", "numcodecs", "fsspec", "webdataset", "pytorch_lightning", "tifffile", "imagecodecs", "skimage"} | LAZY,
     "simulation": TABLES | {"tifffile", "imagecodecs", "skimage", "rdkit"} | LAZY,
     "preparation": TABLES | {"fsspec", "tifffile", "imagecodecs", "skimage"} | LAZY,
-    "training": {"torch", "pytorch_lightning", "PIL", "torchmetrics", "numpy"},
+    "training": {"torch", "pytorch_lightning", "PIL", "torchmetrics", "numpy", "wandb"},
     "methods": {"torch", "pytorch_lightning", "hydra"},
     "export": {"torch", "numpy", "safetensors", "huggingface_hub"} | LAZY,
     "profiling": TABLES | {"anndata", "harmonypy", "safetensors", "PIL"} | LAZY,

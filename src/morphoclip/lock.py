@@ -145,6 +145,34 @@ class FolderLock:
                 continue
 
 
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock of a file, without waiting for it or taking it over.
+
+    On this host the kernel knows; a holder on another host gave a sign of life within two minutes, by this host's clock.
+    """
+    lock = FolderLock(path)
+    holder = lock._holder()
+    if holder is None:
+        return False
+    try:
+        if holder.host != lock.own.host:
+            return time.time() - path.stat().st_mtime <= DEAD_AFTER
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return _is_alive(holder.pid)
+        raise
+    finally:
+        os.close(file)
+    return False
+
+
 def _lock(file: int) -> bool | None:
     """Lock an open file; False if another process has it locked, None where the file system has no locks."""
     try:

@@ -1,12 +1,14 @@
-"""The command line: `morphoclip train | evaluate | export | embed | features | attention | normalize | query | data`."""
+"""The command line: `morphoclip train | evaluate | export | embed | features | attention | normalize | query | data | runs`."""
 
 from morphoclip.cli import encoders, experiments, tables
 from morphoclip.cli.app import app
 from morphoclip.cli.data import app as data
+from morphoclip.cli.runs import app as runs
 
 __all__ = ["app", "encoders", "experiments", "tables"]  # importing the modules adds their commands
 
 app.add_typer(data, name="data")
+app.add_typer(runs, name="runs")
 
 if __name__ == "__main__":
     app()

@@ -85,6 +85,7 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
     from morphoclip.checkpoints import step_of
     from morphoclip.distributed import rank
     from morphoclip.training.curves import CSVCurves
+    from morphoclip.training.loggers import WandbCurves
 
     step = None if checkpoint is None else step_of(checkpoint)
     made = []
@@ -93,6 +94,8 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
         made.append(hydra.utils.instantiate(spec, **purge))
         if isinstance(made[-1], CSVCurves) and rank() == 0:
             made[-1].cut(-1 if step is None else step)
+        if isinstance(made[-1], WandbCurves):
+            made[-1].go_on(step, as_dict(config))
     return made
 
 

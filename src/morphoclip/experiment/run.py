@@ -2,6 +2,7 @@
 
     run folder/
       run.json, config.yaml                what is recorded of the run (`runs`), and its config
+      environment.json, code.diff          commit, packages and machine of every start (`environment`)
       checkpoints/, logs/                  of the training
       encoder/                             the exported encoder
       profiles/<arm>.parquet               well profiles by the trained encoder and by each baseline
@@ -36,6 +37,7 @@ from morphoclip.experiment.arms import (
 from morphoclip.experiment.changes import flat
 from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.environment import record_datasets, record_start
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
 from morphoclip.experiment.prepare import choose_splits, holdout_of, prepare_data
 from morphoclip.experiment.rotation import run_rotation
@@ -57,10 +59,12 @@ def run(config: DictConfig) -> Path:
     """
     from morphoclip.training.interrupts import Interrupted, Interrupts
     from morphoclip.training.launch import join, on_rank_zero, read_launch, trainer_devices, trainer_precision
+    from morphoclip.training.loggers import check_loggers, wandb_run_ended
 
     config.name = str(config.name)  # YAML reads some names as numbers or dates
     config.run_id = None if config.run_id is None else str(config.run_id)
     composed = flat(config)
+    check_loggers(config.logger)
     check_before_start(config)
     launch = read_launch()
     config.trainer.devices = trainer_devices(launch, config.trainer.devices)
@@ -70,6 +74,7 @@ def run(config: DictConfig) -> Path:
     try:
         with Interrupts(config.max_time) as interrupts, ExitStack() as held:
             start = on_rank_zero(lambda: open_run(config, composed, launch.world_size, held))
+            held.enter_context(wandb_run_ended())
             held.callback(interrupts.defer)  # srun sends SIGTERM when another rank has ended first
             if not start.finished:
                 run_in(start, config, interrupts)
@@ -82,6 +87,7 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
     """Prepare, fit, profile and score in the folder of a run that was opened."""
     from morphoclip.distributed import rank
     from morphoclip.training.launch import on_rank_zero
+    from morphoclip.training.loggers import log_scores
 
     folder = start.folder
     config.folder, config.run_id, config.resume = str(folder), folder.name, None
@@ -96,12 +102,15 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
         leave(config, method, loader)
     if rank() == 0 and config.score.tasks:
         score_run(folder)
+        log_scores(folder / "metrics.csv")
 
 
 def prepare_run(config: DictConfig, folder: Path) -> tuple[str | None, str | None]:
     """Prepare the data and write the run's config and splits; returns those to train and to validate on."""
+    record_start(folder)
     print(f"data: {config.data.root}", flush=True)
     prepare_data(config.data)
+    record_datasets(folder, config.data)
     split, val_split = choose_splits(config.data, folder)
     config.data.loader.split = split
     if val_split is not None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -22,7 +22,9 @@ from omegaconf import DictConfig
 from morphoclip.experiment.changes import check_changes, describe
 from morphoclip.files import write_atomically
 from morphoclip.lock import DEAD_AFTER, FolderLock
-from morphoclip.training.launch import Job, read_job, slurm_job
+
+if TYPE_CHECKING:
+    from morphoclip.training.launch import Job
 
 RECORD, LOCK = "run.json", "run.lock"
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
@@ -61,6 +63,7 @@ def open_run(config: DictConfig, composed: Mapping[str, Any], ranks: int, held: 
         BlockingIOError: another process runs in the folder.
     """
     from morphoclip.checkpoints import last_checkpoint, step_of
+    from morphoclip.training.launch import read_job
 
     job = read_job()
     folder = _folder(config, composed, job)
@@ -101,6 +104,8 @@ def open_run(config: DictConfig, composed: Mapping[str, Any], ranks: int, held: 
 
 def _folder(config: DictConfig, composed: Mapping[str, Any], job: Job) -> Path:
     """The folder of the run to start or to go on with."""
+    from morphoclip.training.launch import slurm_job
+
     runs = Path(config.output_dir) / config.name
     if config.resume is not None:
         if config.run_id is not None:

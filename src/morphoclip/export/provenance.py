@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -43,8 +44,13 @@ def training_data(dataset) -> dict[str, object]:
         "crop_size": manifest["crop_size"],
         **dict(zip(SCALING, dataset.scaling, strict=True)),
         "cropping": {key: made_with[key] for key in CROPPING if key in made_with},
-        "manifest_sha256": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(),
+        "manifest_sha256": manifest_hash(manifest),
     }
+
+
+def manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """sha256 of a dataset's manifest, independent of how its file is laid out."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def encoder_hash(encoder: Encoder | FeatureEncoder) -> str:

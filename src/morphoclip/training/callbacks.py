@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from torch import Tensor
 
-from morphoclip.distributed import world_size
+from morphoclip.distributed import gather_rows, world_size
 from morphoclip.progress import SECONDS_PER_LINE, is_terminal
+from morphoclip.training.step_times import DATA, step_times_of
 from morphoclip.training.watched import datamodule_of
 
 
@@ -41,43 +46,103 @@ class Progress(TQDMProgressBar):
 
 
 class Speed(pl.Callback):
-    """Logs and shows `speed/samples_per_s` (all ranks) and `speed/data_wait`, the fraction of time spent waiting for batches.
+    """Logs how fast a training is and where the time of a step goes, every `every_n_steps` optimizer steps.
 
-    If the data module counts skipped damaged samples (`skipped`), `data/skipped` is their number on rank 0. Samples are
-    the items of a batch: crops, bags or pairs. On a GPU, steps run asynchronously: while the CPU waits for a batch the
-    card may still be busy with the step before, so that `data_wait` is an upper bound of what is lost.
+    Means over the batches since the values before, in this process; on several ranks the mean over ranks.
+
+    - `speed/samples_per_s`: samples (crops, bags or pairs) per second of all ranks together.
+    - `speed/data_wait`: fraction of the time spent inside `next()` of the loader.
+    - `speed/data_ms`, `copy_ms`, `step_ms`, `callbacks_ms`: milliseconds per batch waiting for the loader, moving the batch
+      to the device, in forward, backward and optimizer, and in all the rest (callbacks, checkpoints, loggers). A GPU works
+      asynchronously: the process waits for it wherever it first needs a result, mostly in `step` and `copy`.
+    - `speed/peak_memory_gib`: largest memory so far, of the rank that needed most: on a GPU that of torch's tensors, on a
+      CPU the resident memory of the process.
+    - on several ranks `speed/samples_per_s_rank_min` and `_rank_mean`, `speed/data_wait_min` and `_max`: of one rank.
+    - `data/skipped`: damaged samples skipped on rank 0, if the data module counts them (`skipped`).
+
+    The ranks exchange their values once in `every_n_steps` steps. Validation is not counted.
+
+    Args:
+        every_n_steps: optimizer steps between two values; None for `trainer.log_every_n_steps`.
     """
 
-    def __init__(self, every_n_steps: int = 10) -> None:
+    def __init__(self, every_n_steps: int | None = None) -> None:
         self.every_n_steps = every_n_steps
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._times = step_times_of(trainer)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
         self._reset()  # `on_train_epoch_start` is not called when resuming in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._reset()
 
-    def _reset(self) -> None:
-        self._since = self._last = time.perf_counter()
-        self._waited = 0.0
-        self._samples = 0
-        self._batches = 0
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._paused = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
-        self._waited += time.perf_counter() - self._last
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._since += time.perf_counter() - self._paused
+
+    def _reset(self) -> None:
+        self._since = time.perf_counter()
+        self._before = dict(self._times.seconds)
+        self._samples = self._batches = 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        self._last = time.perf_counter()
         self._samples += len(batch)
         self._batches += 1
-        if self._batches == self.every_n_steps:
-            elapsed = self._last - self._since
-            shown = {
-                "speed/samples_per_s": world_size() * self._samples / elapsed,
-                "speed/data_wait": self._waited / elapsed,
-            }
-            skipped = getattr(datamodule_of(trainer), "skipped", 0)  # of our data modules
-            if skipped:
-                shown["data/skipped"] = float(skipped)
-            pl_module.log_dict(shown, batch_size=len(batch), prog_bar=True)
-            self._reset()
+        if trainer.global_step == self._step:  # gradients are being accumulated
+            return
+        self._step = trainer.global_step
+        if self._step % (self.every_n_steps or trainer.log_every_n_steps):
+            return
+        elapsed = time.perf_counter() - self._since
+        parts = {name: total - self._before[name] for name, total in self._times.seconds.items()}
+        parts["callbacks"] = elapsed - sum(parts.values())
+        own = {
+            "samples_per_s": self._samples / elapsed,
+            "data_wait": parts[DATA] / elapsed,
+            "peak_memory_gib": peak_memory(pl_module.device) / 2**30,
+            **{f"{name}_ms": 1000 * seconds / self._batches for name, seconds in parts.items()},
+        }
+        shown = {f"speed/{name}": value for name, value in of_all_ranks(own, pl_module.device).items()}
+        on_bar = {name: shown.pop(name) for name in ("speed/samples_per_s", "speed/data_wait")}
+        skipped = getattr(datamodule_of(trainer), "skipped", 0)  # of our data modules
+        if skipped:
+            on_bar["data/skipped"] = float(skipped)
+        pl_module.log_dict(on_bar, batch_size=len(batch), prog_bar=True)
+        pl_module.log_dict(shown, batch_size=len(batch))
+        self._reset()
+
+
+def of_all_ranks(own: dict[str, float], device: torch.device) -> dict[str, Tensor | float]:
+    """The values of all ranks as one, by one collective: sums of rates, largest memory, means of all else.
+
+    On several ranks with the extremes of `samples_per_s` and `data_wait` over ranks.
+    """
+    ranks = world_size()
+    if ranks == 1:
+        return {**own}
+    rows = gather_rows(torch.tensor([list(own.values())], dtype=torch.float32, device=device))
+    values = dict(zip(own, rows.unbind(dim=1), strict=True))
+    found: dict[str, Tensor | float] = {name: of_ranks.mean() for name, of_ranks in values.items()}
+    rates, waits = values["samples_per_s"], values["data_wait"]
+    return found | {
+        "samples_per_s": rates.sum(),
+        "samples_per_s_rank_min": rates.min(),
+        "samples_per_s_rank_mean": rates.mean(),
+        "data_wait_min": waits.min(),
+        "data_wait_max": waits.max(),
+        "peak_memory_gib": values["peak_memory_gib"].max(),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far in bytes: of torch's tensors on a GPU, else the resident memory of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from morphoclip.batch import Batch
+from morphoclip.training.curves import STEP
 from morphoclip.training.watched import watched
 
 GAP = 2  # pixels between tiles
@@ -22,7 +25,7 @@ GAP = 2  # pixels between tiles
 class Pictures(pl.Callback):
     """Saves a method's `pictures` of the first batch of every `every_n_epochs`th epoch, before the step.
 
-    PNG files are written to `<run folder>/pictures`, and sent to Weights & Biases and TensorBoard if those log. Channels
+    PNG files are written to `<run folder>/pictures`, with the step as their text `step`, and sent to Weights & Biases and TensorBoard if those log. Channels
     are side by side in the encoder's order, in grey, since five channels have no true colours. There are none of a sharded
     method, whose encoder one rank cannot run alone.
 
@@ -57,12 +60,24 @@ class Pictures(pl.Callback):
         for name, images in pictures.items():
             sheet = tiles(images.float().cpu() ** self.brightness)
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(sheet.numpy()).save(folder / f"{name}-epoch{trainer.current_epoch:04d}.png")
+            about = PngInfo()
+            about.add_text(STEP, str(trainer.global_step))
+            path = folder / f"{name}-epoch{trainer.current_epoch:04d}.png"
+            Image.fromarray(sheet.numpy()).save(path, pnginfo=about)
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(name, [sheet.numpy()], step=trainer.global_step)
                 elif isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, sheet, trainer.global_step, dataformats="HW")
+
+
+def read_pictures(run_folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """(name, step, path) of the pictures in a run's folder."""
+    for path in sorted((run_folder / "pictures").glob("*-epoch*.png")):
+        with Image.open(path) as picture:
+            step = picture.info.get(STEP)
+        if step is not None:  # those of earlier versions have none
+            yield path.stem.rpartition("-epoch")[0], int(step), path
 
 
 def tiles(images: Tensor, most: int = 24) -> Tensor:
