@@ -19,7 +19,7 @@ RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment
 # In `train`, `encoder=` chooses from a config group; in `evaluate` it is a path, stored under another key.
 PATHS = {"evaluate": {"encoder": "encoder_folder"}}
 # Keys whose values are text: 48213, 1e5 or nan are taken as typed.
-NAMES = ("run_id", "name", "run", "title", "resume", "max_time")
+NAMES = ("run_id", "name", "run", "title", "resume", "max_time", "rank_timeout")
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> None:

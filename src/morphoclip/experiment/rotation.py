@@ -37,7 +37,8 @@ def run_rotation(config: DictConfig, folder: Path) -> None:
     print(f"{len(turns)} trainings")
     tables: dict[str, list[pd.DataFrame]] = {UNTRAINED: [], config.name: []}
     for number, (name, (seed, turn)) in enumerate(turns.items(), 1):
-        for arm, table in profiles_of_turn(config, folder / "turns" / name, wells, seed, turn).items():
+        at = folder / "turns" / name
+        for arm, table in profiles_of_turn(config, at, wells, seed, turn, screen=number == 1).items():
             tables[arm].append(table.assign(**{FOLD: name}))
         print(f"training {number} of {len(turns)}: {name}", flush=True)
     for arm, parts in tables.items():
@@ -56,9 +57,9 @@ def read_wells(data: DictConfig) -> pd.DataFrame:
 
 
 def profiles_of_turn(
-    config: DictConfig, folder: Path, wells: pd.DataFrame, seed: int, turn: Rotation
+    config: DictConfig, folder: Path, wells: pd.DataFrame, seed: int, turn: Rotation, *, screen: bool = False
 ) -> dict[str, pd.DataFrame]:
-    """Profiles of all wells by the encoder before and after one training; read from disk if they exist."""
+    """Profiles of all wells by the encoder before and after one training; read from disk if they exist. `screen` prints its first screen."""
     from morphoclip.data.loading.features import TableDataModule, TableDataset
     from morphoclip.export import encoder_provenance
     from morphoclip.profiling import read_profiles, write_profiles
@@ -71,6 +72,6 @@ def profiles_of_turn(
         given = as_dict(turned.data.loader)
         loader = TableDataModule(wells[turn.training], **{k: v for k, v in given.items() if not k.startswith("_")})
         dataset = TableDataset(wells, loader.names)
-        for path, encoder in zip(paths.values(), fit_turn(turned, loader), strict=True):
+        for path, encoder in zip(paths.values(), fit_turn(turned, loader, screen=screen), strict=True):
             write_profiles(embed_features(encoder, dataset), path, encoder_provenance(encoder))
     return {arm: read_profiles(path) for arm, path in paths.items()}

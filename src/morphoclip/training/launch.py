@@ -107,6 +107,17 @@ def trainer_devices(launch: Launch, requested: int | str) -> int:
     return launch.local_world_size
 
 
+def set_launch(trainer: Any, launch: Launch) -> None:
+    """Set what a trainer's config leaves to the launch: devices, nodes and precision.
+
+    Raises:
+        ValueError: see `trainer_devices`, `trainer_nodes` and `trainer_precision`.
+    """
+    trainer.devices = trainer_devices(launch, trainer.devices)
+    trainer.num_nodes = trainer_nodes(launch, trainer.num_nodes)
+    trainer.precision = trainer_precision(trainer.precision, trainer.accelerator)
+
+
 def trainer_nodes(launch: Launch, requested: int | str) -> int:
     """Nodes for the Trainer: as many as the launcher started processes on.
 
