@@ -6,6 +6,7 @@ import math
 import shutil
 import tempfile
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     planned = make_trainer(config, loader, callbacks_of(config), make_loggers(config, checkpoint))
     sample = TimedSample(config, planned)
     trainer = make_trainer(config, loader, [sample], [])
-    trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
+        trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         print("\n".join(sample.lines), flush=True)
 

@@ -38,9 +38,9 @@ def nodes(node: Any, at: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield from nodes(node._get_node(number), f"{at}.{number}")
 
 
-def nearest(asked: str, known: Collection[str], count: int = 3) -> list[str]:
-    """Up to `count` of the known names that resemble the one asked for, the most similar first."""
-    return difflib.get_close_matches(asked, sorted(known), n=count, cutoff=0.55)
+def nearest(asked: str, known: Collection[str], count: int = 3, cutoff: float = 0.55) -> list[str]:
+    """Up to `count` of the known names that resemble the one asked for by at least `cutoff`, the most similar first."""
+    return difflib.get_close_matches(asked, sorted(known), n=count, cutoff=cutoff)
 
 
 def named_object(path: str, at: str) -> Callable[..., Any]:

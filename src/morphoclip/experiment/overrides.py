@@ -33,7 +33,7 @@ from morphoclip.experiment.keywords import (
 
 LISTED = 12  # choices of a group that an error lists in full
 _KEY = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
-_CHOICE = re.compile(r"(?:In '([^']+)': )?Could not find '([^']+)'")
+_CHOICE = re.compile(r"Could not find '([^']+)'")
 
 
 def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path]) -> list[str]:
@@ -52,6 +52,8 @@ def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path])
         key, _, value = argument.partition("=")
         if name == "train" and argument == "--dry-run":
             read.append("dry_run=true")
+        elif "." in key and TARGET in value and value.startswith("{") and not key.startswith(("+", "~")):
+            read.append(f"++{argument}")  # with keywords that the class before did not have
         elif value != "null" or not re.fullmatch(r"\w+(\.\w+)?", key):
             read.append(argument)
         elif "." in key:
@@ -106,10 +108,9 @@ def explained(error: Exception, name: str, arguments: Sequence[str], folders: Se
         cause = cause.__cause__
     found = _CHOICE.search(text)
     if cause is not None and found:
-        source, missing = found.groups()
-        group, _, choice = missing.rpartition("/")
+        group, _, choice = found[1].rpartition("/")
         known = choices(group, folders)
-        where = "" if source in (None, name) else f" (named in {source}.yaml)"
+        where = "" if any(argument.endswith(f"{group}={choice}") for argument in arguments) else " (named in a file)"
         hint = nearest(choice, known)
         hint_text = f"nearest: {', '.join(hint)}" if hint else f"choose {_listed(known)}"
         return WrongOverride(f"there is no {group or 'config'} {choice!r}{where}; {hint_text}")
@@ -120,6 +121,8 @@ def explained(error: Exception, name: str, arguments: Sequence[str], folders: Se
     own = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
     with initialize_config_dir(str(folders[0]), version_base="1.3"):
         config = compose(name, overrides=[*own, *(o.input_line for o in chosen if o.key_or_group != wrong[1])])
+    if _where_it_ends(config, wrong[1])[0] == wrong[1]:  # it exists, and Hydra refused its value
+        return error
     return _not_in_config(
         wrong[1], config, {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     )
@@ -137,7 +140,10 @@ def unknown_key(key: str, siblings: set[str], config: DictConfig) -> WrongOverri
     everywhere = [name for name in _dotted(config) if not key.startswith(name)]
     close = [name for name in everywhere if name.rpartition(".")[2] == leaf]
     close += [f"{prefix}{name}" for name in nearest(leaf, siblings - {leaf})]
-    shown = list(dict.fromkeys(close or nearest(key, everywhere)))[:3]
+    close = (
+        close or nearest(key, everywhere) or [f"{prefix}{name}" for name in nearest(leaf, siblings - {leaf}, 1, 0.0)]
+    )
+    shown = list(dict.fromkeys(close))[:3]
     hint = f"; nearest: {', '.join(shown)}" if shown else ""
     return WrongOverride(f"there is no key {key}{hint}")
 
@@ -208,9 +214,12 @@ def _check_added(config: DictConfig, before: DictConfig, override: Override) -> 
         found = OmegaConf.select(config, f"{at}.{part}", default=None)
         if (isinstance(found, DictConfig) and TARGET in found) or (found is None and part in _parts_of_group(at)):
             return
-        if found is not None and part in _parts_of_group(at) | {str(key) for key in node}:
-            raise WrongOverride(f"{at}.{part} needs a _target_, the class to build: +{at}.{part}={{_target_: …}}")
-        raise unknown_key(f"{at}.{part}", {*map(str, node), *_parts_of_group(at)}, before)
+        wrong = unknown_key(f"{at}.{part}", {*map(str, node), *_parts_of_group(at)}, before)
+        raise (
+            wrong
+            if found is None
+            else WrongOverride(f"{wrong}; a new part needs a class: +{at}.{part}={{_target_: …}}")
+        )
     known = keywords_of(config, at, node)
     if known is not None and part not in known:
         raise unknown_key(f"{at}.{part}".strip("."), known | {str(key) for key in node}, before)

@@ -37,9 +37,9 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     Raises:
         ValueError: there are no blocks, or no such backend.
     """
-    known = torch._dynamo.list_backends(exclude_tags=None)
-    if backend not in known:
-        raise ValueError(f"trainer.compile={backend}: give true, false, or a backend of torch.compile: {sorted(known)}")
+    if backend not in torch._dynamo.list_backends(exclude_tags=None):
+        usual = ", ".join(torch._dynamo.list_backends())
+        raise ValueError(f"trainer.compile={backend}: give true, false, or a backend of torch.compile ({usual})")
     for block in transformer_blocks(model):
         block.compile(backend=backend, dynamic=False)
 

@@ -118,12 +118,16 @@ def set_launch(trainer: Any, launch: Launch) -> None:
     trainer.precision = trainer_precision(trainer.precision, trainer.accelerator)
 
 
-def trainer_nodes(launch: Launch, requested: int | str) -> int:
+def trainer_nodes(launch: Launch, requested: int | str | None) -> int:
     """Nodes for the Trainer: as many as the launcher started processes on.
 
     Raises:
-        ValueError: `requested` ("auto" or a number) differs from that number.
+        ValueError: `requested` ("auto" or a number) differs from that number, or is None.
     """
+    if requested is None:
+        raise ValueError(
+            f"trainer.num_nodes is not set: give the number of nodes ({launch.nodes} in this launch), or auto"
+        )
     if requested != "auto" and int(requested) != launch.nodes:
         raise ValueError(
             f"trainer.num_nodes={requested}, but processes were started on {launch.nodes} node(s): on each node start "
@@ -171,9 +175,7 @@ def join(launch: Launch, timeout: timedelta | None = None) -> None:
     if launch.world_size == 1 or dist.is_initialized():
         return
     if "MASTER_ADDR" not in os.environ:
-        raise RuntimeError(
-            "srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it"
-        )
+        raise ValueError("srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it")
     os.environ.setdefault("MASTER_PORT", "29500")
     backend = "gloo"
     if torch.cuda.is_available():

@@ -24,6 +24,9 @@ class Trainer(pl.Trainer):
         callbacks: as Lightning's. Without a `Checkpoint` or a `ProgressBar` among them there is none; Lightning would add
             its own.
         lightning: further arguments of `pytorch_lightning.Trainer`.
+
+    Raises:
+        ValueError: a setting of the wrong type, or `channels_last` where weights are divided among ranks.
     """
 
     def __init__(
@@ -36,6 +39,14 @@ class Trainer(pl.Trainer):
         callbacks: list[pl.Callback] | None = None,
         **lightning: Any,
     ) -> None:
+        for name, value in (("tf32", tf32), ("channels_last", channels_last), ("recompute_blocks", recompute_blocks)):
+            if not isinstance(value, bool):
+                raise ValueError(f"trainer.{name}={value!r}: give true or false")
+        limit = lightning.get("limit_train_batches")
+        if not isinstance(limit, int | float | None):
+            raise ValueError(
+                f"trainer.limit_train_batches={limit!r}: give a number of batches, a share of them, or null"
+            )
         shown = bool(lightning.get("enable_progress_bar", True))
         callbacks = [made for made in callbacks or [] if shown or not isinstance(made, ProgressBar)]
         lightning["enable_progress_bar"] = any(isinstance(made, ProgressBar) for made in callbacks)
