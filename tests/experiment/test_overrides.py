@@ -208,6 +208,6 @@ def test_keywords_of_a_class_are_those_of_its_bases_where_it_is_ours():
     assert accepted(Base) == {"a", "b"}
     assert accepted(Passing) is None
     Passing.__module__ = "morphoclip.losses.test"
-    assert accepted(Passing) == {"a", "b", "c", "self"}
+    assert accepted(Passing) == {"a", "b", "c"}
     assert nearest("max_step", ["max_steps", "seed"]) == ["max_steps"]
     assert Path  # a module name for `Path` in annotations

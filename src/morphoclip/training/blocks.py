@@ -41,7 +41,10 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
         usual = ", ".join(torch._dynamo.list_backends())
         raise ValueError(f"trainer.compile={backend}: give true, false, or a backend of torch.compile ({usual})")
     for block in transformer_blocks(model):
-        block.compile(backend=backend, dynamic=False)
+        if isinstance(block.forward, Recomputed):  # outside of the compiled code, where the random state is restored
+            block.forward.forward = torch.compile(block.forward.forward, backend=backend, dynamic=False)
+        else:
+            block.compile(backend=backend, dynamic=False)
 
 
 def recompute_blocks(model: nn.Module) -> None:
