@@ -78,7 +78,7 @@ def device_line(trainer: pl.Trainer) -> str:
     there = torch.cuda.device_count()
     if there > used:
         start = f"torchrun --nproc-per-node {there} train.py trainer=ddp …" if there > 1 else "trainer=gpu"
-        text += f"; {used} of {plural(there, 'GPU')} {'is' if used == 1 else 'are'} used; start with {start}"
+        text += f"; {used} of {there} GPUs {'is' if used == 1 else 'are'} used; start with {start}"
     return text
 
 
@@ -209,7 +209,7 @@ def in_bytes(size: float) -> str:
     """Bytes as people read them, in powers of 1,000: "3.2 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.2g} {unit}"
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
 
