@@ -116,7 +116,7 @@ def length_line(trainer: pl.Trainer) -> str:
     return f"{plural(steps, 'step')} = {number} epoch{'' if epochs == 1 else 's'} of {plural(per_epoch, 'step')}"
 
 
-def rate_line(method: pl.LightningModule, total: int) -> str:
+def rate_line(method: Any, total: int) -> str:
     """The highest learning rate and the step at which it is reached."""
     recipe = method.recipe
     if not isinstance(recipe, AdamW):
@@ -152,7 +152,7 @@ def saver_of(trainer: pl.Trainer) -> Checkpoints | None:
     return next((made for made in trainer.checkpoint_callbacks if isinstance(made, Checkpoints)), None)
 
 
-def checkpoint_bytes(method: pl.LightningModule) -> tuple[int, int]:
+def checkpoint_bytes(method: Any) -> tuple[int, int]:
     """(bytes of a checkpoint, bytes of the weights that all checkpoints share): weights and AdamW's two averages."""
     frozen = set(method.frozen_weights())
     sizes = {

@@ -128,7 +128,7 @@ def fit_turn(
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
     untrained = copy.deepcopy(method.export_encoder())
-    shown = [FirstScreen(config)] if screen else []
+    shown: list[pl.Callback] = [FirstScreen(config)] if screen else []
     make_trainer(config, loader, shown, [], enable_progress_bar=False).fit(method, datamodule=loader)
     return untrained, method.export_encoder()
 

@@ -31,7 +31,7 @@ def nodes(node: Any, at: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing() and not node._is_interpolation():
         if TARGET in node:
             yield at, node
-        for key in node:
+        for key in map(str, node):
             yield from nodes(node._get_node(key), f"{at}.{key}".strip("."))
     elif isinstance(node, ListConfig) and not node._is_none() and not node._is_missing():
         for number in range(len(node)):

@@ -86,7 +86,9 @@ def checked(config: DictConfig, name: str) -> list[str]:
     notes = list(_without_old_keywords(config, typed))
     for at, node in nodes(config):
         known = accepted(named_object(str(node[TARGET]), f"{at}.{TARGET}"))
-        for key in [] if known is None else [str(key) for key in node]:
+        if known is None:
+            continue
+        for key in map(str, node):
             if not key.startswith("_") and key not in known:
                 raise unknown_key(f"{at}.{key}", known, config)
     added = [
@@ -120,7 +122,7 @@ def explained(error: Exception, name: str, arguments: Sequence[str], folders: Se
     chosen = [o for o in _parsed([a for a in arguments if _is_override(a)]) if _names_group(o.key_or_group, folders)]
     own = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
     with initialize_config_dir(str(folders[0]), version_base="1.3"):
-        config = compose(name, overrides=[*own, *(o.input_line for o in chosen if o.key_or_group != wrong[1])])
+        config = compose(name, overrides=[*own, *(str(o.input_line) for o in chosen if o.key_or_group != wrong[1])])
     if _where_it_ends(config, wrong[1])[0] == wrong[1]:  # it exists, and Hydra refused its value
         return error
     return _not_in_config(
@@ -196,12 +198,13 @@ def _without_old_keywords(config: DictConfig, typed: Sequence[Override]) -> Iter
             continue
         known = accepted(named_object(str(node[TARGET]), key))
         typed_here = {k.removeprefix(f"{parent}.").partition(".")[0] for k in keys if k.startswith(f"{parent}.")}
-        old = [k for k in node if known is not None and not k.startswith("_") and k not in known | typed_here]
+        given: Any = OmegaConf.to_container(node, resolve=False)
+        old = [k for k in given if known is not None and not k.startswith("_") and k not in known | typed_here]
         if old:
-            named = ", ".join(f"{k}={OmegaConf.to_container(node, resolve=False)[k]}" for k in old)
             with open_dict(node):
                 for k in old:
                     del node[k]
+            named = ", ".join(f"{k}={given[k]}" for k in old)
             yield f"{parent}: {str(node[TARGET]).rpartition('.')[2]} does not take {named}: left out"
 
 
@@ -227,7 +230,8 @@ def _check_added(config: DictConfig, before: DictConfig, override: Override) -> 
 
 def _where_it_ends(config: DictConfig, key: str) -> tuple[str, DictConfig | None, str]:
     """(dotted key of a node, the node, the first part of `key` that it lacks); no node if the whole key exists."""
-    node, at = config, ""
+    node: Any = config
+    at = ""
     for part in key.split("."):
         if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
             return at, None, part

@@ -54,7 +54,7 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     for block in transformer_blocks(model):
         if not isinstance(block.forward, Recomputed):
-            block.forward = Recomputed(block.forward)  # type: ignore[method-assign]  # a wrapper module would rename weights
+            block.forward = Recomputed(block.forward)  # a module around it would rename its weights
 
 
 class Recomputed:

@@ -17,7 +17,7 @@ from morphoclip.distributed import rank, world_size
 TIMED_OUT = re.compile(r"timed? ?out|timeout|ran for \d+ milliseconds", re.IGNORECASE)
 LOST = re.compile(r"connection (?:closed|reset|refused)|remote process|socket|broken pipe|NCCL", re.IGNORECASE)
 # How messages of torch's process groups begin or which files they name.
-OF_A_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Watchdog|TCPStore|c10d", re.IGNORECASE)
+OF_A_COLLECTIVE = re.compile(r"gloo|NCCL|ProcessGroup|Watchdog|TCPStore|c10d|pair closure", re.IGNORECASE)
 REMEDY = (
     "look for the first error of another rank. If there is none: a rank that is out of memory or reads its data much slower, "
     "a step that not all ranks take, or the network between nodes (NCCL_SOCKET_IFNAME, NCCL_DEBUG=INFO). Where a rank works "
