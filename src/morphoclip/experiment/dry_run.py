@@ -77,13 +77,18 @@ def data_folder(data: DictConfig, temporary: Path) -> str:
 def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     """Print the screen of a training, the hours it takes by a few timed steps, and the disk it needs."""
     from morphoclip.experiment.fit import build_method, callbacks_of, make_loggers, make_trainer, open_loader
+    from morphoclip.experiment.rotation import first_turn
 
     pl.seed_everything(config.seed, verbose=False)
-    loader = open_loader(config)
+    if config.get("rotation"):  # its trainings have neither callbacks nor loggers
+        loader, trainings = first_turn(config)
+        planned = make_trainer(config, loader, [], [])
+    else:
+        loader, trainings = open_loader(config), 1
+        # Its callbacks and loggers are made, so that mistakes in them are found, but not used.
+        planned = make_trainer(config, loader, callbacks_of(config), make_loggers(config, checkpoint))
     method = build_method(config, loader)
-    # Its callbacks and loggers are made, so that mistakes in them are found, but not used.
-    planned = make_trainer(config, loader, callbacks_of(config), make_loggers(config, checkpoint))
-    sample = TimedSample(config, planned)
+    sample = TimedSample(config, planned, trainings)
     trainer = make_trainer(config, loader, [sample], [])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used")
@@ -98,13 +103,14 @@ class TimedSample(pl.Callback):
     Args:
         config: config of the run.
         planned: the trainer of the run itself, whose loggers and checkpoints are described.
+        trainings: how many of this length the run has.
 
     Attributes:
         lines: on hours and disk, once enough steps are timed.
     """
 
-    def __init__(self, config: DictConfig, planned: pl.Trainer) -> None:
-        self.config, self.planned = config, planned
+    def __init__(self, config: DictConfig, planned: pl.Trainer, trainings: int = 1) -> None:
+        self.config, self.planned, self.trainings = config, planned, trainings
         self.lines: list[str] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -132,9 +138,10 @@ class TimedSample(pl.Callback):
             trainer.should_stop = True
 
     def _lines(self, trainer: pl.Trainer, method: pl.LightningModule, seconds: float) -> list[str]:
-        total = seconds * self.left
+        total = seconds * self.left * self.trainings
+        steps = plural(self.left, "step") if self.trainings == 1 else f"{self.trainings} x {plural(self.left, 'step')}"
         hours = (
-            f"{total / 3600:.2g} h ({in_time(total)}): {plural(self.left, 'step')} of {seconds:.3g} s by "
+            f"{total / 3600:.2g} h ({in_time(total)}): {steps} of {seconds:.3g} s by "
             f"{plural(self.timed, 'timed step')}; validation, checkpoints and scoring are not in it"
         )
         saver = saver_of(self.planned)
