@@ -14,7 +14,7 @@ from hydra.utils import get_class, get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from morphoclip import configs_dir
-from morphoclip.cli.hydra_app import PATHS, _as_meant
+from morphoclip.cli.hydra_app import as_typed
 from morphoclip.models import create_encoder
 from morphoclip.models.per_channel import PerChannel
 from morphoclip.profiling import Normalizer
@@ -144,9 +144,8 @@ def documented_commands() -> list[str]:
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_commands_compose(command):
     script, *overrides = [word for word in shlex.split(command) if word != "-m" and "…" not in word]
-    config = load(
-        script.removesuffix(".py"), *(_as_meant(o, PATHS.get(script.removesuffix(".py"), {})) for o in overrides)
-    )
+    name = script.removesuffix(".py")
+    config = load(name, *as_typed(name, overrides, [CONFIGS]))
     if script == "train.py":
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 

@@ -81,7 +81,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling arbitrary bytes can raise anything
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({error}): it is damaged or not a checkpoint"
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or not a checkpoint"
         ) from error
 
 

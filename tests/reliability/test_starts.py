@@ -72,11 +72,11 @@ def test_a_wrong_start_is_one_line_and_leaves_no_folder(outputs, straight, argum
 
 
 def test_a_failed_start_leaves_its_state_and_reason(outputs, straight):
-    status, _ = end(begin(*TINY, f"output_dir={outputs}", "run_id=wrong", "+optimizer.weight_dekay=1"))
+    status, _ = end(begin(*TINY, f"output_dir={outputs}", "run_id=wrong", "optimizer.betas=[2.0,2.0]"))
     assert status == 1
     known = record(outputs / "demo/wrong")
     assert known["state"] == "failed"
-    assert "weight_dekay" in known["reason"]
+    assert "beta" in known["reason"]
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(outputs, straight):

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 # Raised by libraries and by us for a wrong value, file or table, a missing extra, or a run that diverged.
 USERS = (ValueError, KeyError, OSError, ImportError, FloatingPointError, HydraException, OmegaConfBaseException)
 WRONG_ARGUMENTS = re.compile(r"unexpected keyword argument|missing \d+ required|multiple values for")
+MISSING = re.compile(r"Missing mandatory value: (\S+)")
 LONGEST = 1500
 USAGE, FAILURE = 2, 1
 
@@ -34,6 +35,8 @@ def message_of(error: BaseException) -> str | None:
         # str() of a KeyError would quote its message
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         line = " ".join(text.split()) or type(error).__name__
+        if isinstance(error, OmegaConfBaseException) and (missing := MISSING.search(line)):
+            line = f"{missing[1]} is not set: give {missing[1]}=…"
         return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
     return None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from morphoclip import configs_dir
 from morphoclip.cli.errors import USAGE, fail, wants_traceback
@@ -17,7 +19,7 @@ RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment
 # In `train`, `encoder=` chooses from a config group; in `evaluate` it is a path, stored under another key.
 PATHS = {"evaluate": {"encoder": "encoder_folder"}}
 # Keys whose values are text: 48213, 1e5 or nan are taken as typed.
-NAMES = ("run_id", "name", "run", "title", "resume", "max_time")
+NAMES = ("run_id", "name", "run", "title", "resume", "max_time", "rank_timeout")
 
 
 def main(name: str, arguments: Sequence[str] | None = None) -> None:
@@ -33,8 +35,11 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import hydra
 
+    from morphoclip.experiment.overrides import WrongOverride, explained
+
     quiet_libraries()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    folders = [configs_dir(), *_own_folders(given)]
     typed, full_error = list(sys.argv), wants_traceback()
     if name == "train" and any(argument.startswith("resume=") for argument in given):
         given = _with_the_runs_own(given)
@@ -43,15 +48,18 @@ def main(name: str, arguments: Sequence[str] | None = None) -> None:
     def composed(config) -> None:
         sys.argv = [typed[0], *([] if arguments is None else [name]), *given]  # the report and the run record it
         _restore(full_error)
-        _run(RUNS[name], config)
+        _run(name, config)
 
-    sys.argv = [typed[0], *(_as_meant(argument, PATHS.get(name, {})) for argument in given)]
+    try:
+        sys.argv = [typed[0], *as_typed(name, given, folders)]
+    except WrongOverride as error:
+        fail(error, USAGE)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which `fail` then prints
     try:
         composed()
     except Exception as error:
         _restore(full_error)
-        fail(error, USAGE)
+        fail(explained(error, name, sys.argv[1:], folders), USAGE)
     finally:
         _restore(full_error)
         sys.argv = typed
@@ -67,11 +75,31 @@ def _with_the_runs_own(given: list[str]) -> list[str]:
         fail(error)
 
 
-def _run(module: str, config) -> None:
-    """Run the experiment and report a failure here, before Hydra prints its own."""
+def as_typed(name: str, given: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Arguments for Hydra that mean what was typed: paths and names quoted, `--dry-run`, what is switched off."""
+    from morphoclip.experiment.overrides import as_hydra_reads
+
+    return as_hydra_reads(name, [_as_meant(argument, PATHS.get(name, {})) for argument in given], folders)
+
+
+def _own_folders(given: Sequence[str]) -> list[Path]:
+    """The folders of `--config-dir`."""
+    folders = [argument.partition("=")[2] for argument in given if argument.startswith("--config-dir=")]
+    folders += [folder for option, folder in itertools.pairwise(given) if option in ("--config-dir", "-cd")]
+    return [Path(folder).absolute() for folder in folders if Path(folder).is_dir()]
+
+
+def _run(name: str, config) -> None:
+    """Check what was typed, run the experiment, and report a failure here, before Hydra prints its own."""
+    from morphoclip.experiment.overrides import WrongOverride, checked
+
     try:
-        run: Callable = import_module(module).run
+        for note in checked(config, name):
+            print(note)
+        run: Callable = import_module(RUNS[name]).run
         run(config)
+    except WrongOverride as error:
+        fail(error, USAGE)
     except Exception as error:
         fail(error)
 

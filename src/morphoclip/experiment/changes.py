@@ -9,7 +9,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # Not part of a run's config: set by the start itself or by the launcher.
-OF_THE_START = ("folder", "run_id", "resume", "max_time", "trainer.devices", "trainer.num_nodes")
+OF_THE_START = (
+    "folder",
+    "run_id",
+    "resume",
+    "max_time",
+    "dry_run",
+    "rank_timeout",
+    "trainer.devices",
+    "trainer.num_nodes",
+)
 # Parts that decide what a checkpoint contains and means, and the keys in them that do not.
 FIXED = ("encoder", "perturbation", "text", "method")
 FREE = ("method.global_view", "method.local_view", "method.monitor_every")

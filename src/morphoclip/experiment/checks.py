@@ -22,12 +22,18 @@ def check_before_start(config: DictConfig) -> None:
             them) that do not have the encoder's size.
     """
     from morphoclip.models.features import FEATURE_ENCODERS
+    from morphoclip.training.launch import check_accelerator
 
     if config.trainer.get("accumulate_grad_batches") is not None:
         raise ValueError(
             "trainer.accumulate_grad_batches follows from data.loader.global_batch_size, the number of ranks and "
             "data.loader.max_batch_size: set the last one"
         )
+    if "ShardedStrategy" in str(config.trainer.get("strategy")) and not (config.callbacks or {}).get("checkpoint"):
+        raise ValueError(
+            "trainer=fsdp needs callbacks.checkpoint: the whole weights are put together by its last checkpoint"
+        )
+    check_accelerator(config.trainer.accelerator)
     check_batches(config.data.loader)
     encoder = as_dict(config.encoder)
     name = encoder.get("name")

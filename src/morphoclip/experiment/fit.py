@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from string import Formatter
@@ -16,6 +16,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from morphoclip import schema
 from morphoclip.experiment.checks import check_channels
+from morphoclip.experiment.first_screen import FirstScreen
 from morphoclip.experiment.plain import as_dict
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ def fit(
     from morphoclip.methods.clip import CLIP
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
-    from morphoclip.training.launch import cluster_environment, read_launch
+    from morphoclip.training.interrupts import seconds_of
+    from morphoclip.training.timeouts import StallNote
 
     pl.seed_everything(config.seed, verbose=False)
-    loader = hydra.utils.instantiate(config.data.loader)
+    loader = open_loader(config)
     method = build_method(config, loader)
     if loader.val_split is not None and isinstance(method, CLIP):
         method.held_out = held_out_prompts(config, method, loader)
@@ -52,18 +54,14 @@ def fit(
         print(
             "\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])])
         )
-    callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
+    callbacks = callbacks_of(config)
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     for saver in savers:
         saver.interrupts = interrupts
     io = WholeCheckpoints()
-    trainer = hydra.utils.instantiate(
-        config.trainer,
-        callbacks=callbacks,
-        logger=make_loggers(config, checkpoint),
-        default_root_dir=config.folder,
-        accumulate_grad_batches=loader.accumulate,
-        plugins=[io, cluster_environment(read_launch())],
+    stalls = StallNote(seconds_of(config.rank_timeout, "rank_timeout"), config.rank_timeout)
+    trainer = make_trainer(
+        config, loader, [FirstScreen(config), stalls, *callbacks], make_loggers(config, checkpoint), plugins=[io]
     )
     method.trained_on = provenance_of_training(config, method, loader)
     with interrupts.deferred() if interrupts is not None and savers else nullcontext():
@@ -78,6 +76,38 @@ def fit(
         method.load_state_dict(whole["state_dict"])
         method.on_load_checkpoint(whole)
     return method, loader
+
+
+def open_loader(config: DictConfig) -> CellDataModule:
+    """The data module of the run."""
+    return hydra.utils.instantiate(config.data.loader)
+
+
+def callbacks_of(config: DictConfig) -> list[pl.Callback]:
+    """The callbacks of the config, without those set to null."""
+    return [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
+
+
+def make_trainer(
+    config: DictConfig,
+    loader: CellDataModule,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    plugins: Sequence[Any] = (),
+    **options: Any,
+) -> pl.Trainer:
+    """The trainer of the config, on the ranks that the launcher started."""
+    from morphoclip.training.launch import cluster_environment, read_launch
+
+    return hydra.utils.instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=config.folder,
+        accumulate_grad_batches=loader.accumulate,
+        plugins=[*plugins, cluster_environment(read_launch())],
+        **options,
+    )
 
 
 def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
@@ -99,17 +129,15 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
     return made
 
 
-def fit_turn(config: DictConfig, loader: CellDataModule) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:
-    """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved."""
-    from morphoclip.training.launch import cluster_environment, read_launch
-
+def fit_turn(
+    config: DictConfig, loader: CellDataModule, *, screen: bool = False
+) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:
+    """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved. `screen` prints the first screen."""
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
     untrained = copy.deepcopy(method.export_encoder())
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    quiet |= {"default_root_dir": config.folder, "accumulate_grad_batches": loader.accumulate}
-    quiet |= {"plugins": [cluster_environment(read_launch())]}
-    hydra.utils.instantiate(config.trainer, **quiet).fit(method, datamodule=loader)
+    shown: list[pl.Callback] = [FirstScreen(config)] if screen else []
+    make_trainer(config, loader, shown, [], enable_progress_bar=False).fit(method, datamodule=loader)
     return untrained, method.export_encoder()
 
 

@@ -7,6 +7,7 @@ training is one of the columns that define a set of plates, so that profiles of 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from omegaconf import DictConfig
@@ -17,6 +18,9 @@ from morphoclip.experiment.arms import UNTRAINED, table_path
 from morphoclip.experiment.design import FOLD, rotation_design
 from morphoclip.experiment.fit import fit_turn
 from morphoclip.experiment.plain import as_dict
+
+if TYPE_CHECKING:
+    from morphoclip.data.loading.features import TableDataModule
 
 
 def run_rotation(config: DictConfig, folder: Path) -> None:
@@ -29,15 +33,12 @@ def run_rotation(config: DictConfig, folder: Path) -> None:
 
     wells = read_wells(config.data)
     units = split_units(wells, config.rotation.by)
-    turns = {
-        f"{turn.plate}-{turn.fold}-seed{seed}": (seed, turn)
-        for seed in config.rotation.seeds
-        for turn in rotations(wells, units, config.rotation.folds, config.rotation.seed)
-    }
+    turns = turns_of(config, wells, units)
     print(f"{len(turns)} trainings")
     tables: dict[str, list[pd.DataFrame]] = {UNTRAINED: [], config.name: []}
     for number, (name, (seed, turn)) in enumerate(turns.items(), 1):
-        for arm, table in profiles_of_turn(config, folder / "turns" / name, wells, seed, turn).items():
+        at = folder / "turns" / name
+        for arm, table in profiles_of_turn(config, at, wells, seed, turn, screen=number == 1).items():
             tables[arm].append(table.assign(**{FOLD: name}))
         print(f"training {number} of {len(turns)}: {name}", flush=True)
     for arm, parts in tables.items():
@@ -45,6 +46,30 @@ def run_rotation(config: DictConfig, folder: Path) -> None:
     given = {f"{config.rotation.given}, {preset}": preset for preset in config.rotation.baselines}
     design = rotation_design(wells, units, {name: turn for name, (_, turn) in turns.items()})
     design.write(folder, arms=list(tables), given=given, main=config.name)
+
+
+def turns_of(config: DictConfig, wells: pd.DataFrame, units: pd.Series) -> dict[str, tuple[int, Rotation]]:
+    """Name of each training -> (seed, what it trains on)."""
+    return {
+        f"{turn.plate}-{turn.fold}-seed{seed}": (seed, turn)
+        for seed in config.rotation.seeds
+        for turn in rotations(wells, units, config.rotation.folds, config.rotation.seed)
+    }
+
+
+def first_turn(config: DictConfig) -> tuple[TableDataModule, int]:
+    """The batches of the first training, and the number of trainings."""
+    wells = read_wells(config.data)
+    turns = turns_of(config, wells, split_units(wells, config.rotation.by))
+    return loader_of(config, wells, next(iter(turns.values()))[1]), len(turns)
+
+
+def loader_of(config: DictConfig, wells: pd.DataFrame, turn: Rotation) -> TableDataModule:
+    """The batches of one training."""
+    from morphoclip.data.loading.features import TableDataModule
+
+    given = as_dict(config.data.loader)
+    return TableDataModule(wells[turn.training], **{k: v for k, v in given.items() if not k.startswith("_")})
 
 
 def read_wells(data: DictConfig) -> pd.DataFrame:
@@ -56,10 +81,10 @@ def read_wells(data: DictConfig) -> pd.DataFrame:
 
 
 def profiles_of_turn(
-    config: DictConfig, folder: Path, wells: pd.DataFrame, seed: int, turn: Rotation
+    config: DictConfig, folder: Path, wells: pd.DataFrame, seed: int, turn: Rotation, *, screen: bool = False
 ) -> dict[str, pd.DataFrame]:
-    """Profiles of all wells by the encoder before and after one training; read from disk if they exist."""
-    from morphoclip.data.loading.features import TableDataModule, TableDataset
+    """Profiles of all wells by the encoder before and after one training; read from disk if they exist. `screen` prints its first screen."""
+    from morphoclip.data.loading.features import TableDataset
     from morphoclip.export import encoder_provenance
     from morphoclip.profiling import read_profiles, write_profiles
     from morphoclip.profiling.features import embed_features
@@ -68,9 +93,8 @@ def profiles_of_turn(
     if not all(path.is_file() for path in paths.values()):
         turned = config.copy()
         turned.seed, turned.folder = seed, str(folder)
-        given = as_dict(turned.data.loader)
-        loader = TableDataModule(wells[turn.training], **{k: v for k, v in given.items() if not k.startswith("_")})
+        loader = loader_of(turned, wells, turn)
         dataset = TableDataset(wells, loader.names)
-        for path, encoder in zip(paths.values(), fit_turn(turned, loader), strict=True):
+        for path, encoder in zip(paths.values(), fit_turn(turned, loader, screen=screen), strict=True):
             write_profiles(embed_features(encoder, dataset), path, encoder_provenance(encoder))
     return {arm: read_profiles(path) for arm, path in paths.items()}

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,9 @@ from morphoclip.experiment.arms import (
 from morphoclip.experiment.changes import flat
 from morphoclip.experiment.checks import check_before_start
 from morphoclip.experiment.design import holdout_design
+from morphoclip.experiment.dry_run import data_folder, dry_run, dry_start
 from morphoclip.experiment.environment import record_datasets, record_start
+from morphoclip.experiment.first_screen import last_line
 from morphoclip.experiment.fit import fit, open_dataset, prompt_fields
 from morphoclip.experiment.prepare import choose_splits, holdout_of, prepare_data
 from morphoclip.experiment.rotation import run_rotation
@@ -57,27 +61,35 @@ def run(config: DictConfig) -> Path:
     Under torchrun or srun every rank calls this; rank 0 prepares the data, exports and scores. Exits with the status of
     `Interrupted` when a signal or `max_time` ends the run, after saving a checkpoint.
     """
-    from morphoclip.training.interrupts import Interrupted, Interrupts
-    from morphoclip.training.launch import join, on_rank_zero, read_launch, trainer_devices, trainer_precision
+    from morphoclip.training.interrupts import Interrupted, Interrupts, seconds_of
+    from morphoclip.training.launch import join, on_rank_zero, read_launch, set_launch
     from morphoclip.training.loggers import check_loggers, wandb_run_ended
+    from morphoclip.training.timeouts import named_timeouts
 
+    began = time.monotonic()
     config.name = str(config.name)  # YAML reads some names as numbers or dates
     config.run_id = None if config.run_id is None else str(config.run_id)
     composed = flat(config)
     check_loggers(config.logger)
     check_before_start(config)
     launch = read_launch()
-    config.trainer.devices = trainer_devices(launch, config.trainer.devices)
-    config.trainer.num_nodes = launch.nodes
-    config.trainer.precision = trainer_precision(config.trainer.precision, config.trainer.accelerator)
-    join(launch)
+    set_launch(config.trainer, launch)
+    join(launch, timedelta(seconds=seconds_of(config.rank_timeout, "rank_timeout")))
     try:
-        with Interrupts(config.max_time) as interrupts, ExitStack() as held:
-            start = on_rank_zero(lambda: open_run(config, composed, launch.world_size, held))
+        with Interrupts(config.max_time) as interrupts, ExitStack() as held, named_timeouts(config.rank_timeout):
+            start = on_rank_zero(
+                lambda: (
+                    dry_start(config, composed, held)
+                    if config.dry_run
+                    else open_run(config, composed, launch.world_size, held)
+                )
+            )
             held.enter_context(wandb_run_ended())
             held.callback(interrupts.defer)  # srun sends SIGTERM when another rank has ended first
             if not start.finished:
                 run_in(start, config, interrupts)
+            if launch.rank == 0 and not config.dry_run and not start.finished:
+                print(last_line(start.folder, time.monotonic() - began), flush=True)
             return start.folder
     except Interrupted as stop:
         sys.exit(stop.status)
@@ -91,10 +103,15 @@ def run_in(start: Start, config: DictConfig, interrupts: Interrupts) -> None:
 
     folder = start.folder
     config.folder, config.run_id, config.resume = str(folder), folder.name, None
+    if config.dry_run and "folder" in config.data:
+        config.data.folder = on_rank_zero(lambda: data_folder(config.data, folder))
     split, val_split = on_rank_zero(lambda: prepare_run(config, folder))
     config.data.loader.split = split
     if val_split is not None:
         config.data.loader.val_split = val_split
+    if config.dry_run:
+        dry_run(config, start.checkpoint)
+        return
     if config.get("rotation"):
         run_rotation(config, folder)
     else:

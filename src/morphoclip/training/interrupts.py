@@ -96,14 +96,14 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def seconds_of(duration: str) -> float:
-    """Seconds of "HH:MM:SS" or "DD:HH:MM:SS".
+def seconds_of(duration: str, key: str = "max_time") -> float:
+    """Seconds of "HH:MM:SS" or "DD:HH:MM:SS", the value of a key of the config.
 
     Raises:
         ValueError: another format.
     """
     found = _DURATION.fullmatch(str(duration))
     if not found:
-        raise ValueError(f"max_time={duration!r}: give HH:MM:SS or DD:HH:MM:SS")
+        raise ValueError(f"{key}={duration!r}: give HH:MM:SS or DD:HH:MM:SS")
     days, hours, minutes, seconds = (int(found[part] or 0) for part in ("days", "hours", "minutes", "seconds"))
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -106,6 +107,47 @@ def trainer_devices(launch: Launch, requested: int | str) -> int:
     return launch.local_world_size
 
 
+def set_launch(trainer: Any, launch: Launch) -> None:
+    """Set what a trainer's config leaves to the launch: devices, nodes and precision.
+
+    Raises:
+        ValueError: see `trainer_devices`, `trainer_nodes` and `trainer_precision`.
+    """
+    trainer.devices = trainer_devices(launch, trainer.devices)
+    trainer.num_nodes = trainer_nodes(launch, trainer.num_nodes)
+    trainer.precision = trainer_precision(trainer.precision, trainer.accelerator)
+
+
+def trainer_nodes(launch: Launch, requested: int | str | None) -> int:
+    """Nodes for the Trainer: as many as the launcher started processes on.
+
+    Raises:
+        ValueError: `requested` ("auto" or a number) differs from that number, or is None.
+    """
+    if requested is None:
+        raise ValueError(
+            f"trainer.num_nodes is not set: give the number of nodes ({launch.nodes} in this launch), or auto"
+        )
+    if requested != "auto" and int(requested) != launch.nodes:
+        raise ValueError(
+            f"trainer.num_nodes={requested}, but processes were started on {launch.nodes} node(s): on each node start "
+            f"torchrun --nnodes {requested} --nproc-per-node {launch.local_world_size} --rdzv-backend c10d "
+            "--rdzv-endpoint HOST:29500 train.py …, or use slurm/train.sbatch"
+        )
+    return launch.nodes
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raise ValueError for a GPU where torch sees none."""
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        built = "" if torch.version.cuda else ", and this torch is built without CUDA"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES={hidden!r})"
+        raise ValueError(
+            f"trainer.accelerator={accelerator}, but torch finds no GPU{seen}{built}: check nvidia-smi, or use trainer=cpu"
+        )
+
+
 def trainer_precision(requested: str | None, accelerator: str) -> str:
     """`requested`; if None, bf16-mixed on a GPU that supports it, else 32-true.
 
@@ -124,14 +166,16 @@ def check_precision(precision: str, offered: Sequence[str] = PRECISIONS) -> None
         raise ValueError(f"trainer.precision={precision}: use one of {', '.join(offered)}")
 
 
-def join(launch: Launch) -> None:
-    """Join the process group before Lightning does, so that ranks can agree on the run folder. Idempotent."""
+def join(launch: Launch, timeout: timedelta | None = None) -> None:
+    """Join the process group before Lightning does, so that ranks can agree on the run folder. Idempotent.
+
+    Args:
+        timeout: longest wait of a rank for the others in a collective; None for torch's.
+    """
     if launch.world_size == 1 or dist.is_initialized():
         return
     if "MASTER_ADDR" not in os.environ:
-        raise RuntimeError(
-            "srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it"
-        )
+        raise ValueError("srun started several tasks but MASTER_ADDR is not set: use slurm/train.sbatch, which sets it")
     os.environ.setdefault("MASTER_PORT", "29500")
     backend = "gloo"
     if torch.cuda.is_available():
@@ -141,7 +185,7 @@ def join(launch: Launch) -> None:
     store, _, _ = next(dist.rendezvous("env://", launch.rank, launch.world_size))
     # torchrun may keep its store over a restart, with the addresses of the processes that have ended.
     store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=timeout)
 
 
 def on_rank_zero(work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from morphoclip.training.groups import parameter_groups
 from morphoclip.training.schedules import constant, span_in_steps
 
 Schedule = Callable[[int, int], float]
+FUSED_ON = ("cuda", "cpu")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class AdamW:
     Attributes:
         lr, weight_decay: peak values, multiplied by their schedules at (step, total steps).
         lr_scale, frozen: by prefix of parameter names, see `parameter_groups`.
+        fused: update all weights by one kernel, on a GPU, on a CPU and where weights are divided among ranks; on other
+            devices torch's default is used.
     """
 
     lr: float
@@ -31,15 +34,25 @@ class AdamW:
     weight_decay_schedule: Schedule = constant
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fused: bool = True
 
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimizer of a module's trainable parameters."""
         groups = parameter_groups(module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen=self.frozen)
-        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=True)
+        fused = self.fused and all(p.device.type in FUSED_ON for group in groups for p in group["params"])
+        optimizer = torch.optim.AdamW(
+            groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused or None
+        )
+        optimizer.register_load_state_dict_post_hook(lay_out_as_weights)
+        return optimizer
+
+    def rate(self, step: int, total: int) -> float:
+        """The unscaled learning rate of a step."""
+        return self.lr * self.lr_schedule(step, total)
 
     def set_step(self, optimizer: torch.optim.Optimizer, step: int, total: int) -> float:
         """Write the step's learning rates and weight decays into the groups; returns the unscaled learning rate."""
-        lr = self.lr * self.lr_schedule(step, total)
+        lr = self.rate(step, total)
         weight_decay = self.weight_decay * self.weight_decay_schedule(step, total)
         for group in optimizer.param_groups:
             frozen = group["frozen"]
@@ -48,3 +61,14 @@ class AdamW:
             if group["weight_decay"] > 0:
                 group["weight_decay"] = weight_decay
         return lr
+
+
+def lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded averages the memory layout of their weights, which fused kernels expect.
+
+    They differ where `trainer.channels_last` has changed since the checkpoint.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
