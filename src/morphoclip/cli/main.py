@@ -1,10 +1,10 @@
-"""The command line: `morphoclip train | evaluate | export | embed | features | attention | normalize | query | data`."""
+"""The command line: `morphoclip train | evaluate | export | embed | features | attention | normalize | query | sweep | data`."""
 
-from morphoclip.cli import encoders, experiments, tables
+from morphoclip.cli import encoders, experiments, sweeps, tables
 from morphoclip.cli.app import app
 from morphoclip.cli.data import app as data
 
-__all__ = ["app", "encoders", "experiments", "tables"]  # importing the modules adds their commands
+__all__ = ["app", "encoders", "experiments", "sweeps", "tables"]  # importing the modules adds their commands
 
 app.add_typer(data, name="data")
 

@@ -39,6 +39,7 @@ def fit(
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
     from morphoclip.training.launch import cluster_environment, read_launch
+    from morphoclip.training.pruning import pruning_of
 
     pl.seed_everything(config.seed, verbose=False)
     loader = hydra.utils.instantiate(config.data.loader)
@@ -48,6 +49,7 @@ def fit(
             "\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])])
         )
     callbacks = [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
+    callbacks += pruning_of(config.folder)
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     for saver in savers:
         saver.interrupts = interrupts

@@ -25,7 +25,7 @@ from morphoclip.lock import DEAD_AFTER, FolderLock
 from morphoclip.training.launch import Job, read_job, slurm_job
 
 RECORD, LOCK = "run.json", "run.lock"
-RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+RUNNING, INTERRUPTED, FAILED, FINISHED, PRUNED = "running", "interrupted", "failed", "finished", "pruned"
 LATEST = "latest"
 
 
@@ -184,13 +184,14 @@ def write_record(folder: Path, **fields: Any) -> None:
 def _recorded(folder: Path) -> Iterator[None]:
     """Record how the block ends: run.json gets its state, the reason and the step of the last checkpoint."""
     from morphoclip.checkpoints import last_checkpoint, step_of
+    from morphoclip.training.interrupts import PRUNED as BY_SWEEP
     from morphoclip.training.interrupts import Interrupted
 
     state, reason = FINISHED, None
     try:
         yield
     except Interrupted as stop:
-        state, reason = INTERRUPTED, str(stop)
+        state, reason = PRUNED if stop.status == BY_SWEEP else INTERRUPTED, str(stop)
         raise
     except BaseException as error:
         state, reason = FAILED, f"{type(error).__name__}: {error}"
