@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from morphoclip import configs_dir
-from morphoclip.cli.errors import USAGE, fail, wants_traceback
+from morphoclip.cli.errors import USAGE, fail, message_of, wants_traceback
 from morphoclip.cli.quiet import quiet_libraries
 
 # Name of the main config -> module whose `run(config)` is called. Imported late: --help needs no torch.
@@ -69,9 +69,14 @@ def _with_the_runs_own(given: list[str]) -> list[str]:
 
 def _run(module: str, config) -> None:
     """Run the experiment and report a failure here, before Hydra prints its own."""
+    from morphoclip.experiment.sweeps.place import folder_in_grid
+
     try:
         run: Callable = import_module(module).run
-        run(config)
+        if folder_in_grid() is None:
+            run(config)
+        else:
+            import_module("morphoclip.experiment.sweeps.grid").run_recorded(run, config, message_of)
     except Exception as error:
         fail(error)
 

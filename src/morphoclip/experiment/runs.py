@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from morphoclip.experiment.changes import check_changes, describe
+from morphoclip.experiment.sweeps.place import folder_in_grid
 from morphoclip.files import write_atomically
 from morphoclip.lock import DEAD_AFTER, FolderLock
 from morphoclip.training.launch import Job, read_job, slurm_job
@@ -101,7 +102,9 @@ def open_run(config: DictConfig, composed: Mapping[str, Any], ranks: int, held: 
 
 def _folder(config: DictConfig, composed: Mapping[str, Any], job: Job) -> Path:
     """The folder of the run to start or to go on with."""
-    runs = Path(config.output_dir) / config.name
+    runs, in_grid = Path(config.output_dir) / config.name, folder_in_grid()
+    if in_grid is not None:
+        return in_grid
     if config.resume is not None:
         if config.run_id is not None:
             raise ValueError("give either resume= (a run that exists) or run_id= (a name for a run), not both")
@@ -117,10 +120,10 @@ def _folder(config: DictConfig, composed: Mapping[str, Any], job: Job) -> Path:
                 and tuple(known["restarts"]) < job.restarts
             ):
                 return folder.parent
-    return _new_folder(runs, slurm_job())
+    return new_folder(runs, slurm_job())
 
 
-def _new_folder(runs: Path, job: str | None) -> Path:
+def new_folder(runs: Path, job: str | None) -> Path:
     """Make a folder whose name no other run has: slurm-<job>-<n>, or the time of the start."""
     runs.mkdir(parents=True, exist_ok=True)
     number = 0

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from morphoclip import configs_dir
 from morphoclip.experiment.runs import FAILED, FINISHED, INTERRUPTED, LOCK, PRUNED, read_record
 from morphoclip.experiment.sweeps.objective import CURVES, logged_values
-from morphoclip.experiment.sweeps.page import write_page
+from morphoclip.experiment.sweeps.page import shown, write_page
 from morphoclip.experiment.sweeps.settings import Settings
-from morphoclip.experiment.sweeps.space import as_override, as_text
+from morphoclip.experiment.sweeps.space import as_override
 from morphoclip.experiment.sweeps.study import Study, Trial, import_optuna
 from morphoclip.experiment.sweeps.study_table import study_table
 from morphoclip.experiment.sweeps.table import write_table
@@ -153,7 +153,7 @@ class Sweep:
     def start(self, trial: Trial) -> None:
         """Start a trial, or take up its job if that still waits or runs."""
         folder = self.settings.folder / trial.run_id
-        shown = ", ".join(f"{key}={as_text(value)}" for key, value in trial.parameters.items())
+        shown = ", ".join(f"{key}={shown(value)}" for key, value in trial.parameters.items())
         running = self.launcher.taken_up(folder) if folder.is_dir() else None
         if running is None:
             with FolderLock(folder / LOCK).acquire(patience=DEAD_AFTER):  # a process of before may be saving still
@@ -262,7 +262,7 @@ class Sweep:
         print(", ".join(f"{number} {_WORDS[state]}" for state, number in counts.items()))
         if best is not None:
             trial = self.study.trials[best]
-            shown = ", ".join(f"{key}={as_text(value)}" for key, value in trial.params.items())
+            shown = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
             print(f"best: trial {best}, {self.settings.objective} {trial.value:.5g}: {shown}")
         print(f"table: {self.settings.folder / TABLE}\npage: {self.settings.folder / PAGE}", flush=True)
         return int(best is None)

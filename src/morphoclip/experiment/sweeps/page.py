@@ -16,7 +16,8 @@ from morphoclip.experiment.sweeps.table import Row, SweepTable
 from morphoclip.files import write_atomically
 
 BEST = 10  # runs in the table of the best
-LOG_ABOVE = 30.0  # positive numbers whose largest and smallest differ by this factor are drawn by their logarithm
+LOG_ABOVE = 10.0  # positive numbers whose largest and smallest differ by this factor are drawn by their logarithm
+FEW = 5  # at most so many different numbers are each a tick of their axis
 TEAL, GREY, RUST = "#0f6b74", "#8d99a6", "#b4551d"
 
 
@@ -116,6 +117,8 @@ def axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
         ends = range(math.floor(math.log10(min(known))), math.ceil(math.log10(max(known))) + 1)
         ticks = {"tickvals": list(ends), "ticktext": [f"{10.0**end:g}" for end in ends]}
         return {"label": label, "values": [math.log10(value) for value in known], **ticks}
+    if len(set(known)) <= FEW:
+        return {"label": label, "values": known, "tickvals": sorted(set(known))}
     return {"label": label, "values": known}
 
 
