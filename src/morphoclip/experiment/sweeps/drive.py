@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from morphoclip import configs_dir
 from morphoclip.experiment.runs import FAILED, FINISHED, INTERRUPTED, LOCK, PRUNED, read_record
-from morphoclip.experiment.sweeps.objective import CURVES, logged_values
+from morphoclip.experiment.sweeps.objective import CURVES, curves_of, logged_values
 from morphoclip.experiment.sweeps.page import shown, write_page
 from morphoclip.experiment.sweeps.settings import Settings
 from morphoclip.experiment.sweeps.space import as_override
@@ -110,12 +110,12 @@ class Sweep:
         self.running: dict[int, tuple[Trial, Running]] = {}
         self._seen: dict[int, float] = {}  # when the curves of a trial were last read
         self._asked: set[int] = set()  # trials that were asked to end
-        self._page_at = 0.0
+        self._page_at = time.monotonic()
 
     def run(self, interrupts: Interrupts) -> int:
         """Run to the last trial; see `run_sweep`."""
         waiting = deque(self.study.unfinished())
-        print(self.described(len(waiting)), flush=True)
+        print(self.first_line(len(waiting)), flush=True)
         try:
             while interrupts.pending is None:
                 while len(self.running) < self.settings.n_jobs and (waiting or self._lacks_trials()):
@@ -138,7 +138,7 @@ class Sweep:
     def _lacks_trials(self) -> bool:
         return len(self.study.trials) < self.settings.n_trials
 
-    def described(self, waiting: int) -> str:
+    def first_line(self, waiting: int) -> str:
         """The first line of the command."""
         counts = self.study.counts()
         counts.pop("running", None)
@@ -153,7 +153,6 @@ class Sweep:
     def start(self, trial: Trial) -> None:
         """Start a trial, or take up its job if that still waits or runs."""
         folder = self.settings.folder / trial.run_id
-        shown = ", ".join(f"{key}={shown(value)}" for key, value in trial.parameters.items())
         running = self.launcher.taken_up(folder) if folder.is_dir() else None
         if running is None:
             with FolderLock(folder / LOCK).acquire(patience=DEAD_AFTER):  # a process of before may be saving still
@@ -165,8 +164,9 @@ class Sweep:
             own = ["--config-dir", self.settings.config_dir] if self.settings.config_dir else []
             running = self.launcher.start([*own, *overrides_of(self.settings, trial)], folder)
         goes_on = "goes on" if read_record(folder) else "starts"
-        print(f"trial {trial.number} {goes_on}: {shown}", flush=True)
+        print(f"trial {trial.number} {goes_on}: {described(trial.parameters)}", flush=True)
         self.running[trial.number] = (trial, running)
+        self.write()
 
     def look_at(self, number: int) -> None:
         """Give a trial's new values to the study, ask it to end if it is behind, and record it if it has ended."""
@@ -250,9 +250,10 @@ class Sweep:
 
     def write(self, at_once: bool = False) -> None:
         """Write sweep.csv, and from time to time the page."""
-        sweep = study_table(self.study)
+        with_page = at_once or time.monotonic() - self._page_at > PAGE_EVERY_S
+        sweep = study_table(self.study, importance=with_page)
         write_table(self.settings.folder / TABLE, sweep)
-        if at_once or time.monotonic() - self._page_at > PAGE_EVERY_S:
+        if with_page:
             self._page_at = time.monotonic()
             write_page(self.settings.folder / PAGE, sweep)
 
@@ -262,8 +263,7 @@ class Sweep:
         print(", ".join(f"{number} {_WORDS[state]}" for state, number in counts.items()))
         if best is not None:
             trial = self.study.trials[best]
-            shown = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
-            print(f"best: trial {best}, {self.settings.objective} {trial.value:.5g}: {shown}")
+            print(f"best: trial {best}, {self.settings.objective} {trial.value:.5g}: {described(trial.params)}")
         print(f"table: {self.settings.folder / TABLE}\npage: {self.settings.folder / PAGE}", flush=True)
         return int(best is None)
 
@@ -271,9 +271,12 @@ class Sweep:
 _WORDS = {"complete": FINISHED, "pruned": PRUNED, "fail": FAILED, "running": "running", "waiting": "waiting"}
 
 
+def described(parameters: dict[str, Any]) -> str:
+    """The values of a trial, for a line of output."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in parameters.items())
+
+
 def last_step(folder: Path) -> int:
     """The last optimizer step in a run's curves."""
-    from morphoclip.experiment.sweeps.objective import curves_of
-
     rows = curves_of(folder)
     return int(rows[-1]["step"]) if rows else 0

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 STATES = {"COMPLETE": FINISHED, "PRUNED": PRUNED, "FAIL": FAILED, "RUNNING": RUNNING}
 
 
-def study_table(study: Study) -> SweepTable:
-    """The trials of a study by number, with their objective."""
+def study_table(study: Study, importance: bool = False) -> SweepTable:
+    """The trials of a study by number, with their objective; `importance` is that of the settings, which takes seconds."""
     settings = study.settings
     return SweepTable(
         f"Sweep {settings.name}",
         [_row(study, trial) for trial in study.trials],
         {str(settings.objective): settings.objective.maximize},
-        study.importance(),
+        study.importance() if importance else {},
     )
 
 
