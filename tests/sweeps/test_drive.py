@@ -125,6 +125,13 @@ def test_a_key_that_the_config_has_not_is_refused_before_anything_starts(tmp_pat
     assert not (tmp_path / "study").exists()
 
 
+def test_the_folder_of_another_study_is_refused(tmp_path, config):
+    assert run(config, "n_trials=1", "trainer.max_steps=1") == 0
+    (tmp_path / "study/study.db").unlink()
+    with pytest.raises(ValueError, match=r"trial-0 is a run of another study, whose study.db is gone"):
+        run(config, "n_trials=1", "trainer.max_steps=1")
+
+
 def test_a_time_limit_interrupts_and_the_same_command_goes_on(tmp_path, config):
     (tmp_path / "hang").touch()
     assert run(config, "timeout=00:00:01", "n_trials=2", "trainer.max_steps=3") == 124

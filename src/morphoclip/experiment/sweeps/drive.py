@@ -119,7 +119,10 @@ class Sweep:
         try:
             while interrupts.pending is None:
                 while len(self.running) < self.settings.n_jobs and (waiting or self._lacks_trials()):
-                    self.start(waiting.popleft() if waiting else self.study.ask())
+                    if waiting:
+                        self.go_on(waiting.popleft())
+                    else:
+                        self.begin(self.study.ask())
                 if not self.running:
                     break
                 time.sleep(self.launcher.poll_s)
@@ -149,6 +152,28 @@ class Sweep:
             f"{'maximize' if self.settings.objective.maximize else 'minimize'} {self.settings.objective}{goes_on}"
             f"{f'; {waiting} were running and go on' if waiting else ''}"
         )
+
+    def begin(self, trial: Trial) -> None:
+        """Start a new trial.
+
+        Raises:
+            ValueError: its folder is that of another run.
+        """
+        folder = self.settings.folder / trial.run_id
+        if read_record(folder):
+            raise ValueError(
+                f"{folder} is a run of another study, whose study.db is gone: move {self.settings.folder} away, or give the "
+                "sweep another name="
+            )
+        self.start(trial)
+
+    def go_on(self, trial: Trial) -> None:
+        """Start a trial of before again, or record it if it has ended without the sweep."""
+        folder = self.settings.folder / trial.run_id
+        if read_record(folder).get("state") in (FINISHED, PRUNED, FAILED):
+            self.record(trial, "", folder)
+        else:
+            self.start(trial)
 
     def start(self, trial: Trial) -> None:
         """Start a trial, or take up its job if that still waits or runs."""
@@ -180,7 +205,7 @@ class Sweep:
                     partial.write_text("{}\n")
         if ended:
             del self.running[number]
-            self.record(trial, running, folder)
+            self.record(trial, running.how(), folder)
             self.write()
 
     def _has_new_rows(self, number: int, folder: Path) -> bool:
@@ -190,8 +215,12 @@ class Sweep:
         self._seen[number] = changed
         return changed > before
 
-    def record(self, trial: Trial, running: Running, folder: Path) -> None:
-        """Tell the study how a trial has ended; one that was interrupted from outside goes on."""
+    def record(self, trial: Trial, how: str, folder: Path) -> None:
+        """Tell the study how a trial has ended; one that was interrupted from outside goes on.
+
+        Args:
+            how: its process or job has ended, for a trial that could not record why.
+        """
         known = read_record(folder)
         state, number = known.get("state"), trial.number
         if state == INTERRUPTED and self.study.trials[number].user_attrs["tries"] < TRIES:
@@ -205,7 +234,7 @@ class Sweep:
             self._finish(trial, folder)
         else:
             reason = known.get("reason") if state == FAILED else None
-            self._fail(number, reason or f"{running.how()}: {self._last_line(folder)}")
+            self._fail(number, reason or f"{how}: {self._last_line(folder)}")
 
     def _finish(self, trial: Trial, folder: Path) -> None:
         try:
@@ -244,7 +273,7 @@ class Sweep:
                 trial, running = self.running.pop(number)
                 folder = self.settings.folder / trial.run_id
                 if read_record(folder).get("state") in (FINISHED, PRUNED, FAILED):
-                    self.record(trial, running, folder)
+                    self.record(trial, running.how(), folder)
         print(f"go on with\n  {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}", file=sys.stderr, flush=True)
         raise asked
 

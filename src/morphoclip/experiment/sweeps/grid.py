@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import sys
 import tempfile
 import traceback
@@ -165,12 +166,19 @@ def run_recorded(run: Callable[[DictConfig], Any], config: DictConfig, line_of: 
         if read_launch().world_size > 1:
             sys.exit(1)
     except SystemExit as stop:
-        state, reason = INTERRUPTED, str(stop.code)
+        state, reason = INTERRUPTED, f"ended with status {stop.code}"
         if stop.code != TIME_LIMIT:
+            print(f"all runs of the grid go on with\n  {again(Path(hydra.sweep.dir))}", file=sys.stderr, flush=True)
             raise
     finally:
         _write(folder, record, state=state, reason=reason, ended=_now())
         write_table(Path(hydra.sweep.dir) / TABLE, grid_table(Path(hydra.sweep.dir)))
+
+
+def again(grid: Path) -> str:
+    """The command that goes on with a grid."""
+    given = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join([*given, *([] if any(a.startswith("run_id=") for a in given) else [f"run_id={grid.name}"])])
 
 
 def _write(folder: Path, record: dict[str, Any], **fields: Any) -> None:
