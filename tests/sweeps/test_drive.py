@@ -64,7 +64,9 @@ def test_a_study_finds_the_best_and_records_a_crash_and_a_pruned_trial(tmp_path,
     assert float(best["optimizer.lr"]) == 1e-3
     printed = capsys.readouterr().out
     assert f"best: {best['run'].replace('-', ' ')}, train/loss 0.025: optimizer.lr=0.001" in printed
-    assert all(not (tmp_path / "study" / row["run"] / "prune.json").exists() or row["state"] == "pruned" for row in rows)
+    assert all(
+        not (tmp_path / "study" / row["run"] / "prune.json").exists() or row["state"] == "pruned" for row in rows
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

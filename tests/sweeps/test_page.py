@@ -12,7 +12,9 @@ from morphoclip.experiment.sweeps.table import Row, SweepTable, write_table
 
 def sweep(folder) -> SweepTable:
     def row(n, state, lr, text, *value, reason=""):
-        return Row(str(n), state, {"lr": lr, "text": text}, dict(zip(["loss"], value, strict=False)), folder / str(n), reason)
+        return Row(
+            str(n), state, {"lr": lr, "text": text}, dict(zip(["loss"], value, strict=False)), folder / str(n), reason
+        )
 
     rows = [
         row(0, "finished", 0.1, "bert", 3.0),

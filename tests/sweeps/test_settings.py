@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,10 @@ from typer.testing import CliRunner
 
 from morphoclip import configs_dir
 from morphoclip.cli.main import app
-from morphoclip.experiment.sweeps.drive import check_config, overrides_of
 from morphoclip.experiment.sweeps.settings import find_settings, read_settings
 from morphoclip.experiment.sweeps.space import as_text
 from morphoclip.experiment.sweeps.study import Trial
+from morphoclip.experiment.sweeps.trials import check_config, overrides_of
 
 GIVEN = {
     "objective": "{metric: val/loss, direction: minimize}",
@@ -92,8 +94,6 @@ def test_a_mistake_is_one_line_and_nothing_starts(tmp_path, monkeypatch, given, 
     lines = [line for line in result.output.splitlines() if line]
     assert len(lines) == 1, result.output
     assert lines[0].startswith("error: ")
-    import re
-
     assert re.search(said, lines[0])
     assert not list((tmp_path / "out").rglob("trial-*"))
 
@@ -110,6 +110,6 @@ def test_a_sweep_of_pipelines_is_no_study():
 
 
 def test_without_optuna_there_is_one_line_with_the_command(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     result = CliRunner().invoke(app, ["sweep", str(write(tmp_path))])
     assert result.output.startswith("error: a sweep needs Optuna: pip install 'morphoclip[sweep]'")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
 
-from morphoclip import configs_dir
 from morphoclip.experiment.runs import FAILED, FINISHED, INTERRUPTED, LOCK, PRUNED, read_record
-from morphoclip.experiment.sweeps.objective import CURVES, curves_of, logged_values
-from morphoclip.experiment.sweeps.page import shown, write_page
+from morphoclip.experiment.sweeps.objective import CURVES, logged_values
+from morphoclip.experiment.sweeps.page import write_page
 from morphoclip.experiment.sweeps.settings import Settings
-from morphoclip.experiment.sweeps.space import as_override
 from morphoclip.experiment.sweeps.study import Study, Trial, import_optuna
 from morphoclip.experiment.sweeps.study_table import study_table
 from morphoclip.experiment.sweeps.table import write_table
+from morphoclip.experiment.sweeps.trials import Launcher, Running, check_config, described, last_step, overrides_of
 from morphoclip.files import write_atomically
 from morphoclip.lock import DEAD_AFTER, FolderLock
 from morphoclip.training.interrupts import TIME_LIMIT, Interrupted, Interrupts
@@ -29,29 +25,9 @@ from morphoclip.training.launch import read_job
 from morphoclip.training.pruning import REQUEST, TRIAL
 
 SWEEP_LOCK, TABLE, PAGE = "sweep.lock", "sweep.csv", "sweep.html"
-TRIES = 3  # starts of a trial that is interrupted, but not by the sweep
+RESTARTS = 3  # of a trial that is interrupted, but not by the sweep
 PAGE_EVERY_S = 60.0
 BY_THE_USER = (130, TIME_LIMIT)  # Ctrl-C and `timeout` end trials elsewhere too; signals to the sweep's process do not
-
-
-class Running(Protocol):
-    """A started trial: `processes.Process` or `jobs.Job`."""
-
-    def has_ended(self) -> bool: ...
-    def how(self) -> str: ...
-    def interrupt(self) -> None: ...
-    def kill(self) -> None: ...
-
-
-class Launcher(Protocol):
-    """Starts trials: `processes.Processes` or `jobs.Jobs`."""
-
-    poll_s: float
-    runs_on_alone: bool
-
-    def start(self, arguments: Sequence[str], folder: Path) -> Any: ...
-    def taken_up(self, folder: Path) -> Any: ...
-    def output(self, folder: Path) -> Path | None: ...
 
 
 def run_sweep(settings: Settings, launcher: Launcher) -> int:
@@ -74,29 +50,6 @@ def run_sweep(settings: Settings, launcher: Launcher) -> int:
         return Sweep(settings, launcher).run(interrupts)
 
 
-def check_config(settings: Settings) -> None:
-    """Compose the training config with a value of each key of the search space.
-
-    Raises:
-        HydraException: it cannot be composed.
-    """
-    from hydra import compose, initialize_config_dir
-
-    own = [f"hydra.searchpath=[file://{Path(settings.config_dir).absolute()}]"] if settings.config_dir else []
-    first = Trial(0, {key: parameter.first for key, parameter in settings.space.items()})
-    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        compose("train", overrides=[*own, *overrides_of(settings, first)])
-
-
-def overrides_of(settings: Settings, trial: Trial) -> list[str]:
-    """The overrides of a trial's training."""
-    output_dir = settings.output_dir
-    if not re.fullmatch(r"[\w./-]+", output_dir):
-        output_dir = f"'{output_dir}'"
-    own = [as_override(key, value) for key, value in trial.parameters.items()]
-    return [*settings.overrides, *own, f"name='{settings.name}'", f"run_id={trial.run_id}", f"output_dir={output_dir}"]
-
-
 class Sweep:
     """The trials of a study that run at present.
 
@@ -109,6 +62,7 @@ class Sweep:
         self.study = Study(settings)
         self.running: dict[int, tuple[Trial, Running]] = {}
         self._seen: dict[int, float] = {}  # when the curves of a trial were last read
+        self._restarts: Counter[int] = Counter()
         self._asked: set[int] = set()  # trials that were asked to end
         self._page_at = time.monotonic()
 
@@ -185,7 +139,6 @@ class Sweep:
             with write_atomically(folder / TRIAL) as partial:
                 known = {"sweep": self.settings.name, "number": trial.number, "parameters": trial.parameters}
                 partial.write_text(json.dumps(known, indent=1) + "\n")
-            self.study.tries(trial.number)
             own = ["--config-dir", self.settings.config_dir] if self.settings.config_dir else []
             running = self.launcher.start([*own, *overrides_of(self.settings, trial)], folder)
         goes_on = "goes on" if read_record(folder) else "starts"
@@ -223,7 +176,8 @@ class Sweep:
         """
         known = read_record(folder)
         state, number = known.get("state"), trial.number
-        if state == INTERRUPTED and self.study.trials[number].user_attrs["tries"] < TRIES:
+        if state == INTERRUPTED and self._restarts[number] < RESTARTS:
+            self._restarts[number] += 1
             print(f"trial {number} was {known['reason']}", flush=True)
             self.start(trial)
             return
@@ -298,14 +252,3 @@ class Sweep:
 
 
 _WORDS = {"complete": FINISHED, "pruned": PRUNED, "fail": FAILED, "running": "running", "waiting": "waiting"}
-
-
-def described(parameters: dict[str, Any]) -> str:
-    """The values of a trial, for a line of output."""
-    return ", ".join(f"{key}={shown(value)}" for key, value in parameters.items())
-
-
-def last_step(folder: Path) -> int:
-    """The last optimizer step in a run's curves."""
-    rows = curves_of(folder)
-    return int(rows[-1]["step"]) if rows else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import traceback
@@ -47,6 +48,7 @@ class Grid(Callback):
     def __init__(self, own_folder: bool = True) -> None:
         self.own_folder = own_folder
         self.folder: Path | None = None
+        self._unused: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Choose and record the folder; exits with status 1 if the grid cannot go on there."""
@@ -58,14 +60,17 @@ class Grid(Callback):
 
     def _open(self, config: DictConfig) -> None:
         if read_launch().rank != 0:
-            _set(config, "dir", tempfile.mkdtemp(prefix="morphoclip-grid-"))
+            self._unused = tempfile.mkdtemp(prefix="morphoclip-grid-")
+            _set(config, "dir", self._unused)
             return
         runs, swept = runs_of(config)
         if not self.own_folder and len(runs) == 1:
             _set(config, "subdir", ".")
             return
         if refused := [key for key in swept if key in OF_THE_GRID]:
-            raise ValueError(f"{refused[0]}= cannot be varied: each run of a grid has a folder of its own in that of the grid")
+            raise ValueError(
+                f"{refused[0]}= cannot be varied: each run of a grid has a folder of its own in that of the grid"
+            )
         self.folder = self._folder(config)
         before = read_grid(self.folder)
         if before and before["runs"] != runs:
@@ -95,6 +100,8 @@ class Grid(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the page; exits with status 1 if a run has failed, 124 if one was ended by `max_time`."""
+        if self._unused is not None:
+            shutil.rmtree(self._unused, ignore_errors=True)
         if self.folder is None:
             return
         table = grid_table(self.folder)
@@ -134,7 +141,9 @@ def _set(config: DictConfig, key: str, value: str) -> None:
         config.hydra.overrides.hydra.append(f"hydra.sweep.{key}='{value}'")
 
 
-def run_recorded(run: Callable[[DictConfig], Any], config: DictConfig, line_of: Callable[[BaseException], str | None]) -> None:
+def run_recorded(
+    run: Callable[[DictConfig], Any], config: DictConfig, line_of: Callable[[BaseException], str | None]
+) -> None:
     """Do a run of a grid, so that a failure is recorded and the others go on.
 
     Args:
@@ -201,7 +210,9 @@ def grid_table(folder: Path) -> SweepTable:
     for path in sorted(path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{RUN_OF_GRID}")):
         started[json.loads(path.read_text())["number"]] = path.parent
     rows = [_row(folder, number, run, started.get(number)) for number, run in enumerate(read_grid(folder)["runs"])]
-    return SweepTable(f"Grid {folder.parent.name}/{folder.name}", rows, default_objectives([row.values for row in rows]))
+    return SweepTable(
+        f"Grid {folder.parent.name}/{folder.name}", rows, default_objectives([row.values for row in rows])
+    )
 
 
 def _row(grid: Path, number: int, overrides: list[str], folder: Path | None) -> Row:
@@ -210,9 +221,6 @@ def _row(grid: Path, number: int, overrides: list[str], folder: Path | None) -> 
         return Row(str(number), PENDING, settings, {}, grid / str(number))
     own = json.loads((folder / RUN_OF_GRID).read_text())
     record = read_record(folder)
-    known = {**own, **{key: record[key] for key in ("state", "reason", "ended") if record.get(key)}} if record else own
-    if own["state"] == RUNNING or own["state"] == FAILED and not record.get("reason"):
-        known = own
-    values = shown_values(folder) if known["state"] == FINISHED else {}
-    reason = known.get("reason") or ""
-    return Row(folder.name, known["state"], settings, values, folder, reason, record.get("step"), seconds_of(known))
+    reason = (own["state"] == INTERRUPTED and record.get("reason")) or own.get("reason") or ""
+    values = shown_values(folder) if own["state"] == FINISHED else {}
+    return Row(folder.name, own["state"], settings, values, folder, reason, record.get("step"), seconds_of(own))

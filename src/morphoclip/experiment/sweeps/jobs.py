@@ -10,9 +10,28 @@ from pathlib import Path
 from typing import Any
 
 JOB = "job.txt"  # in a trial's folder: the id of its job
-ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+ALIVE = {
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "REQUEUED",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE_OUT",
+}
 # Names of submitit for any cluster; all others are Slurm's own.
-SHARED = {"name", "timeout_min", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "stderr_to_stdout"}
+SHARED = {
+    "name",
+    "timeout_min",
+    "nodes",
+    "tasks_per_node",
+    "gpus_per_node",
+    "cpus_per_task",
+    "mem_gb",
+    "stderr_to_stdout",
+}
 # What several ranks need to find each other.
 SETUP = (
     'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
@@ -81,7 +100,9 @@ class Jobs:
         self.train = train
         given = {"name": folder.name, "setup": list(SETUP), "stderr_to_stdout": True, **resources}
         if _ask("squeue", "--version") is None:
-            raise ValueError("launcher.type=slurm: there is no Slurm here (squeue was not found); use launcher.type=local")
+            raise ValueError(
+                "launcher.type=slurm: there is no Slurm here (squeue was not found); use launcher.type=local"
+            )
         self.executor = submitit.AutoExecutor(folder=folder / "submitit", cluster="slurm", slurm_max_num_timeout=1000)
         try:
             self.executor.update_parameters(**{k if k in SHARED else f"slurm_{k}": v for k, v in given.items()})

@@ -127,7 +127,9 @@ def score_of(run: Path, score: Score) -> float:
     if len(found) != 1:
         known = sorted({f"{row['task']}, {row['subset']}, {row['metric']}" for row in found or rows})
         what = "no row" if not found else f"{len(found)} rows, give objective.subset,"
-        raise LookupError(f"{run / SCORES} has {what} for {score}; it has {'; '.join(known[:8]) or 'none: is score=none?'}")
+        raise LookupError(
+            f"{run / SCORES} has {what} for {score}; it has {'; '.join(known[:8]) or 'none: is score=none?'}"
+        )
     return float(found[0]["value"])
 
 

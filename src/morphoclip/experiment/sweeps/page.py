@@ -68,7 +68,9 @@ def lede(sweep: SweepTable) -> str:
     if sweep.finished:
         name, maximize = next(iter(sweep.objectives.items()))
         row = sweep.finished[0]
-        text += f" Best by {name} ({'larger' if maximize else 'smaller'} is better): {row.name}, {shown(row.values[name])}."
+        text += (
+            f" Best by {name} ({'larger' if maximize else 'smaller'} is better): {row.name}, {shown(row.values[name])}."
+        )
     return text
 
 
@@ -92,7 +94,9 @@ def parallel_coordinates(sweep: SweepTable) -> dict[str, Any]:
     rows = list(reversed(sweep.finished))  # the best is drawn last
     name, maximize = next(iter(sweep.objectives.items()))
     axes = [axis(key, [row.settings.get(key) for row in rows]) for key in sweep.settings]
-    axes += [axis(key, [row.values.get(key, math.nan) for row in rows]) for key in sweep.objectives if _known(rows, key)]
+    axes += [
+        axis(key, [row.values.get(key, math.nan) for row in rows]) for key in sweep.objectives if _known(rows, key)
+    ]
     color = {"color": [row.values[name] for row in rows], "showscale": True, "reversescale": not maximize}
     color |= {"colorscale": [[0, "#e3d9d0"], [0.5, RUST], [1, TEAL]], "colorbar": {"thickness": 12, "outlinewidth": 0}}
     return {
@@ -140,7 +144,14 @@ def history(sweep: SweepTable) -> dict[str, Any]:
     values = [row.values[name] for _, row in found]
     best = [(max if maximize else min)(values[: i + 1]) for i in range(len(values))]
     x = [place for place, _ in found]
-    dots = {"type": "scatter", "mode": "markers", "name": "run", "x": x, "y": values, "text": [r.name for _, r in found]}
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "run",
+        "x": x,
+        "y": values,
+        "text": [r.name for _, r in found],
+    }
     line = {"type": "scatter", "mode": "lines", "name": "best so far", "x": x, "y": best, "hoverinfo": "skip"}
     grid = {"gridcolor": "#e3e7eb", "zeroline": False}
     return {

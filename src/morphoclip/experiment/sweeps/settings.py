@@ -113,11 +113,17 @@ def read_settings(path: Path, arguments: Sequence[str] = ()) -> Settings:
             "metric such as val/loss, or pruner: none"
         )
     if not given.get("space"):
-        raise ValueError(f"{path} has no space: add space: {{optimizer.lr: {{type: float, low: 1e-4, high: 1e-2, log: true}}}}")
+        raise ValueError(
+            f"{path} has no space: add space: {{optimizer.lr: {{type: float, low: 1e-4, high: 1e-2, log: true}}}}"
+        )
     space = read_space(given["space"], path)
     overrides = [*_lines(given.get("overrides"), path), *common]
     for key in {override.partition("=")[0].lstrip("+~") for override in overrides} & {*NOT_IN_A_SWEEP, *space}:
-        why = "the search space varies it" if key in space else "trials are the runs output_dir/name/trial-<number> of the sweep"
+        why = (
+            "the search space varies it"
+            if key in space
+            else "trials are the runs output_dir/name/trial-<number> of the sweep"
+        )
         raise ValueError(f"{path}: {key} cannot be one of the overrides: {why}")
     name = str(given.get("name") or path.stem)
     if not re.fullmatch(r"[\w.+-]+", name):

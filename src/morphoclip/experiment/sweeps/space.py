@@ -70,7 +70,9 @@ def _parameter(where: str, given: Any) -> Parameter:
         return Parameter("choices", choices=choices)
     if unknown := sorted(set(given) - RANGE):
         raise ValueError(f"{where}: unknown key {unknown[0]}; a range has {', '.join(sorted(RANGE))}")
-    kind, low, high = given.get("type"), given.get("low"), given.get("high")
+    kind = given.get("type")
+    low: Any = given.get("low")
+    high: Any = given.get("high")
     if kind not in ("float", "int"):
         raise ValueError(f"{where}: type={kind}: give float or int, or choices: […]")
     numbers = [value for value in (low, high, given.get("step", 1)) if _is_number(value, kind)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
 DATABASE = "study.db"
-SETTINGS, REASON, TRIES = "settings", "reason", "tries"  # attributes of the study and of its trials
+SETTINGS, REASON = "settings", "reason"  # attributes of the study and of its trials
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,8 @@ class Study:
 
     def fail(self, number: int, reason: str) -> None:
         """Record that a trial has failed, and why."""
-        self._attribute(number, REASON, reason)
+        self.study._storage.set_trial_user_attr(self.trials[number]._trial_id, REASON, reason)
         self.study.tell(number, state=self._optuna.trial.TrialState.FAIL)
-
-    def tries(self, number: int) -> int:
-        """Count a start of a trial; returns how often it was started so far."""
-        tries = self.trials[number].user_attrs.get(TRIES, 0) + 1
-        self._attribute(number, TRIES, tries)
-        return tries
-
-    def _attribute(self, number: int, key: str, value: Any) -> None:
-        self.study._storage.set_trial_user_attr(self.trials[number]._trial_id, key, value)
 
     def counts(self) -> Counter[str]:
         """State in lower case -> number of trials: complete, pruned, fail, running."""
@@ -183,5 +174,3 @@ def _made(what: str, make: Any, given: Mapping[str, Any]) -> Any:
         return make(**{key: value for key, value in given.items() if key != "type"})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what}: {error}; its keywords are those of Optuna's {make.__name__}") from error
-
-
