@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from morphoclip.experiment.sweeps.settings import Settings
 
 if TYPE_CHECKING:
@@ -160,7 +162,8 @@ def import_optuna() -> Any:
 def _sampler(given: Mapping[str, Any], number: int) -> Any:
     samplers = import_optuna().samplers
     kinds = {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}
-    return _made("sampler", kinds[given["type"]], {**given, "seed": int(given.get("seed") or 0) + number})
+    seed = np.random.SeedSequence([int(given.get("seed") or 0), number]).generate_state(1)[0]
+    return _made("sampler", kinds[given["type"]], {**given, "seed": int(seed)})
 
 
 def _pruner(given: Mapping[str, Any]) -> Any:
