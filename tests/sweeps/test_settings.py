@@ -77,6 +77,7 @@ def test_values_are_written_in_hydras_grammar():
         ({"overrides": "{optimizer.lr: 1}"}, "optimizer.lr cannot be one of the overrides: the search space varies it"),
         ({"overrides": "[run_id=mine]"}, "run_id cannot be one of the overrides: trials are the runs"),
         ({"overrides": "{optimiser.lr: 1}"}, "optimiser"),
+        ({"space": "{augment: [flip, strong, flipp]}"}, "flipp"),
         ({"name": "a/b"}, "name='a/b': use letters"),
         (
             {"objective": "{task: replicate, metric: x, direction: maximize}", "pruner": "median"},

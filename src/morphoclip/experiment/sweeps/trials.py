@@ -36,7 +36,7 @@ class Launcher(Protocol):
 
 
 def check_config(settings: Settings) -> None:
-    """Compose the training config with a value of each key of the search space.
+    """Compose the training config with a value of each key of the search space, and with each choice of a config group.
 
     Raises:
         HydraException: it cannot be composed.
@@ -44,9 +44,12 @@ def check_config(settings: Settings) -> None:
     from hydra import compose, initialize_config_dir
 
     own = [f"hydra.searchpath=[file://{Path(settings.config_dir).absolute()}]"] if settings.config_dir else []
-    first = Trial(0, {key: parameter.first for key, parameter in settings.space.items()})
+    first = {key: parameter.first for key, parameter in settings.space.items()}
+    groups = {key: parameter.choices for key, parameter in settings.space.items() if "." not in key}
+    others = [first | {key: choice} for key, choices in groups.items() for choice in choices[1:]]
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        compose("train", overrides=[*own, *overrides_of(settings, first)])
+        for parameters in [first, *others]:
+            compose("train", overrides=[*own, *overrides_of(settings, Trial(0, parameters))])
 
 
 def overrides_of(settings: Settings, trial: Trial) -> list[str]:
