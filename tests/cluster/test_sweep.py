@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.commands import ROOT, record
+from tests.cluster.slurm import wait_until
+from tests.reliability.commands import ROOT, curves, last_step, record
 
 RECIPE = ["experiment=morphoclip_debug", "score=none", "trainer.log_every_n_steps=2"]
 RESOURCES = ["gpus_per_node=0", "cpus_per_task=1", "timeout_min=10"]
@@ -77,3 +78,30 @@ def test_a_study_goes_on_after_its_driver_was_requeued_and_takes_up_its_jobs(slu
     submitted = {json.loads((folder / f"trial-{n}/run.json").read_text())["job"] for n in range(3)}
     assert len(submitted) == 3
     assert len(list((folder / "submitit").glob("*_submission.sh"))) == 3  # none was submitted twice
+
+
+@pytest.mark.slow
+def test_a_job_of_a_grid_near_its_time_limit_saves_and_goes_on(slurm, outputs):
+    launcher = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{resource}" for resource in RESOURCES)]
+    grid = ["-m", *launcher, *RECIPE, f"output_dir={outputs}", "run_id=limit", "trainer.max_steps=2000", "seed=0,1"]
+    driver = subprocess.Popen(
+        [sys.executable, "train.py", *grid],
+        cwd=ROOT,
+        env=slurm.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    run = outputs / "morphoclip_debug/limit/0"
+    wait_until(lambda: last_step(run) >= 20)
+    job = record(run)["job"].removeprefix("slurm-").replace("-", "_")
+    slurm.ask("scancel", "--signal=USR2", job)
+    wait_until(lambda: slurm.state(job) == "PENDING")
+    assert record(run)["reason"] == "interrupted by SIGUSR1"
+    saved = record(run)["step"]
+    assert saved >= 20
+    slurm.release(job)
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, output
+    assert (record(run)["state"], record(run)["step"]) == ("finished", 2000)
+    assert [int(row["step"]) for row in curves(run)] == list(range(2, 2001, 2))

@@ -50,6 +50,11 @@ def test_arguments_change_the_sweep_or_all_its_trials(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("given", "read"), [("12:00:00", "12:00:00"), ('"00:10:00"', "00:10:00"), ("", None)])
+def test_a_duration_may_have_no_quotes(tmp_path, given, read):
+    assert read_settings(write(tmp_path, timeout=given)).timeout == read
+
+
 def test_values_are_written_in_hydras_grammar():
     values = [True, None, 0.1, 3, "adamw", [1, None], {"a": False}]
     assert [as_text(value) for value in values] == ["true", "null", "0.1", "3", "adamw", "[1,null]", "{a:false}"]
@@ -70,6 +75,7 @@ def test_values_are_written_in_hydras_grammar():
         ({"space": "{optimizer.lr: {type: float, low: 0, high: 1, log: true}}"}, "log: true needs low above 0"),
         ({"space": "{optimizer.lr: {choices: [1]}}"}, "choices need at least two values"),
         ({"space": "{optimizer.lr: {type: float, low: 0, hihg: 1}}"}, "unknown key hihg; a range has"),
+        ({"timeout": "soon"}, "timeout=soon: give HH:MM:SS"),
         ({"n_trails": "3"}, r"unknown key n_trails \(nearest: n_trials\)"),
         ({"n_trials": "0"}, "n_trials=0: give a number of at least 1"),
         ({"sampler": "{type: cmaes}"}, "sampler.type=cmaes: give one of tpe, random"),

@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # Exit statuses: the first as that of `timeout`, the second that of a trial which a sweep has asked to end.
 TIME_LIMIT, PRUNED = 124, 80
 REASONS = {TIME_LIMIT: "max_time is over", PRUNED: "pruned: its values are worse than those of other trials"}
-_DURATION = re.compile(r"(?:(?P<days>\d+):)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
+DURATION = re.compile(r"(?:(?P<days>\d+):)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
 
 
 class Interrupted(BaseException):
@@ -103,7 +103,7 @@ def seconds_of(duration: str) -> float:
     Raises:
         ValueError: another format.
     """
-    found = _DURATION.fullmatch(str(duration))
+    found = DURATION.fullmatch(str(duration))
     if not found:
         raise ValueError(f"max_time={duration!r}: give HH:MM:SS or DD:HH:MM:SS")
     days, hours, minutes, seconds = (int(found[part] or 0) for part in ("days", "hours", "minutes", "seconds"))

@@ -82,7 +82,8 @@ class Sweep:
                 time.sleep(self.launcher.poll_s)
                 for number in list(self.running):
                     self.look_at(number)
-            if (asked := interrupts.pending) is not None and self.running:
+            asked = interrupts.pending
+            if asked is not None and (self.running or waiting or self._lacks_trials()):
                 self.interrupt(asked)
         except BaseException:
             for _, running in self.running.values():
@@ -136,6 +137,7 @@ class Sweep:
         if running is None:
             with FolderLock(folder / LOCK).acquire(patience=DEAD_AFTER):  # a process of before may be saving still
                 (folder / REQUEST).unlink(missing_ok=True)
+                self._asked.discard(trial.number)
             with write_atomically(folder / TRIAL) as partial:
                 known = {"sweep": self.settings.name, "number": trial.number, "parameters": trial.parameters}
                 partial.write_text(json.dumps(known, indent=1) + "\n")

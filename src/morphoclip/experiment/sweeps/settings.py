@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.experiment.sweeps.objective import REDUCTIONS, Objective, Score
-from morphoclip.experiment.sweeps.space import Parameter, read_space
+from morphoclip.experiment.sweeps.space import Parameter, as_override, read_space
+from morphoclip.training.interrupts import DURATION
 
 NOT_IN_A_SWEEP = ("run_id", "resume", "folder", "name", "output_dir")  # each trial is a run of its own
 PRUNERS = ("none", "median", "hyperband")
@@ -137,7 +138,7 @@ def read_settings(path: Path, arguments: Sequence[str] = ()) -> Settings:
         pruner=pruner,
         n_trials=_count(given, "n_trials", 20, path),
         n_jobs=_count(given, "n_jobs", 1, path),
-        timeout=None if given.get("timeout") is None else str(given["timeout"]),
+        timeout=_duration(given.get("timeout"), path),
         launcher=typed("launcher", given.get("launcher"), LAUNCHERS, path, default="local"),
         output_dir=str(given.get("output_dir") or "outputs"),
         config_dir=None if given.get("config_dir") is None else str(given["config_dir"]),
@@ -190,12 +191,19 @@ def typed(key: str, given: Any, types: Sequence[str], path: Path, default: str =
 def _lines(given: Any, path: Path) -> list[str]:
     """Overrides given as a list of key=value, or as key: value entries."""
     if isinstance(given, Mapping):
-        from morphoclip.experiment.sweeps.space import as_override
-
         return [as_override(str(key), value) for key, value in given.items()]
     if given is not None and not isinstance(given, list):
         raise ValueError(f"{path}: overrides are key: value entries, or a list of key=value")
     return [str(line) for line in given or []]
+
+
+def _duration(given: Any, path: Path) -> str | None:
+    """HH:MM:SS; YAML reads 12:00:00 without quotes as a number of seconds."""
+    if isinstance(given, int):
+        given = f"{given // 3600:02d}:{given // 60 % 60:02d}:{given % 60:02d}"
+    if given is not None and not DURATION.fullmatch(str(given)):
+        raise ValueError(f"{path}: timeout={given}: give HH:MM:SS or DD:HH:MM:SS")
+    return None if given is None else str(given)
 
 
 def _count(given: Mapping[str, Any], key: str, default: int, path: Path) -> int:
