@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from morphoclip import configs_dir
-from morphoclip.experiment.sweeps.grid import GRID, Grid, grid_table, run_recorded
+from morphoclip.experiment.sweeps.grid import GRID, Grid, grid_table, remove_unused, run_recorded
 from morphoclip.experiment.sweeps.place import folder_in_grid
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +152,16 @@ def test_evaluations_have_a_folder_each_and_one_alone_has_output_dir(tmp_path, c
     assert (grid.folder, hydra) == (None, ["hydra.sweep.subdir='.'"])
 
 
+def test_a_grid_of_which_nothing_started_leaves_no_folder(tmp_path, composed):
+    grid, _ = begun(composed, "train", "name=mine", "run_id=nightly", "seed=0,1")
+    remove_unused(grid.folder)
+    assert not grid.folder.exists()
+    grid, hydra = begun(composed, "train", "name=mine", "run_id=nightly", "seed=0,1")
+    do(composed, "train", hydra, 0, lambda config: None, "name=mine")
+    remove_unused(grid.folder)
+    assert grid.folder.is_dir()
+
+
 @pytest.mark.parametrize("path", sorted((configs_dir() / "hydra/launcher").glob("*.yaml")), ids=lambda path: path.stem)
 def test_launchers_have_the_keys_of_hydras_plugin(path):
     from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
@@ -173,3 +183,9 @@ def test_a_grid_from_the_command_line_leaves_nothing_in_the_current_folder(tmp_p
     assert {path.name for path in folder.iterdir()} == {"0", "1", "multirun.yaml", GRID, "sweep.csv", "sweep.html"}
     assert json.loads((folder / "0/run.json").read_text())["state"] == "finished"
     assert (folder / "0/encoder/model.safetensors").is_file()
+    wrong = subprocess.run(
+        [*command, "seed=0,1", "optimizer.lrr=1"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 1, wrong.stderr
+    assert list((tmp_path / "outputs/morphoclip_debug").iterdir()) == [folder]

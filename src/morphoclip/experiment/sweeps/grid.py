@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import shlex
@@ -30,7 +31,7 @@ from morphoclip.training.interrupts import TIME_LIMIT
 from morphoclip.training.launch import read_job, read_launch, slurm_job
 
 RUN_OF_GRID = "grid.json"  # in a run's folder: its number, overrides and state
-TABLE, PAGE = "sweep.csv", "sweep.html"
+TABLE, PAGE, SUBMITTED = "sweep.csv", "sweep.html", "submitit"
 OF_THE_GRID = ("output_dir", "run_id", "resume", "folder")
 
 
@@ -80,14 +81,18 @@ class Grid(Callback):
         with write_atomically(self.folder / GRID) as partial:
             partial.write_text(json.dumps(known, indent=1) + "\n")
         _set(config, "dir", str(self.folder))
+        if self.own_folder and not before:
+            atexit.register(remove_unused, self.folder)
         print(f"{self.folder} {'goes on' if before else 'starts'}: {len(runs)} runs", flush=True)
         write_table(self.folder / TABLE, grid_table(self.folder))
 
     def _folder(self, config: DictConfig) -> Path:
         below, job = Path(config.hydra.sweep.dir), read_job()
-        if not self.own_folder or any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
-            if not self.own_folder:
-                (below / GRID).unlink(missing_ok=True)  # scores are computed again, as those of a single evaluation
+        if not self.own_folder:
+            for path in (below / GRID, *below.glob(f"*/{RUN_OF_GRID}")):
+                path.unlink(missing_ok=True)  # scores are computed again, as those of a single evaluation
+            return below
+        if any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra):
             return below
         if config.get("run_id") is not None:
             return below / str(config.run_id)
@@ -113,6 +118,12 @@ class Grid(Callback):
             print(f"error: {len(failed)} of {len(table.rows)} runs failed: {', '.join(failed)}", file=sys.stderr)
         if failed or open_:
             sys.exit(1 if failed else TIME_LIMIT)
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a grid of which no run was started, because its configs cannot be composed."""
+    if (folder / GRID).is_file() and not any(folder.glob(f"**/{RUN_OF_GRID}")) and not (folder / SUBMITTED).is_dir():
+        shutil.rmtree(folder)
 
 
 def runs_of(config: DictConfig) -> tuple[list[list[str]], list[str]]:
@@ -216,7 +227,7 @@ def grid_table(folder: Path) -> SweepTable:
 
 
 def _row(grid: Path, number: int, overrides: list[str], folder: Path | None) -> Row:
-    settings = dict(override.split("=", 1) for override in overrides)
+    settings = dict(override.lstrip("+").split("=", 1) for override in overrides)
     if folder is None:
         return Row(str(number), PENDING, settings, {}, grid / str(number))
     own = json.loads((folder / RUN_OF_GRID).read_text())
