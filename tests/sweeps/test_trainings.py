@@ -20,9 +20,9 @@ STUDY = """
 name: proof
 objective: {metric: train/loss, direction: minimize}
 space:
-  optimizer.lr: {choices: [1.0e-3, 2.0e-3, 3.0e-3, 1.0e-7, fast]}
-overrides: {experiment: morphoclip_debug, score: none, trainer.log_every_n_steps: 5, trainer.max_steps: 400}
-sampler: {type: random, seed: 39}
+  optimizer.lr: {choices: [2.0e-3, 1.0e-7, fast]}
+overrides: {experiment: morphoclip_debug, score: none, trainer.log_every_n_steps: 5, trainer.max_steps: 250}
+sampler: {type: random, seed: 1417}
 pruner: {type: median, n_startup_trials: 1, n_warmup_steps: 20}
 n_trials: 8
 n_jobs: 2
@@ -62,7 +62,9 @@ def test_a_study_of_eight_trials_killed_in_the_middle_is_gone_on_with(tmp_path):
     assert by_rate["fast"]["state"] == "failed", second.stdout
     assert "str" in by_rate["fast"]["reason"]
     assert by_rate["1e-07"]["state"] == "pruned", second.stdout
-    assert sum(row["state"] == "finished" for row in rows) == 6, second.stdout
+    others = [row for row in rows if row["optimizer.lr"] == "0.002"]
+    assert [row["state"] for row in others] == ["finished"] * 6, second.stdout
+    assert len({row["train/loss"] for row in others}) == 1  # those that were killed ended as the others
     after = {run: json.loads((folder / run / "run.json").read_text()).get("started") for run in done}
     assert after == began  # what was finished was not repeated
     page = (folder / "sweep.html").read_text()
