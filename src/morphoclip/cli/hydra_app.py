@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from morphoclip import configs_dir
-from morphoclip.cli.errors import USAGE, fail, wants_traceback
+from morphoclip.cli.errors import USAGE, fail, message_of, wants_traceback
 from morphoclip.cli.quiet import quiet_libraries
 
 # Name of the main config -> module whose `run(config)` is called. Imported late: --help needs no torch.
@@ -92,12 +92,16 @@ def _own_folders(given: Sequence[str]) -> list[Path]:
 def _run(name: str, config) -> None:
     """Check what was typed, run the experiment, and report a failure here, before Hydra prints its own."""
     from morphoclip.experiment.overrides import WrongOverride, checked
+    from morphoclip.experiment.sweeps.place import folder_in_grid
 
     try:
         for note in checked(config, name):
             print(note)
         run: Callable = import_module(RUNS[name]).run
-        run(config)
+        if folder_in_grid() is None:
+            run(config)
+        else:
+            import_module("morphoclip.experiment.sweeps.grid").run_recorded(run, config, message_of)
     except WrongOverride as error:
         fail(error, USAGE)
     except Exception as error:

@@ -43,6 +43,7 @@ def fit(
     from morphoclip.methods.parameters import described, parameter_counts
     from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
     from morphoclip.training.interrupts import seconds_of
+    from morphoclip.training.pruning import pruning_of
     from morphoclip.training.timeouts import StallNote
 
     pl.seed_everything(config.seed, verbose=False)
@@ -54,7 +55,7 @@ def fit(
         print(
             "\n".join([described(parameter_counts(method)), *getattr(getattr(method, "conditions", None), "cuts", [])])
         )
-    callbacks = callbacks_of(config)
+    callbacks = [*callbacks_of(config), *pruning_of(config.folder)]
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
     for saver in savers:
         saver.interrupts = interrupts

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from morphoclip.experiment.changes import check_changes, describe
+from morphoclip.experiment.sweeps.place import folder_in_grid
 from morphoclip.files import write_atomically
 from morphoclip.lock import DEAD_AFTER, FolderLock
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from morphoclip.training.launch import Job
 
 RECORD, LOCK = "run.json", "run.lock"
-RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+RUNNING, INTERRUPTED, FAILED, FINISHED, PRUNED = "running", "interrupted", "failed", "finished", "pruned"
 LATEST = "latest"
 
 
@@ -106,7 +107,9 @@ def _folder(config: DictConfig, composed: Mapping[str, Any], job: Job) -> Path:
     """The folder of the run to start or to go on with."""
     from morphoclip.training.launch import slurm_job
 
-    runs = Path(config.output_dir) / config.name
+    runs, in_grid = Path(config.output_dir) / config.name, folder_in_grid()
+    if in_grid is not None:
+        return in_grid
     if config.resume is not None:
         if config.run_id is not None:
             raise ValueError("give either resume= (a run that exists) or run_id= (a name for a run), not both")
@@ -122,10 +125,10 @@ def _folder(config: DictConfig, composed: Mapping[str, Any], job: Job) -> Path:
                 and tuple(known["restarts"]) < job.restarts
             ):
                 return folder.parent
-    return _new_folder(runs, slurm_job())
+    return new_folder(runs, slurm_job())
 
 
-def _new_folder(runs: Path, job: str | None) -> Path:
+def new_folder(runs: Path, job: str | None) -> Path:
     """Make a folder whose name no other run has: slurm-<job>-<n>, or the time of the start."""
     runs.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -189,13 +192,14 @@ def write_record(folder: Path, **fields: Any) -> None:
 def _recorded(folder: Path) -> Iterator[None]:
     """Record how the block ends: run.json gets its state, the reason and the step of the last checkpoint."""
     from morphoclip.checkpoints import last_checkpoint, step_of
+    from morphoclip.training.interrupts import PRUNED as BY_SWEEP
     from morphoclip.training.interrupts import Interrupted
 
     state, reason = FINISHED, None
     try:
         yield
     except Interrupted as stop:
-        state, reason = INTERRUPTED, str(stop)
+        state, reason = PRUNED if stop.status == BY_SWEEP else INTERRUPTED, str(stop)
         raise
     except BaseException as error:
         state, reason = FAILED, f"{type(error).__name__}: {error}"

@@ -11,20 +11,21 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-TIME_LIMIT = 124  # exit status, as that of `timeout`
-_DURATION = re.compile(r"(?:(?P<days>\d+):)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
+# Exit statuses: the first as that of `timeout`, the second that of a trial which a sweep has asked to end.
+TIME_LIMIT, PRUNED = 124, 80
+REASONS = {TIME_LIMIT: "max_time is over", PRUNED: "pruned: its values are worse than those of other trials"}
+DURATION = re.compile(r"(?:(?P<days>\d+):)?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)")
 
 
 class Interrupted(BaseException):
     """The run was asked to end; like KeyboardInterrupt, no handler of errors catches it.
 
     Args:
-        status: exit status for the process: 128 + signal, or 124 for a time limit.
+        status: exit status for the process: 128 + signal, or a key of `REASONS`.
     """
 
     def __init__(self, status: int) -> None:
-        reason = "max_time is over" if status == TIME_LIMIT else f"interrupted by {signal.Signals(status - 128).name}"
-        super().__init__(reason)
+        super().__init__(REASONS.get(status) or f"interrupted by {signal.Signals(status - 128).name}")
         self.status = status
 
 
@@ -102,7 +103,7 @@ def seconds_of(duration: str, key: str = "max_time") -> float:
     Raises:
         ValueError: another format.
     """
-    found = _DURATION.fullmatch(str(duration))
+    found = DURATION.fullmatch(str(duration))
     if not found:
         raise ValueError(f"{key}={duration!r}: give HH:MM:SS or DD:HH:MM:SS")
     days, hours, minutes, seconds = (int(found[part] or 0) for part in ("days", "hours", "minutes", "seconds"))

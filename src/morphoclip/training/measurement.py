@@ -33,7 +33,7 @@ class Measurement(pl.Callback):
         self._step = trainer.global_step
         if trainer.global_step == 0:
             scores = self.scores(trainer, pl_module)
-            for logger in trainer.loggers:  # `self.log` is not available in this hook
+            for logger in trainer.loggers if scores else []:  # `self.log` is not available in this hook
                 logger.log_metrics(scores, step=0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
