@@ -1,16 +1,13 @@
 """The real trainer on Blosc shards that our loader reads: crops/s beside those of the loader alone and of the step alone.
 
-`data_wait` is the share of time in which the process waits for a batch; a GPU may still be at work on the step before. What
+`data_wait` is the share of time inside `next()` of the loader; a GPU may still be at work on the step before. What
 feeding costs is in `share`: the trainer's crops/s as a share of those of steps in a row on a batch that lies on the device.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 
 import pytorch_lightning as pl
@@ -31,28 +28,8 @@ def fed(run: Run) -> None:
         with run.row(encoder=ENCODERS[encoder], method=method, threads=run.workers) as record:
             found = run.halving(lambda chosen, method=method: train(run, method, chosen), chosen)
             run.free()
-            with switching_every(1e-4):
-                hasty = train(run, method, chosen)
-            run.free()
             alone = chosen.batch / step_seconds(method, chosen)
-            record(
-                **found,
-                step_per_s=alone,
-                share=found["samples_per_s"] / alone,
-                hasty_per_s=hasty["samples_per_s"],
-                hasty_data_wait=hasty["data_wait"],
-            )
-
-
-@contextmanager
-def switching_every(seconds: float) -> Iterator[None]:
-    """Python threads that ask for the interpreter get it after `seconds`, 5 ms otherwise: do they hold up the launches?"""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(seconds)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+            record(**found, step_per_s=alone, share=found["samples_per_s"] / alone)
 
 
 def train(run: Run, method: str, chosen: argparse.Namespace) -> dict[str, float]:
