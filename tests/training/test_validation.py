@@ -8,6 +8,7 @@ import torch
 
 from morphoclip.methods.held_out_prompts import HeldOutPrompts
 from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
+from morphoclip.training.early_stopping import EarlyStopping
 from morphoclip.training.validation import Validation
 from tests.methods.tiny import METHODS, bags, batch_of, clip, loader, simclr, trainer
 
@@ -118,3 +119,39 @@ def test_padding_and_bags_are_validated_as_they_are_trained():
     run.fit(method, datamodule=Data("clip"))
     assert bags().has_padding
     assert callback.scores(run, method)["val/loss"] > 0
+
+
+class Planned(Validation):
+    """Gives planned values instead of measuring."""
+
+    def __init__(self, values: list[float], **options) -> None:
+        super().__init__(**options)
+        self.values = iter(values)
+
+    def scores(self, trainer, pl_module):
+        return {"val/loss": next(self.values)}
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "ends"),
+    [([9, 5, 4, 4, 3, 3, 3.5, 2, 1], 2, 12), ([9, 8, 7, 6, 5, 4, 3, 2, 1], 2, 16), ([9, 9, 9.5, 9.5, 9, 1], 3, 8)],
+)
+def test_early_stopping_counts_measurements_without_a_better_value(values, patience, ends):
+    callbacks = [Planned(values, every_n_epochs=None, every_n_steps=2), EarlyStopping("val/loss", patience)]
+    run = trainer(16, callbacks=callbacks)
+    run.fit(simclr(), datamodule=Data("simclr", steps=20))
+    assert run.global_step == ends
+
+
+def test_early_stopping_goes_on_from_its_state_and_is_off_by_default():
+    first = EarlyStopping("val/loss", 2)
+    first.best, first.waited, first._seen = -3.0, 1, 8
+    second = EarlyStopping("val/loss", 2)
+    second.load_state_dict(first.state_dict())
+    assert (second.best, second.waited, second._seen) == (-3.0, 1, 8)
+    callbacks = [Planned([1, 2, 3, 4, 5], every_n_epochs=None, every_n_steps=1), EarlyStopping()]
+    run = trainer(4, callbacks=callbacks)
+    run.fit(simclr(), datamodule=Data("simclr", steps=20))
+    assert run.global_step == 4
+    with pytest.raises(ValueError, match="give max or min"):
+        EarlyStopping("val/loss", mode="least")

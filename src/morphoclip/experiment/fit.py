@@ -85,8 +85,11 @@ def open_loader(config: DictConfig) -> CellDataModule:
 
 
 def callbacks_of(config: DictConfig) -> list[pl.Callback]:
-    """The callbacks of the config, without those set to null."""
-    return [made for made in hydra.utils.instantiate(config.callbacks).values() if made is not None]
+    """The callbacks of the config, without those set to null; early stopping judges what the others have measured."""
+    from morphoclip.training.early_stopping import EarlyStopping
+
+    made = [callback for callback in hydra.utils.instantiate(config.callbacks).values() if callback is not None]
+    return sorted(made, key=lambda callback: isinstance(callback, EarlyStopping))
 
 
 def make_trainer(
