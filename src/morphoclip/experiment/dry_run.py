@@ -9,7 +9,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,9 @@ from morphoclip.experiment.changes import check_changes
 from morphoclip.experiment.first_screen import checkpoint_bytes, first_screen, in_bytes, in_time, plural, saver_of
 from morphoclip.experiment.runs import Start, find_run, read_record
 from morphoclip.training.checkpointing import Checkpoints
+
+if TYPE_CHECKING:
+    from morphoclip.data import CellDataModule
 
 WARMUP, FEWEST, MOST, SECONDS = 3, 3, 30, 15.0  # steps that are not timed; steps timed, in about so many seconds
 ROW_BYTES = 500  # of a row of the curves, in all loggers together
@@ -80,6 +83,7 @@ def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     from morphoclip.experiment.rotation import first_turn
 
     pl.seed_everything(config.seed, verbose=False)
+    loader: CellDataModule
     if config.get("rotation"):  # its trainings have neither callbacks nor loggers
         loader, trainings = first_turn(config)
         planned = make_trainer(config, loader, [], [])
