@@ -190,7 +190,13 @@ def test_a_wrong_choice_in_a_labs_own_recipe_is_named_with_its_file(tmp_path, co
     assert "there is no experiment 'our'; nearest: ours" in capfd.readouterr().err
 
 
-def test_each_run_of_a_grid_is_checked(composed, capfd):
+def test_each_run_of_a_grid_is_checked(composed, capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where Hydra makes its folder of a grid
+    seen: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("morphoclip.experiment.run.run", lambda config: seen.append(config.optimizer.eps))
+        main("train", ["-m", "+optimizer.eps=1e-6,1e-7"])
+    assert seen == [1e-6, 1e-7]
     with pytest.raises(SystemExit):
         composed("train", ["-m", "seed=0,1", "+optimizer.weigth_decay=0.1"])
     assert "there is no key optimizer.weigth_decay" in capfd.readouterr().err

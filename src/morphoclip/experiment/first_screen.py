@@ -92,7 +92,9 @@ def batch_line(loader: Mapping[str, Any], batch_size: int, accumulated: int) -> 
 
 
 def data_line(mixture: Any, split: str | None) -> str:
-    """Crops, perturbations and plates of the training split; negative controls are no perturbation."""
+    """Crops (wells of a profile table), perturbations and plates of the split; negative controls are no perturbation."""
+    from morphoclip.data.loading.features import TableDataset
+
     codes, present = mixture.codes, mixture.present
     treated = mixture.named[present] & ~codes.is_control[present]
     perturbations = len(np.unique(codes.perturbation[present][treated]))
@@ -101,7 +103,8 @@ def data_line(mixture: Any, split: str | None) -> str:
         name = "all data"
     else:
         name = "what the holdout leaves" if Path(split).suffix == ".npy" else f"split {split}"
-    counted = [plural(len(mixture), "crop"), plural(perturbations, "perturbation"), plural(plates, "plate")]
+    row = "well" if isinstance(mixture.datasets[0], TableDataset) else "crop"
+    counted = [plural(len(mixture), row), plural(perturbations, "perturbation"), plural(plates, "plate")]
     return f"{', '.join(counted)}: {name}"
 
 
