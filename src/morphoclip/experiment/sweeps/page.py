@@ -122,8 +122,8 @@ def axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
         ticks = {"tickvals": list(ends), "ticktext": [f"{10.0**end:g}" for end in ends]}
         return {"label": label, "values": [math.log10(value) for value in known], **ticks}
     if len(set(known)) <= FEW:
-        ticks = sorted(set(known))
-        return {"label": label, "values": known, "tickvals": ticks, "ticktext": [shown(value) for value in ticks]}
+        few = sorted(set(known))
+        return {"label": label, "values": known, "tickvals": few, "ticktext": [shown(value) for value in few]}
     return {"label": label, "values": known}
 
 
