@@ -188,7 +188,8 @@ def run_recorded(
     except SystemExit as stop:
         state, reason = INTERRUPTED, f"ended with status {stop.code}"
         if stop.code != TIME_LIMIT:
-            print(f"all runs of the grid go on with\n  {again(Path(hydra.sweep.dir))}", file=sys.stderr, flush=True)
+            if "run_id" in config:
+                print(f"all runs of the grid go on with\n  {again(Path(hydra.sweep.dir))}", file=sys.stderr, flush=True)
             raise
     finally:
         _write(folder, record, state=state, reason=reason, ended=_now())
