@@ -54,10 +54,10 @@ class EarlyStopping(pl.Callback):
         measured = watched(pl_module).measured_at
         if self.monitor is None or measured != trainer.global_step or measured == self._seen:
             return
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
+        found = trainer.callback_metrics.get(self.monitor)
+        if found is None:
             return
-        self._seen, value = measured, self.sign * float(value)
+        self._seen, value = measured, self.sign * float(found)
         if value > self.best + self.min_delta:
             self.best, self.waited = value, 0
             return
