@@ -229,3 +229,13 @@ def test_sizes_and_times_read_as_people_write_them():
         "12 min 3 s",
         "3 h 5 min",
     ]
+
+
+def test_the_last_line_has_the_widest_recall_beside_its_chance(tmp_path):
+    (tmp_path / "logs").mkdir()
+    names = [f"val/recall_at_{k}_image_to_text{end}" for k in (1, 10) for end in ("", "_chance")]
+    (tmp_path / "logs" / "metrics.csv").write_text(
+        f"step,train/loss,val/loss,{','.join(names)}\n0,,3.5,.01,.02,.1,.2\n10,2.25,3.25,.03,.02,.3,.2\n"
+    )
+    line = last_line(tmp_path, 61)
+    assert "loss 2.25, val/loss 3.25, val/recall_at_10_image_to_text 0.300 (chance 0.200), 1 min 1 s; curves in" in line

@@ -82,7 +82,7 @@ def test_image_text_methods_rank_the_held_out_prompts():
     run = trainer(1, callbacks=[callback])
     run.fit(method, datamodule=Data("clip"))
     found = callback.scores(run, method)
-    assert found["val/recall_at_1_chance"] == pytest.approx(1 / 4)  # of five prompts one has no image
+    assert found["val/recall_at_1_image_to_text_chance"] == pytest.approx(1 / 4)  # of five prompts one has no image
     assert 0 <= found["val/recall_at_1_image_to_text"] <= 1
     assert not any("held_out" in key or "taxol" in str(value) for key, value in method.hparams.items())
     assert not any("held_out" in key for key in method.state_dict())

@@ -23,7 +23,7 @@ from morphoclip.training.watched import datamodule_of
 
 GIB = 2**30
 UNITS = {"bags": "bags", "active_bags": "bags", "pairs": "pairs"}
-VALIDATION = "val/"
+VALIDATION, RECALL = "val/", "val/recall_at_"
 
 
 class FirstScreen(pl.Callback):
@@ -194,7 +194,11 @@ def last_line(folder: Path, seconds: float) -> str:
     for row in read_rows(path) if path.is_file() else []:
         latest |= {name: float(value) for name, value in row.items() if value}
     shown = [f"loss {latest['train/loss']:.4g}"] if "train/loss" in latest else []
+    ks = {name.removeprefix(RECALL).partition("_")[0] for name in latest if name.startswith(RECALL)}
+    widest = max(ks, key=int, default="")  # of recall at 1, 5 and 10 the last
     for name, value in latest.items():
+        if name.startswith(RECALL) and not name.startswith(f"{RECALL}{widest}_"):
+            continue
         if name.startswith(VALIDATION) and f"{name}_chance" in latest:
             shown.append(f"{name} {value:.3f} (chance {latest[f'{name}_chance']:.3f})")
         elif name == "val/loss":

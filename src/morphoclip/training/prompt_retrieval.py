@@ -37,7 +37,7 @@ class PromptRetrieval(Metric):
         self.images.index_add_(0, prompt, torch.ones_like(prompt, dtype=torch.float32))
 
     def compute(self) -> dict[str, Tensor]:
-        """`recall_at_k_image_to_text`, `recall_at_k_text_to_image` and `recall_at_k_chance` for each k below U.
+        """`recall_at_k_image_to_text` and `recall_at_k_text_to_image`, each with its `…_chance`, for each k below U.
 
         Empty with fewer than two prompts that had images.
         """
@@ -51,7 +51,7 @@ class PromptRetrieval(Metric):
                 break
             for way, rows in (("image_to_text", similarity), ("text_to_image", similarity.T)):
                 found[f"recall_at_{k}_{way}"] = recall(rows, k)
-            found[f"recall_at_{k}_chance"] = similarity.new_tensor(k / count)
+                found[f"recall_at_{k}_{way}_chance"] = torch.tensor(k / count)
         return found
 
 
