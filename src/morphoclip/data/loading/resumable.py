@@ -50,7 +50,7 @@ def batches_of(global_batch: int, ranks: int, limit: int | None = None) -> int:
 class ResumableDataModule(pl.LightningDataModule):
     """Training and validation batches, resumable in the middle of an epoch.
 
-    Use it with `Trainer(use_distributed_sampler=False)`: batches are drawn for all ranks and sliced by rank.
+    Use it with `Trainer(use_distributed_sampler=False)`: each rank draws its part of the batch of all ranks.
 
     Args:
         global_batch_size: items per optimizer step, all ranks together.

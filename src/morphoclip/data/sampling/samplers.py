@@ -1,4 +1,4 @@
-"""Samplers: the rows of each batch as a function of (seed, epoch, step) alone, drawn for all ranks and sliced by rank."""
+"""Samplers: the rows of each batch as a function of (seed, epoch, step) alone; each rank draws its part."""
 
 from __future__ import annotations
 
