@@ -92,3 +92,9 @@ def test_tensorboard_hides_what_was_logged_after_the_checkpoint(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5]
+
+
+def test_a_training_that_ends_between_two_rows_has_a_last_one(tmp_path):
+    logger = CSVCurves(tmp_path)
+    trainer(7, logger=logger, log_every_n_steps=3).fit(simclr(), loader(*[bags()] * 10))
+    assert [int(row["step"]) for row in read_rows(tmp_path / "metrics.csv")] == [3, 6, 7]

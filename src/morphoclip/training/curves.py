@@ -48,6 +48,11 @@ class Curves(pl.Callback):
             self._send(trainer, pl_module)
         self._unsent = watched(pl_module).logged
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The values since the last row, where a training ends between two: early, or after an odd number of steps."""
+        if watched(pl_module).logged:
+            self._send(trainer, pl_module)
+
     def _send(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         logged = watched(pl_module).logged
         row = {name: float(total) / count for name, (total, count) in logged.items()}
