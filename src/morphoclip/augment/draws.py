@@ -10,6 +10,7 @@ from torch import Tensor
 GAMMA = 0x9E3779B97F4A7C15
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 WORD = 2**64
+COLUMNS = 32
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Rows:
 
     A row gets the same numbers whichever rows are asked for, on any device and any number of ranks: number i of a key is
     the i-th output of SplitMix64 seeded by the key (Steele, Lea and Flood 2014, fig. 17), computed in integers. Nothing is
-    copied to the device. Each call of `uniform` gives further numbers.
+    copied to the device. Each call of `uniform` gives further numbers: the next columns of a block of `COLUMNS`, as on a GPU
+    the kernels that make numbers cost more than the numbers.
 
     Attributes:
         key: 64 bits that name the draw, e.g. `fold(seed, step, purpose)`.
@@ -29,17 +31,23 @@ class Rows:
     key: int
     start: int = 0
     device: torch.device | str = "cpu"
-    _calls: int = field(default=0, init=False, repr=False)
+    _blocks: int = field(default=0, init=False, repr=False)
+    _left: Tensor | None = field(default=None, init=False, repr=False)
 
     def uniform(self, count: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(count, *shape) numbers from U[0, 1), of 24 bits in float32 and 53 in float64."""
-        columns = torch.Size(shape).numel()
-        stream = _mixed((self.key + self._calls * GAMMA) % WORD)
-        self._calls += 1
+        columns, bits = torch.Size(shape).numel(), 53 if dtype == torch.float64 else 24
+        if self._left is None or columns > self._left.shape[1] or count != len(self._left):
+            self._left = self._block(count, max(columns, COLUMNS))
+        words, self._left = self._left[:, :columns], self._left[:, columns:]
+        return _shifted(words, 64 - bits).to(dtype).mul_(2.0**-bits).reshape(count, *shape)
+
+    def _block(self, count: int, columns: int) -> Tensor:
+        """The words (count, columns) of the next block; each block has a stream of its own."""
+        stream = _mixed((self.key + self._blocks * GAMMA) % WORD)
+        self._blocks += 1
         index = torch.arange(self.start * columns + 1, (self.start + count) * columns + 1, device=self.device)
-        bits = 53 if dtype == torch.float64 else 24
-        words = _shifted(_mix(index * _signed(GAMMA) + _signed(stream)), 64 - bits)
-        return words.to(dtype).mul_(2.0**-bits).view(count, *shape)
+        return _mix(index * _signed(GAMMA) + _signed(stream)).view(count, columns)
 
 
 Source = Rows | torch.Generator
