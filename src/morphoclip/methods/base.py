@@ -58,7 +58,7 @@ class Method(pl.LightningModule):
         logged: name -> (sum, number) of the values logged and not yet sent to loggers by `Curves`.
         collapse: the latest readings of `collapse_monitors` not yet read by `CollapseAlarm`.
         is_validating: `training_step` is called for held-out crops, to measure.
-        measured_at: step of the latest measurement (`Measurement`); -1 before.
+        measured_at, measuring_s: step of the latest `Measurement` (-1 before), and the seconds of all.
     """
 
     clip_each_parameter = False  # True clips each parameter's gradient separately
@@ -84,7 +84,7 @@ class Method(pl.LightningModule):
         self.trained_on: dict[str, Any] = {}
         self.logged: dict[str, tuple[Any, int]] = {}
         self.collapse: dict[str, Tensor] = {}
-        self.is_validating, self.measured_at = False, -1
+        self.is_validating, self.measured_at, self.measuring_s = False, -1, 0.0
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
         """The encoder to compute profiles with."""

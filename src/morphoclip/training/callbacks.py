@@ -14,7 +14,7 @@ from torch import Tensor
 from morphoclip.distributed import gather_rows, world_size
 from morphoclip.progress import SECONDS_PER_LINE, is_terminal
 from morphoclip.training.step_times import DATA, step_times_of
-from morphoclip.training.watched import datamodule_of
+from morphoclip.training.watched import datamodule_of, watched
 
 
 class Progress(TQDMProgressBar):
@@ -60,7 +60,7 @@ class Speed(pl.Callback):
     - on several ranks `speed/samples_per_s_rank_min` and `_rank_mean`, `speed/data_wait_min` and `_max`: of one rank.
     - `data/skipped`: damaged samples skipped on rank 0, if the data module counts them (`skipped`).
 
-    The ranks exchange their values once in `every_n_steps` steps. Validation is not counted.
+    The ranks exchange their values once in `every_n_steps` steps. Measurements (`Validation`, `OnlineKNN`) are not counted.
 
     Args:
         every_n_steps: optimizer steps between two values; None for `trainer.log_every_n_steps`.
@@ -74,20 +74,13 @@ class Speed(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
-        self._reset()  # `on_train_epoch_start` is not called when resuming in mid-epoch
+        self._reset(pl_module)  # `on_train_epoch_start` is not called when resuming in mid-epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reset()
+        self._reset(pl_module)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._since += time.perf_counter() - self._paused
-
-    def _reset(self) -> None:
-        self._since = time.perf_counter()
+    def _reset(self, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter() - watched(pl_module).measuring_s
         self._before = dict(self._times.seconds)
         self._samples = self._batches = 0
 
@@ -99,7 +92,7 @@ class Speed(pl.Callback):
         self._step = trainer.global_step
         if self._step % (self.every_n_steps or trainer.log_every_n_steps):
             return
-        elapsed = time.perf_counter() - self._since
+        elapsed = time.perf_counter() - watched(pl_module).measuring_s - self._since
         parts = {name: total - self._before[name] for name, total in self._times.seconds.items()}
         parts["callbacks"] = elapsed - sum(parts.values())
         own = {
@@ -115,7 +108,7 @@ class Speed(pl.Callback):
             on_bar["data/skipped"] = float(skipped)
         pl_module.log_dict(on_bar, batch_size=len(batch), prog_bar=True)
         pl_module.log_dict(shown, batch_size=len(batch))
-        self._reset()
+        self._reset(pl_module)
 
 
 def of_all_ranks(own: dict[str, float], device: torch.device) -> dict[str, Tensor | float]:

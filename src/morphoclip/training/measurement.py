@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +51,10 @@ class Measurement(pl.Callback):
             self._measure(trainer, pl_module, 1)
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch_size: int) -> None:
-        self._measured = watched(pl_module).measured_at = trainer.global_step
+        began, method = time.perf_counter(), watched(pl_module)
+        self._measured = method.measured_at = trainer.global_step
         pl_module.log_dict(self.scores(trainer, pl_module), batch_size=batch_size)
+        method.measuring_s += time.perf_counter() - began
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class Watched(Protocol):
     is_sharded: bool
     is_validating: bool
     measured_at: int
+    measuring_s: float
 
     def export_encoder(self) -> Any: ...
 
