@@ -101,15 +101,17 @@ def make_trainer(
     **options: Any,
 ) -> pl.Trainer:
     """The trainer of the config, on the ranks that the launcher started."""
-    from morphoclip.training.launch import cluster_environment, read_launch
+    from morphoclip.training.launch import cluster_environment, read_launch, trainer_nodes
 
+    launch = read_launch()
     return hydra.utils.instantiate(
         config.trainer,
+        num_nodes=trainer_nodes(launch, config.trainer.num_nodes),
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=config.folder,
         accumulate_grad_batches=loader.accumulate,
-        plugins=[*plugins, cluster_environment(read_launch())],
+        plugins=[*plugins, cluster_environment(launch)],
         **options,
     )
 
