@@ -64,7 +64,7 @@ COMMON = [
 ]
 LOSS = "method.loss._target_=morphoclip.losses."
 BAGS = ["data.loader.global_batch_size=64", "data.loader.sampler_options.bag_size=6", "optimizer.lr=1e-3"]
-OURS = ["experiment=morphoclip_debug", *BAGS, "trainer.max_steps=300"]
+OURS = ["experiment=morphoclip_debug", "data.validation=null", *BAGS, "trainer.max_steps=300"]
 WARMUP = ["optimizer.lr_schedule.warmup_steps=null", "+optimizer.lr_schedule.warmup_share=0.1"]
 PLAIN = ["~method.loss.center", "~method.loss.temperature"]  # what only CWCL takes
 RECIPES: dict[str, list[str]] = {

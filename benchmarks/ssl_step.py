@@ -2,20 +2,17 @@
 
 For each method one step of ours (`training_step`, backward, the guard's norm, AdamW, teacher) and one of a plain loop
 over lightly's heads, losses and momentum update, on the same ViT, crops, views, mask ratio and optimizer. Steps are
-interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. Crops a second are those
-of steps in a row. On a CPU
-seconds are those of the process on one thread, so that a shared machine tells the truth; on a GPU they are wall
-seconds between synchronisations. Lightly's DINO runs a forward pass a view, as its examples do. TFLOP/s count what our
-step's matrix products and convolutions take, forward and backward; the device's peak makes them a utilisation.
+interleaved, each time in the other order; a ratio is the median over repeats of ours / lightly's. Crops a second are those of
+steps in a row. Seconds on a CPU are those of the process on one thread, on a GPU wall seconds between synchronisations.
+Lightly's DINO runs a forward pass a view, as its examples do. TFLOP/s count what our step's matrix products and
+convolutions take, forward and backward; the device's peak makes them a utilisation.
 
 "The rest" is the same step with backbones that cost nothing: each call of one gives back what it gave in the first step,
 so what is left is augmentation, head, loss, their backward pass and optimizer, and the teacher's update with all its weights.
 Both draw their views with our augmentation, so the rest's ratio is for heads, losses and teachers to win.
 
-The last two columns are a short run of the trainer on crops of a simulated screen that our loader reads from disk:
-crops a second, all told, and `data_wait`, the share of time the step waits for a batch.
-
-Below the table: what the random draws of a step cost a rank on 1, 8 and 64 ranks (`benchmarks.draws`).
+The last two columns are a short run of the trainer on crops of a simulated screen that our loader reads from disk: crops a
+second and `data_wait`, the share of time inside `next()` of the loader. Below: draws on 1, 8, 64 ranks (`benchmarks.draws`).
 
 The bar: on a CPU a median ratio of at most 1.05 for each method, as the backbone dominates there; on a GPU at most .7 of
 the rest.

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from morphoclip.augment import Rows, uniform
-from morphoclip.augment.draws import GAMMA, _mix, _mixed, _signed
+from morphoclip.augment.draws import GAMMA, mix, mixed, signed
 
 # The first outputs of SplitMix64 seeded with 1234567, as published with its reference code.
 PUBLISHED = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
@@ -14,9 +14,9 @@ PUBLISHED = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593
 
 def test_numbers_are_those_of_splitmix64():
     index = torch.arange(1, 6)
-    words = _mix(index * _signed(GAMMA) + 1234567)
+    words = mix(index * signed(GAMMA) + 1234567)
     assert [word % 2**64 for word in words.tolist()] == PUBLISHED
-    assert [_mixed((1234567 + i * GAMMA) % 2**64) for i in range(1, 6)] == PUBLISHED
+    assert [mixed((1234567 + i * GAMMA) % 2**64) for i in range(1, 6)] == PUBLISHED
 
 
 @pytest.mark.parametrize("key", [0, 17, 2**63 - 1, 2**64 - 1])

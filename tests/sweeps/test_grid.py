@@ -16,7 +16,7 @@ from omegaconf import OmegaConf, open_dict
 
 from morphoclip import configs_dir
 from morphoclip.experiment.sweeps.grid import GRID, Grid, grid_table, remove_unused, run_recorded
-from morphoclip.experiment.sweeps.place import folder_in_grid
+from morphoclip.experiment.sweeps.grid_folder import folder_in_grid
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from morphoclip.methods.held_out_prompts import HeldOutPrompts
 from morphoclip.training.checkpointing import Checkpoints, WholeCheckpoints
 from morphoclip.training.early_stopping import EarlyStopping
 from morphoclip.training.validation import Validation
-from tests.methods.tiny import METHODS, bags, batch_of, clip, loader, simclr, trainer
+from tests.methods.tiny import METHODS, batch_of, clip, loader, simclr, trainer
 
 
 class Data(pl.LightningDataModule):
@@ -111,14 +111,6 @@ def test_by_steps_it_measures_within_an_epoch_and_keeps_the_best(tmp_path):
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)
     after = {step: loss for step, loss in measured.items() if step}
     assert best["global_step"] == min(after, key=after.get)
-
-
-def test_padding_and_bags_are_validated_as_they_are_trained():
-    method, callback = with_held_out(clip()), Validation()
-    run = trainer(1, callbacks=[callback])
-    run.fit(method, datamodule=Data("clip"))
-    assert bags().has_padding
-    assert callback.scores(run, method)["val/loss"] > 0
 
 
 class Planned(Validation):

@@ -40,14 +40,14 @@ class Rows:
         if self._left is None or columns > self._left.shape[1] or count != len(self._left):
             self._left = self._block(count, max(columns, COLUMNS))
         words, self._left = self._left[:, :columns], self._left[:, columns:]
-        return _shifted(words, 64 - bits).to(dtype).mul_(2.0**-bits).reshape(count, *shape)
+        return shifted(words, 64 - bits).to(dtype).mul_(2.0**-bits).reshape(count, *shape)
 
     def _block(self, count: int, columns: int) -> Tensor:
         """The words (count, columns) of the next block; each block has a stream of its own."""
-        stream = _mixed((self.key + self._blocks * GAMMA) % WORD)
+        stream = mixed((self.key + self._blocks * GAMMA) % WORD)
         self._blocks += 1
         index = torch.arange(self.start * columns + 1, (self.start + count) * columns + 1, device=self.device)
-        return _mix(index * _signed(GAMMA) + _signed(stream)).view(count, columns)
+        return mix(index * signed(GAMMA) + signed(stream)).view(count, columns)
 
 
 Source = Rows | torch.Generator
@@ -60,24 +60,24 @@ def uniform(source: Source, count: int, *shape: int, dtype: torch.dtype = torch.
     return source.uniform(count, *shape, dtype=dtype)
 
 
-def _mix(words: Tensor) -> Tensor:
+def mix(words: Tensor) -> Tensor:
     """The finaliser of SplitMix64, elementwise; int64 holds the 64 bits, and products wrap around."""
     for shift, factor in MIX:
-        words = (words ^ _shifted(words, shift)) * _signed(factor)
-    return words ^ _shifted(words, 31)
+        words = (words ^ shifted(words, shift)) * signed(factor)
+    return words ^ shifted(words, 31)
 
 
-def _shifted(words: Tensor, bits: int) -> Tensor:
+def shifted(words: Tensor, bits: int) -> Tensor:
     """A logical shift to the right; that of int64 repeats the sign."""
     return (words >> bits) & (2 ** (64 - bits) - 1)
 
 
-def _mixed(word: int) -> int:
+def mixed(word: int) -> int:
     for shift, factor in MIX:
         word = (word ^ word >> shift) * factor % WORD
     return word ^ word >> 31
 
 
-def _signed(word: int) -> int:
+def signed(word: int) -> int:
     """The int64 with these 64 bits."""
     return word - WORD if word >= WORD // 2 else word

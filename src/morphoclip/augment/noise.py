@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from morphoclip.augment.draws import Source, uniform
+from morphoclip.augment.draws import GAMMA, Source, mix, shifted, signed, uniform
 
 MASK = 2**32 - 1
 
@@ -17,7 +17,7 @@ MASK = 2**32 - 1
 class Noise:
     """Add independent Gaussian noise of σ from U(sigma) to every pixel, and clip to [0, 1].
 
-    `draw` gives a σ and a seed per image; the noise of a pixel is a hash of (seed, pixel index), computed on the device
+    `draw` gives a σ and a seed per image; the noise of a pixel is SplitMix64 of (seed, pixel index), computed on the device
     of the images. So an image gets the same noise alone or in a batch, on any rank and any device, up to rounding.
     """
 
@@ -32,18 +32,10 @@ class Noise:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         sigma, seed = parameters.to(images.device).unbind(1)
         index = torch.arange(images[0].numel(), device=images.device)
-        first = _scramble(_scramble(seed.long()[:, None]) ^ index)  # (B, C·H·W)
-        second = _scramble(first ^ 0x6C078965)
+        words = mix(mix(seed.long())[:, None] + (index + 1) * signed(GAMMA))  # (B, C·H·W)
+        first, second = shifted(words, 32), words & MASK
         # Box-Muller: two uniform numbers, the first above 0, give a normal one
         radius = (-2 * torch.log((first.to(torch.float32) + 1) / (MASK + 2))).sqrt()
         normal = radius * torch.cos(2 * math.pi / (MASK + 1) * second.to(torch.float32))
         scaled = normal.view_as(images).to(images) * sigma.to(images)[:, None, None, None]
         return (images + scaled).clamp_(0, 1)
-
-
-def _scramble(x: Tensor) -> Tensor:
-    """A 32-bit hash of each int64 (the finaliser of MurmurHash3)."""
-    x = x & MASK
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK
-    return x ^ (x >> 16)

@@ -92,7 +92,7 @@ def _own_folders(given: Sequence[str]) -> list[Path]:
 def _run(name: str, config) -> None:
     """Check what was typed, run the experiment, and report a failure here, before Hydra prints its own."""
     from morphoclip.experiment.overrides import WrongOverride, checked
-    from morphoclip.experiment.sweeps.place import folder_in_grid
+    from morphoclip.experiment.sweeps.grid_folder import folder_in_grid
 
     try:
         for note in checked(config, name):

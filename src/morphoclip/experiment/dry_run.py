@@ -29,7 +29,7 @@ ROW_BYTES = 500  # of a row of the curves, in all loggers together
 
 
 def dry_start(config: DictConfig, composed: dict[str, Any], held: ExitStack) -> Start:
-    """A temporary folder in place of the run's, and the checkpoint the run would go on from; for rank 0 only.
+    """A temporary folder instead of the run's, and the checkpoint the run would go on from; for rank 0 only.
 
     Args:
         held: removes the folder.

@@ -73,7 +73,7 @@ def checked(config: DictConfig, name: str) -> list[str]:
     """Check a composed config against what it names, and remove keywords of classes that were replaced.
 
     Args:
-        config: composed; changed in place.
+        config: composed; keywords are removed from it.
         name: main config, `train` or `evaluate`.
 
     Returns:

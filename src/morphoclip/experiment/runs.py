@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from morphoclip.experiment.changes import check_changes, describe
-from morphoclip.experiment.sweeps.place import folder_in_grid
+from morphoclip.experiment.sweeps.grid_folder import folder_in_grid
 from morphoclip.files import write_atomically
 from morphoclip.lock import DEAD_AFTER, FolderLock
 

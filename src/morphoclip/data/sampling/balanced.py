@@ -132,10 +132,10 @@ class Balanced:
             by_class = np.argsort(self._class[shuffled], kind="stable")
             self._order = order = epoch, self._rows[shuffled[by_class]]
         items = np.arange(step * self.global_batch, (step + 1) * self.global_batch)[part_of(self.global_batch, part)]
-        turn, place = np.divmod(items, len(self._sizes))
+        turn, position = np.divmod(items, len(self._sizes))
         orders = {
             t: np.random.default_rng([self.seed, epoch, t]).permutation(len(self._sizes))
             for t in np.unique(turn).tolist()
         }
-        label = np.array([orders[t][p] for t, p in zip(turn.tolist(), place.tolist(), strict=True)])
+        label = np.array([orders[t][p] for t, p in zip(turn.tolist(), position.tolist(), strict=True)])
         return order[1][self._starts[label] + turn % self._sizes[label]]

@@ -171,7 +171,7 @@ class Sweep:
         return changed > before
 
     def record(self, trial: Trial, how: str, folder: Path) -> None:
-        """Tell the study how a trial has ended; one that was interrupted from outside goes on.
+        """Record in the study how a trial has ended; one that was interrupted from outside goes on.
 
         Args:
             how: its process or job has ended, for a trial that could not record why.

@@ -20,10 +20,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from morphoclip.experiment.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, new_folder, read_record
+from morphoclip.experiment.sweeps.grid_folder import GRID, folder_in_grid
 from morphoclip.experiment.sweeps.in_job import saving_before_requeue
 from morphoclip.experiment.sweeps.objective import shown_values
 from morphoclip.experiment.sweeps.page import default_objectives, write_page
-from morphoclip.experiment.sweeps.place import GRID, folder_in_grid
 from morphoclip.experiment.sweeps.study_table import seconds_of
 from morphoclip.experiment.sweeps.table import PENDING, Row, SweepTable, write_table
 from morphoclip.files import write_atomically
