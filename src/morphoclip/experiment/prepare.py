@@ -113,7 +113,7 @@ def choose_splits(data: DictConfig, folder: Path) -> tuple[str | None, str | Non
         training = (holdout(fields, **held_out) == TRAIN).to_numpy()
     if validated:
         chosen = validation(fields, training, **validated)
-        training &= ~chosen
+        training = training & ~chosen
         val_split = write_rows(dataset, chosen, folder / VALIDATION_ROWS)
     return write_rows(dataset, training, folder / TRAINING_ROWS), val_split
 
