@@ -12,6 +12,7 @@ from morphoclip import schema
 from morphoclip.evaluation.card import alarms
 from morphoclip.evaluation.card.scorecard import ALL, METRIC_COLUMNS, ScoreCard
 from morphoclip.evaluation.measures.battery import BATTERY
+from morphoclip.evaluation.measures.row import Detail, Note
 from morphoclip.evaluation.ranking.chance import expected_average_precision
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.ranking.significance import check_draws, mean_average_precision
@@ -55,6 +56,7 @@ class CardBuilder:
         self.tables: dict[str, list[pd.DataFrame]] = {}
         self.queries: dict[str, list[pd.DataFrame]] = {}
         self.pairs: list[pd.DataFrame] = []
+        self.details: dict[str, list[pd.DataFrame]] = {}
         self.controls: list[tuple] = []
         self.alarms: list[str] = []
         self.notes: list[str] = []
@@ -155,9 +157,14 @@ class CardBuilder:
         )
 
     def add_battery(self, name: str, sets: Sequence[PlateSet], protocol: Protocol, **options: object) -> None:
-        nothing = float("nan")
-        for subset, metric, value, n, chance in BATTERY[name](sets, protocol, seed=self.settings.seed, **options):
-            self.controls.append((name, subset, metric, value, nothing, nothing, n, chance))
+        for found in BATTERY[name](sets, protocol, seed=self.settings.seed, **options):
+            if isinstance(found, Detail):
+                self.details.setdefault(name, []).append(found.table)
+            elif isinstance(found, Note):
+                self.notes.append(found.text)
+            else:
+                subset, metric, value, n, chance, low, high = found
+                self.controls.append((name, subset, metric, value, low, high, n, chance))
 
     def finish(self) -> ScoreCard:
         tables = {name: pd.concat(parts, ignore_index=True) for name, parts in self.tables.items()}
@@ -173,7 +180,8 @@ class CardBuilder:
         queries = {name: pd.concat(parts, ignore_index=True) for name, parts in self.queries.items()}
         pairs = pd.concat(self.pairs, ignore_index=True) if self.pairs else pd.DataFrame()
         alarms, notes = list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes))
-        return ScoreCard(metrics, tables, queries, alarms, notes, pairs)
+        details = {name: pd.concat(parts, ignore_index=True) for name, parts in self.details.items()}
+        return ScoreCard(metrics, tables, queries, alarms, notes, pairs, details)
 
     def _metrics(self, task: str, subset: str, part: pd.DataFrame, ungated: bool) -> list[tuple]:
         chance = float(part["chance"].mean())

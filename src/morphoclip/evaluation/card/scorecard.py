@@ -23,6 +23,7 @@ class ScoreCard:
             retrieved perturbations. `compare` uses the columns `row`, `cluster` and `members`.
         queries: task -> one row per query, averaged over folds.
         pairs: one row per (compound, target) with the sign of their cosine, if compound_gene was scored.
+        details: task -> the table behind a measure's numbers, e.g. a row per assay.
         alarms: reasons not to trust the scores. notes: what was left out.
     """
 
@@ -32,6 +33,7 @@ class ScoreCard:
     alarms: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def value(self, task: str, metric: str = "mean_average_precision", subset: str = ALL) -> float:
         """One number of `metrics`.
@@ -49,7 +51,7 @@ class ScoreCard:
         """Write metrics.csv and one csv per task to `folder`; the same scores give the same bytes."""
         folder = Path(folder)
         pairs = {} if self.pairs.empty else {"compound_gene_pairs": self.pairs}
-        for name, table in {"metrics": self.metrics, **self.tables, **pairs}.items():
+        for name, table in {"metrics": self.metrics, **self.tables, **self.details, **pairs}.items():
             shown = table.drop(columns=["row", "cluster", "members"], errors="ignore")
             with write_atomically(folder / f"{name}.csv") as partial:
                 shown.to_csv(partial, index=False, float_format="%.10g")

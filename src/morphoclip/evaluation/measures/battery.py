@@ -19,10 +19,10 @@ from morphoclip.evaluation.measures.neighbours import (
 from morphoclip.evaluation.measures.probes import mechanism_probe
 from morphoclip.evaluation.measures.relationships import read_relationships, relationship_recall
 from morphoclip.evaluation.measures.retrieval import recall_at_k
+from morphoclip.evaluation.measures.row import NOTHING, Row
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol, cross_pairs
 from morphoclip.evaluation.tasks.questions import LABEL, consensus, with_labels
 
-Row = tuple[str, str, float, int, float]  # subset, metric, value, n, chance
 KS = (1, 5, 10)
 
 
@@ -36,19 +36,19 @@ def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
         if batch.nunique() > 1:
             own = [{p} for p in wells[schema.PERTURBATION]]
             value, chance, n = nearest_neighbour_accuracy(x, own, batch)
-            yield plate_set.name, "nsb", value, n, chance
+            yield Row(plate_set.name, "nsb", value, n, chance)
             targets = [set(labels) for labels in wells[LABEL]]
             value, chance, n = nearest_neighbour_accuracy(x, targets, batch, wells[schema.PERTURBATION])
-            yield plate_set.name, "nsbp", value, n, chance
+            yield Row(plate_set.name, "nsbp", value, n, chance)
         profiles = _consensus(plate_set)
         targets = [set(labels) for labels in with_labels(profiles, protocol)[LABEL]]
         area, chance, n = threshold_grid_precision(profiles.values(), targets)
-        yield plate_set.name, "threshold_grid_precision", area, n, chance
+        yield Row(plate_set.name, "threshold_grid_precision", area, n, chance)
         for k in KS:
             if len(targets) > k:
                 precision, f1, chance, n = precision_at_k(profiles.values(), targets, k)
-                yield plate_set.name, f"precision_at_{k}", precision, n, chance
-                yield plate_set.name, f"f1_at_{k}", f1, n, float("nan")
+                yield Row(plate_set.name, f"precision_at_{k}", precision, n, chance)
+                yield Row(plate_set.name, f"f1_at_{k}", f1, n, NOTHING)
 
 
 def clustering(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
@@ -61,7 +61,7 @@ def clustering(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
         several = (genes.map(genes.value_counts()) > 1) & (genes != "")
         if genes[several].nunique() > 1:
             agreement = cluster_agreement(profiles.values()[several.to_numpy()], genes[several].tolist())
-            yield plate_set.name, "ami_of_genes", agreement, int(several.sum()), 0.0
+            yield Row(plate_set.name, "ami_of_genes", agreement, int(several.sum()), 0.0)
 
 
 def batch_effects(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **_: object) -> Iterator[Row]:
@@ -70,12 +70,12 @@ def batch_effects(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0
         batch = _batches(plate_set.table, protocol)
         if batch.nunique() > 1:
             for row in batch_scores(plate_set.values(), batch, seed).itertuples():
-                yield plate_set.name, row.metric, row.value, len(batch), row.chance
+                yield Row(plate_set.name, row.metric, row.value, len(batch), row.chance)
         negcon = schema.is_negcon(plate_set.table)
         if schema.CELL_COUNT in plate_set.table and negcon.sum() > 5:
             counts = pd.to_numeric(plate_set.table.loc[negcon, schema.CELL_COUNT]).to_numpy()
             for i, value in enumerate(cell_count_correlation(plate_set.values()[negcon], counts), 1):
-                yield plate_set.name, f"cell_count_correlation_pc{i}", float(value), int(negcon.sum()), float("nan")
+                yield Row(plate_set.name, f"cell_count_correlation_pc{i}", float(value), int(negcon.sum()), NOTHING)
 
 
 def relationships(
@@ -89,7 +89,7 @@ def relationships(
         if plate_set.modality in ("crispr", "orf"):
             x, genes = _by_gene(_consensus(plate_set))
             for row in relationship_recall(x, genes, pairs).itertuples():
-                yield plate_set.name, f"recall_{row.source}", float(row.recall), int(row.n_pairs), 0.1
+                yield Row(plate_set.name, f"recall_{row.source}", float(row.recall), int(row.n_pairs), 0.1)
 
 
 def retrieval(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
@@ -132,8 +132,8 @@ def mechanism(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **
             )
         except ValueError as error:
             raise ValueError(f"task mechanism, set {plate_set.name}: {error}") from error
-        yield plate_set.name, "mechanism_accuracy", found["accuracy"], int(found["n"]), found["chance"]
-        yield plate_set.name, "mechanism_macro_f1", found["macro_f1"], int(found["n"]), float("nan")
+        yield Row(plate_set.name, "mechanism_accuracy", found["accuracy"], int(found["n"]), found["chance"])
+        yield Row(plate_set.name, "mechanism_macro_f1", found["macro_f1"], int(found["n"]), NOTHING)
 
 
 BATTERY: dict[str, Callable[..., Iterator[Row]]] = {
@@ -152,7 +152,7 @@ def _retrieved(
     few = len(candidates) < 100
     for row in recall_at_k(queries, candidates, right, KS, names=names).itertuples():
         label = f"{name}_recall_at_{row.k}" + (f"_of_{len(candidates)}" if few else "")
-        yield subset, label, float(row.recall), int(row.n_queries), float(row.chance)
+        yield Row(subset, label, float(row.recall), int(row.n_queries), float(row.chance))
 
 
 def _consensus(plate_set: PlateSet) -> PlateSet:
