@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from morphoclip.cli.hydra_app import main
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,16 +43,21 @@ def test_real_plates_from_the_command_line(cpjump1, tmp_path):
     assert "Fractions retrieved by CellProfiler" in (tmp_path / "out" / "report.html").read_text()  # beside ours
 
 
-def test_mistakes_are_named(tmp_path, make_screen):
-    make_screen(0).to_csv(tmp_path / "screen.csv", index=False)
-    for arguments, words in (
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["profiles=screen.csv", "profile=x"], "profile"),
         (["profiles=nothing*.csv"], "matches no file"),
         ([], "exactly one of profiles=, encoder= and checkpoint="),
         (["profiles=screen.csv", "protocol=cpjump1", "umap=false"], "Metadata_density"),
         (["profiles=screen.csv", "strict=maybe"], "strict='maybe': give true or false"),
-    ):
-        run = evaluate(*arguments, cwd=tmp_path)
-        assert run.returncode != 0
-        assert words in run.stderr
-        assert not (tmp_path / "outputs").exists()
+    ],
+)
+def test_mistakes_are_named(tmp_path, make_screen, monkeypatch, capfd, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    make_screen(0).to_csv("screen.csv", index=False)
+    with pytest.raises(SystemExit) as exit:
+        main("evaluate", arguments)
+    assert exit.value.code != 0
+    assert words in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["screen.csv"]
