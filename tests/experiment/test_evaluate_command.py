@@ -28,7 +28,15 @@ def test_real_plates_from_the_command_line(cpjump1, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
-    files = {"metrics.csv", "arms.csv", "replicate.csv", "sister.csv", "sister_ungated.csv", "report.html"}
+    files = {
+        "metrics.csv",
+        "arms.csv",
+        "replicate.csv",
+        "sister.csv",
+        "sister_ungated.csv",
+        "report.html",
+        "scores.json",
+    }
     assert {p.name for p in (tmp_path / "out").iterdir()} == files
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
     value = metrics.query("task == 'replicate' and subset == 'all' and metric == 'mean_average_precision'")[

@@ -21,7 +21,9 @@ from morphoclip.evaluation.report.umap import umap_coordinates
 from morphoclip.evaluation.tasks.questions import REPLICATE, TASKS
 from morphoclip.experiment.design import FOLD
 from morphoclip.experiment.score import Arm, Scored, Scoring
+from morphoclip.experiment.score_files import replacing_scores
 
+REPORT = "report.html"
 GROUPED = ("sister", "compound_gene")  # tasks whose mean is reported too: perturbations with the same target
 
 
@@ -60,6 +62,8 @@ def report(
 ) -> Path:
     """Write metrics.csv, a csv per task, arms.csv, batch_effects_by_step.csv and report.html into `folder`.
 
+    They replace the files of an earlier report there, which are removed where this one has no such table.
+
     Args:
         scored: name -> card and wells, in the order shown. main: the arm whose details are shown and written.
         arms: the same arms before normalisation.
@@ -73,36 +77,38 @@ def report(
         wells = wells[wells[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True)
         table = table[table[FOLD] == wells[FOLD].iloc[0]].reset_index(drop=True) if FOLD in table else table
     card.notes += [*differences(scored, main), *pictures.notes]
-    card.write(folder)
-    arm_table(scored, main).to_csv(folder / "arms.csv", index=False, float_format="%.10g")
-    normalizer = arms[main].normalizer
-    steps = pd.DataFrame()
-    if normalizer.steps:
-        steps = batch_scores_by_step(table, scoring.protocol, normalizer.after_each_step, scoring.seed)
-    if not steps.empty:
-        steps.to_csv(folder / "batch_effects_by_step.csv", index=False, float_format="%.10g")
-    return write_report(
-        folder / "report.html",
-        {name: result.card for name, result in scored.items()},
-        title=title,
-        main=main,
-        lede=lede,
-        umap=umap_coordinates(wells, scoring.seed) if umap else None,
-        contact_sheet=pictures.contact_sheet,
-        galleries=pictures.galleries,
-        attended=pictures.attended,
-        heat_maps=consensus_heat_maps(wells, scoring.protocol),
-        batch_steps=steps,
-        published=published.table,
-        published_note=published.note,
-        extra=other_scores(card),
-        provenance={
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            **environment(),
-            **(inputs or {}),
-            "configuration": OmegaConf.to_yaml(configuration, resolve=True),
-        },
-    )
+    with replacing_scores(folder) as working:
+        card.write(working)
+        arm_table(scored, main).to_csv(working / "arms.csv", index=False, float_format="%.10g")
+        normalizer = arms[main].normalizer
+        steps = pd.DataFrame()
+        if normalizer.steps:
+            steps = batch_scores_by_step(table, scoring.protocol, normalizer.after_each_step, scoring.seed)
+        if not steps.empty:
+            steps.to_csv(working / "batch_effects_by_step.csv", index=False, float_format="%.10g")
+        write_report(
+            working / REPORT,
+            {name: result.card for name, result in scored.items()},
+            title=title,
+            main=main,
+            lede=lede,
+            umap=umap_coordinates(wells, scoring.seed) if umap else None,
+            contact_sheet=pictures.contact_sheet,
+            galleries=pictures.galleries,
+            attended=pictures.attended,
+            heat_maps=consensus_heat_maps(wells, scoring.protocol),
+            batch_steps=steps,
+            published=published.table,
+            published_note=published.note,
+            extra=other_scores(card),
+            provenance={
+                "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                **environment(),
+                **(inputs or {}),
+                "configuration": OmegaConf.to_yaml(configuration, resolve=True),
+            },
+        )
+    return folder / REPORT
 
 
 def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
