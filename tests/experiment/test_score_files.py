@@ -24,7 +24,7 @@ def test_tables_that_are_no_longer_scored_are_removed(tmp_path):
 def test_after_an_error_all_is_as_it_was(tmp_path):
     with replacing_scores(tmp_path) as working:
         (working / "metrics.csv").write_text("1")
-    with pytest.raises(FileNotFoundError, match="no.csv"), replacing_scores(tmp_path) as working:
+    with pytest.raises(FileNotFoundError, match=r"no\.csv"), replacing_scores(tmp_path) as working:
         (working / "metrics.csv").write_text((tmp_path / "no.csv").read_text())
     assert content(tmp_path) == {"metrics.csv": "1"}
 
