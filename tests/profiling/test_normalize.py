@@ -101,6 +101,16 @@ def test_tables_too_large_for_one_part_are_scaled_alike(order):
         check_finite(x, list(map(str, range(800))), pd.DataFrame(index=range(1500)))
 
 
+def test_a_step_that_makes_nan_is_named(screen, monkeypatch):
+    import morphoclip.profiling.steps.l2 as l2
+
+    monkeypatch.setattr(l2, "apply", lambda x, *_, **__: np.where(x == x.max(), np.nan, x))
+    with pytest.raises(ValueError, match="became NaN or infinite in step l2 on plate P"):
+        Normalizer([{"step": "center", "fit_on": "all", "by": "plate"}, {"step": "l2"}]).fit_transform(screen)
+    with pytest.raises(ValueError, match="in step l2"):  # a step in the middle is named, and not the one after it
+        Normalizer([{"step": "l2"}, {"step": "center", "fit_on": "all", "by": "plate"}]).fit_transform(screen)
+
+
 def test_row_order_plate_names_and_column_order_change_nothing(screen):
     reference = Normalizer(MIXED).fit_transform(screen)
     shuffled = screen.sample(frac=1, random_state=1)

@@ -116,10 +116,11 @@ class Normalizer:
     ) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yield values and feature names of the input, then after each step."""
         assert self.features is not None  # `fit` and `load` set it
-        names = self.features
+        names, finite = self.features, False
         yield x, names
         for i, step in enumerate(self.steps):
-            if not getattr(step.module, "TAKES_MISSING", False):
+            takes_missing = getattr(step.module, "TAKES_MISSING", False)
+            if not (finite or takes_missing):
                 check_finite(x, names, metadata)
             groups = groups_of(step, metadata)
             states = fit_groups(step, groups, self.states[i], x, names, metadata, fitting)
@@ -127,6 +128,9 @@ class Normalizer:
                 self.states[i] = states
             if apply_last or i + 1 < len(self.steps):
                 x, names = apply_groups(step, groups, states, x, names)
+                finite = not takes_missing
+                if finite:
+                    check_finite(x, names, metadata, made_by=step.name)
             yield x, names
 
     def save(self, path: str | Path) -> None:
@@ -180,15 +184,25 @@ def _joined(metadata: pd.DataFrame, x: np.ndarray, names: Sequence[str]) -> pd.D
     return pd.concat([metadata, pd.DataFrame(x, columns=names, index=metadata.index, copy=False)], axis=1, copy=False)
 
 
-def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame) -> None:
-    """Raise ValueError that names feature, plate and well of the first value that is NaN or infinite."""
+def check_finite(x: np.ndarray, names: Sequence[str], metadata: pd.DataFrame, made_by: str | None = None) -> None:
+    """Raise ValueError that names feature, plate and well of the first value that is NaN or infinite.
+
+    Args:
+        made_by: the step that made the values; None: they were so in the table.
+    """
     stored = x.T if stored_by_column(x) else x
     if all(in_parts(lambda part: np.isfinite(stored[part]).all(), stored)):
         return
     rows, columns = np.nonzero(~np.isfinite(x))
     row = metadata.iloc[rows[0]]
+    remedy = (
+        "drop these wells, or the features with a first step "
+        "{step: feature_select, operations: [drop_missing], missing_cutoff: 0}"
+        if made_by is None
+        else f"its input was finite, so look at the values that step {made_by} divides by or takes the logarithm of"
+    )
+    what = "is NaN or infinite" if made_by is None else f"became NaN or infinite in step {made_by}"
     raise ValueError(
-        f"feature {names[columns[0]]!r} is NaN or infinite on plate {row.get(schema.PLATE, '?')} "
-        f"well {row.get(schema.WELL, '?')} ({len(set(columns))} features and {len(set(rows))} wells in total): drop these "
-        "wells, or the features with a first step {step: feature_select, operations: [drop_missing], missing_cutoff: 0}"
+        f"feature {names[columns[0]]!r} {what} on plate {row.get(schema.PLATE, '?')} "
+        f"well {row.get(schema.WELL, '?')} ({len(set(columns))} features and {len(set(rows))} wells in total): {remedy}"
     )
