@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from morphoclip import progress
-from morphoclip.progress import progress_bar
+from morphoclip.progress import counted, progress_bar, stage
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e6])
@@ -30,3 +32,15 @@ def test_on_a_terminal_it_is_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(progress, "is_terminal", lambda: True)
     assert list(progress_bar(range(3), unit="crop", desc="embed")) == [0, 1, 2]
     assert "\r" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stage_shows_time_left_once_it_takes_long(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "is_terminal", lambda: terminal)
+    for seconds, name, shown in ((0.05, "p-values", True), (60.0, "p-values", False), (0.05, "", False)):
+        monkeypatch.setattr(progress, "QUIET_SECONDS", seconds)
+        with stage(name):
+            assert [time.sleep(0.02) or i for i in counted(range(10), unit="group", total=10)] == list(range(10))
+        text = capsys.readouterr().err
+        assert ("p-values: " in text and "10 [00:00<00:00" in text) == shown, text
+        assert shown or not text

@@ -20,6 +20,7 @@ from morphoclip.evaluation.ranking.rules import Rules
 from morphoclip.evaluation.ranking.significance import check_draws, with_q
 from morphoclip.evaluation.ranking.similarity import checked_features, similarity
 from morphoclip.evaluation.ranking.table import ranked
+from morphoclip.progress import counted
 
 NEGATIVES, LABELS = "negatives", "labels"
 _EQUAL = 1e-9
@@ -124,7 +125,8 @@ def exchange_nulls(
         return name, (score, pool.draw(draws, seed, str(name))) if np.isfinite(score) else None
 
     with ThreadPoolExecutor(2) as threads:
-        return {name: found for name, found in threads.map(test, groups) if found is not None}
+        tested = counted(threads.map(test, groups), unit="group", total=len(groups))
+        return {name: found for name, found in tested if found is not None}
 
 
 def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], threshold: float) -> pd.DataFrame:

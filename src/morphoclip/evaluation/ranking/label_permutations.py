@@ -10,6 +10,7 @@ import pandas as pd
 from morphoclip.evaluation.ranking.multilabel import label_incidence
 from morphoclip.evaluation.ranking.pseudo_groups import CHUNK
 from morphoclip.evaluation.ranking.similarity import Similarity, tie_tolerance
+from morphoclip.progress import counted
 
 
 def label_nulls(
@@ -62,7 +63,7 @@ def label_nulls(
     totals: dict[int, np.ndarray] = {}
     queries: dict[int, int] = {}
     with ThreadPoolExecutor(2) as threads:
-        for found in threads.map(precisions, slots):
+        for found in counted(threads.map(precisions, slots), unit="profile", total=len(slots)):
             for label, precision in found.items():
                 totals[label] = totals.get(label, 0) + precision
                 queries[label] = queries.get(label, 0) + 1
