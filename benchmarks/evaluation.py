@@ -53,8 +53,8 @@ def all_to_all() -> dict[str, float]:
 def exchange() -> dict[str, float]:
     from morphoclip.data.metadata.annotations import annotate
     from morphoclip.evaluation.ranking.exchange import exchange_questions
-    from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
     from morphoclip.evaluation.tasks.library import read_task
+    from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
     from morphoclip.evaluation.tasks.questions import ask
 
     files = sorted((REAL / "profiles").glob("*.csv.gz"))

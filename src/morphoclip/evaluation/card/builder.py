@@ -113,7 +113,8 @@ class CardBuilder:
         named = [task.name for task in tasks if task.asked]
         missing = [name for name in named if name not in self.scored]
         why = {name: f"{name}: {'; '.join(self.reasons.get(name, [])[:3])}" for name in missing}
-        if not self.scored or (named and len(missing) == len(named)):
+        needed = named or [REPLICATE]  # of the default tasks, what replicates
+        if not self.scored & set(needed):
             reasons = list(why.values()) or [f"{name}: {'; '.join(r[:3])}" for name, r in self.reasons.items()]
             raise ValueError(f"nothing can be scored. {'. '.join(reasons)}")
         for name in missing:
@@ -127,7 +128,8 @@ class CardBuilder:
         if gated:
             self.alarm(alarms.ties(task.name, first.subset, float(rows["tie_share"].mean())))
             few = alarms.few_negatives(rows, first, len(questions))
-            self.alarms += [] if few is None else [few]  # as `coarse`: the score is correct, only coarse
+            # not an error under `strict`; of labels there may be few, e.g. genes of a small library
+            (self.alarms if by != [LABEL] else self.notes).extend([] if few is None else [few])
             groups = self._groups_with_p(questions, rows, by)
         else:
             groups = rows.groupby(by)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
@@ -181,12 +183,13 @@ class CardBuilder:
         asked = question.meta.loc[question.queries, by].drop_duplicates()
         left = asked[~pd.MultiIndex.from_frame(asked).isin(pd.MultiIndex.from_frame(groups[by]))]
         if len(left):
-            one = "@".join(map(str, left.iloc[0]))
-            which = f" that differs in {', '.join(question.rules.pos_diffby)}" if question.rules.pos_diffby else ""
+            what = "well" if question.task.profiles == WELLS else "profile"
+            apart = question.rules.pos_diffby
+            lack = f"no second {what} that differs in {', '.join(apart)}" if apart else f"only one {what}"
             name = question.subset if question.task.name == REPLICATE else f"{question.task.name}, {question.subset}"
             self.notes.append(
-                f"{name}: {len(left)} of {len(asked)} perturbations, e.g. {one}, have no second well or profile{which} and "
-                "are not scored"
+                f"{name}: {len(left)} of {len(asked)} perturbations have {lack} and are not scored, e.g. "
+                f"{'@'.join(map(str, left.iloc[0]))}"
             )
 
     def _shuffle(self, questions: list[Question], groups: pd.DataFrame) -> None:

@@ -67,6 +67,12 @@ def score(
     folds = [
         fold.rename(columns=dict(protocol.columns)) for fold in ([table] if isinstance(table, pd.DataFrame) else table)
     ]
+    controlled = [task.name for task in chosen if isinstance(task, Task) and task.negatives in CONTROLLED]
+    if controlled and schema.CONTROL_TYPE not in folds[0]:
+        raise ValueError(
+            f"task {controlled[0]} needs the column {schema.CONTROL_TYPE} ({schema.NEGCON} for negative controls): name the "
+            "controls (control=…), or rank against other treated wells (negatives=others)"
+        )
     key = [schema.PLATE, schema.WELL, *(c for c in protocol.set_by if c in folds[0])]
     asking = _in_each_fold(folds, queries, key, "queries")
     profiling = asking if profiled is None else _in_each_fold(folds, profiled, key, "profiled")

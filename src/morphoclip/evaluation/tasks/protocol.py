@@ -134,9 +134,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     for key, part in table.groupby(set_by, sort=True) if set_by else [((), table)]:
         plate_set, absent = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part)
         if absent:
-            notes.append(
-                f"{plate_set.name}: {len(absent)} features are absent from some of its plates and left out, e.g. {absent[0]}"
-            )
+            notes.append(f"{plate_set.name}: {len(absent)} features are absent from some of its plates and left out")
         sets.append(_by_dose(plate_set, notes))
     return sets, notes
 
