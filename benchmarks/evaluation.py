@@ -53,13 +53,14 @@ def all_to_all() -> dict[str, float]:
 def exchange() -> dict[str, float]:
     from morphoclip.data.metadata.annotations import annotate
     from morphoclip.evaluation.ranking.exchange import exchange_questions
+    from morphoclip.evaluation.tasks.library import read_task
     from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
-    from morphoclip.evaluation.tasks.questions import replicate
+    from morphoclip.evaluation.tasks.questions import ask
 
     files = sorted((REAL / "profiles").glob("*.csv.gz"))
     table = annotate(pd.concat([pd.read_csv(f) for f in files], ignore_index=True), REAL / "metadata")
     plate_set = plate_sets(table, Protocol())[0][0]
-    question = replicate(plate_set, np.ones(len(plate_set.table), bool))
+    question = ask(read_task("replicate"), plate_set, Protocol())
     rows = question.average_precision()
     start = time.perf_counter()
     groups = exchange_questions([question], rows, 10_000, 0.05, 0)

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"models", "losses", "augment", "training", "export"},
     "profiling": {"export", "models", "data", "augment", "preparation"},
     "evaluation.ranking": set(),
-    "evaluation.tasks": {"evaluation.ranking"},
+    "evaluation.tasks": {"evaluation.ranking", ""},  # '': the folder of configs, which holds the tasks
     "evaluation.measures": {"evaluation.ranking", "evaluation.tasks"},
     "evaluation.card": {"evaluation.ranking", "evaluation.tasks", "evaluation.measures"},
     "evaluation.report": {"evaluation.ranking", "evaluation.tasks", "evaluation.measures", "evaluation.card"},
@@ -85,7 +85,7 @@ LIBRARIES: dict[str, set[str]] = {
     "methods": {"torch", "pytorch_lightning", "hydra"},
     "export": {"torch", "numpy", "safetensors", "huggingface_hub"} | LAZY,
     "profiling": TABLES | {"anndata", "harmonypy", "safetensors", "PIL"} | LAZY,
-    "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL"} | LAZY,
+    "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL", "omegaconf"} | LAZY,
     "screening": TABLES | {"sklearn", "statsmodels", "rdkit"},
     "experiment": TABLES | {"hydra", "omegaconf", "pytorch_lightning", "rich", "optuna", "submitit", "plotly", "jinja2"},
     "cli": {"typer", "click", "rich", "tqdm", "hydra", "omegaconf", "torch", "numpy", "submitit"},

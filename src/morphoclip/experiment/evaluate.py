@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -40,6 +41,8 @@ def run(config: DictConfig) -> Path:
             raise ValueError(f"{switch}={config[switch]!r}: give true or false")
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
+    if config.batch_columns is not None:
+        protocol = replace(protocol, batch_columns=list(config.batch_columns))
     arm = read_arm(config, protocol)
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)

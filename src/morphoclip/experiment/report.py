@@ -13,12 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from morphoclip.evaluation import ScoreCard, compare, write_report
 from morphoclip.evaluation.measures.batch_effects import batch_scores_by_step
-from morphoclip.evaluation.measures.battery import BATTERY
 from morphoclip.evaluation.report.heat_maps import consensus_heat_maps
 from morphoclip.evaluation.report.nearest import Gallery
 from morphoclip.evaluation.report.provenance import environment
 from morphoclip.evaluation.report.umap import umap_coordinates
-from morphoclip.evaluation.tasks.questions import REPLICATE, TASKS
+from morphoclip.evaluation.tasks.task import REPLICATE
 from morphoclip.experiment.design import FOLD
 from morphoclip.experiment.score import Arm, Scored, Scoring
 from morphoclip.experiment.score_files import replacing_scores
@@ -121,12 +120,12 @@ def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
     """
     rows = []
     for name, result in scored.items():
-        for task in [task for task in TASKS if _comparable(task, result.card)]:
+        for task in result.card.ranking_tasks:
             row = shown_row(result.card, task)
             line = {"arm": name, "task": task, "mean_average_precision": row["value"]}
             line |= {column: row[column] for column in ("ci_low", "ci_high", "chance", "n")}
             line |= controls_of(result.card, task)
-            if name != main and _comparable(task, scored[main].card):
+            if name != main and task in scored[main].card.ranking_tasks:
                 gain = compare([scored[main].card], [result.card], [task])
                 line |= {"gain": gain.value, "gain_low": gain.ci_low, "gain_high": gain.ci_high}
             rows.append(line)
@@ -150,7 +149,7 @@ def differences(scored: Mapping[str, Scored], main: str) -> list[str]:
     for name, result in scored.items():
         if name == main:
             continue
-        both = [task for task in TASKS if _comparable(task, card) and _comparable(task, result.card)]
+        both = [task for task in card.ranking_tasks if task in result.card.ranking_tasks]
         sets = [(task, [task]) for task in both]
         if set(GROUPED) <= set(both):
             sets.append((f"mean of {' and '.join(GROUPED)}", list(GROUPED)))
@@ -159,17 +158,13 @@ def differences(scored: Mapping[str, Scored], main: str) -> list[str]:
     return lines
 
 
-def _comparable(task: str, card: ScoreCard) -> bool:
-    return (task if task == REPLICATE else f"{task}_ungated") in card.tables
-
-
 def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
     """(title, caption, table) of a card's scores other than average precision."""
     columns = ["subset", "metric", "value", "chance", "n"]
     return [
-        (name.replace("_", " ").capitalize(), (function.__doc__ or "").strip(), rows[columns])
-        for name, function in BATTERY.items()
-        if len(rows := card.metrics[card.metrics["task"] == name])
+        (name.replace("_", " ").capitalize(), caption, rows[columns])
+        for name, caption in card.captions.items()
+        if name not in card.ranking_tasks and len(rows := card.metrics[card.metrics["task"] == name])
     ]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pandas as pd
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from morphoclip import configs_dir
-from morphoclip.evaluation import Protocol, ScoreCard, score
+from morphoclip.evaluation import Measure, Protocol, ScoreCard, Task, score
 from morphoclip.evaluation.card.alarms import shuffled_labels
+from morphoclip.evaluation.tasks.library import chosen_tasks
 from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.experiment.design import FOLD, PROFILED, QUERY, SCORED, TRAINED, Design
 from morphoclip.experiment.plain import as_dict, load_config
@@ -39,13 +42,14 @@ class Scoring:
     """Settings of scoring: keys of configs/evaluate.yaml and configs/score.
 
     Attributes:
+        tasks: names or objects; None: those of the protocol.
         normalize_within: `set`: each set of plates separately, on the features its plates share; `table`: all wells at
             once, so that sets share the statistics fitted on their pooled controls.
         crossfit: never score against negative controls that normalisation was fitted on.
     """
 
     protocol: Protocol
-    tasks: Sequence[str]
+    tasks: Sequence[str | Task | Measure] | None = None
     normalize_within: str = "set"
     crossfit: bool = True
     p_convention: str = "exact"
@@ -53,7 +57,6 @@ class Scoring:
     null_size: int | None = None
     seed: int = 0
     strict: bool = False
-    relationships: str | None = None
 
     def __post_init__(self) -> None:
         if self.normalize_within not in ("set", "table"):
@@ -61,10 +64,18 @@ class Scoring:
 
     @classmethod
     def of(cls, config: DictConfig, protocol: Protocol) -> Scoring:
-        """The settings in `config`, whose other keys are ignored."""
-        known = [field.name for field in fields(cls) if field.name in config and field.name != "protocol"]
+        """The settings in `config`, whose other keys are ignored; tasks are read from the config folders."""
+        known = [
+            field.name for field in fields(cls) if field.name in config and field.name not in ("protocol", "tasks")
+        ]
         plain = as_dict(config)
-        return cls(protocol, **{name: plain[name] for name in known})
+        tasks: list[Task | Measure] = []
+        if plain["tasks"] is None or plain["tasks"]:
+            tasks = chosen_tasks(
+                plain["tasks"], protocol, negatives=plain.get("negatives"), changes=plain.get("task"), keys=plain,
+                folders=own_folders(),
+            )  # fmt: skip
+        return cls(protocol, tasks, **{name: plain[name] for name in known})
 
 
 def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None = None) -> dict[str, Scored]:
@@ -130,7 +141,6 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
         protocol=scoring.protocol,
         queries=queries,
         profiled=profiled,
-        relationships=scoring.relationships,
         p_convention=scoring.p_convention,
         ties=scoring.ties,
         null_size=scoring.null_size,
@@ -142,14 +152,25 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
 
 def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring) -> list[str]:
     """Score shuffled labels again with cross-fitting and compare; returns the alarm, if any."""
-    quick = replace(scoring, tasks=["replicate"], p_convention="copairs", null_size=100, strict=False, ties="expected")
-    honest = replace(quick, crossfit=True, relationships=None)
+    gate = [task for task in scoring.tasks or () if not isinstance(task, str) and task.name == "replicate"]
+    quick = replace(
+        scoring, tasks=gate or ["replicate"], p_convention="copairs", null_size=100, strict=False, ties="expected"
+    )
+    honest = replace(quick, crossfit=True)
     other, _ = score_folds(normalized_folds(table, normalizer, honest)[0], honest)
     plain, crossfitted = (
         c.metrics[c.metrics["metric"] == "shuffled_labels"].query("task == 'replicate'") for c in (card, other)
     )
     alarm = shuffled_labels(*(t[column].mean() for column in ("value", "chance") for t in (plain, crossfitted)))
     return [] if alarm is None else [alarm]
+
+
+def own_folders() -> list[Path]:
+    """The config folders of `--config-dir`, in which a user's own tasks are looked for."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(source.path) for source in sources if source.schema == "file" and source.provider != "main"]
 
 
 def preset(name: str) -> Normalizer:

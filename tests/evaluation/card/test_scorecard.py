@@ -205,14 +205,14 @@ def spoil(value):
     [
         (drop(schema.PERTURBATION), "needs the column Metadata_perturbation"),
         (drop(schema.CONTROL_TYPE), "needs the column Metadata_control_type"),
-        (drop(schema.CELL_LINE), "needs the column Metadata_cell_line"),
+        (lambda t: t.replace({schema.MODALITY: {"crispr": "Compound"}}), "'Compound' .plate crispr0, well A01. is unknown: use compound"),
         (lose_controls, "plate crispr1 of set crispr_U2OS_96 has no negcon wells"),
         (spoil(np.nan), r"NaN, the first are compound0 B07"),
         (spoil(np.inf), r"infinite values, the first are compound0 B07"),
         (lambda t: pd.concat([t, t.iloc[:5]], ignore_index=True), "5 rows repeat a plate and well, the first is compound0 A01"),
         (lambda t: t.iloc[:0], "no well is left"),
         (lambda t: t.assign(f3="text"), "neither numeric nor named Metadata_"),
-        (lambda t: t.groupby([schema.PERTURBATION, schema.CONTROL_TYPE]).head(1), "no negcon wells|no profile has a positive"),
+        (lambda t: t.groupby([schema.PERTURBATION, schema.CONTROL_TYPE]).head(1), "no negcon wells|there are no replicates"),
     ],
 )  # fmt: skip
 def test_bad_tables_are_refused_with_a_reason(make_screen, change, words):

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from morphoclip import configs_dir, schema
 from morphoclip.evaluation import Protocol, score
 from morphoclip.evaluation.ranking.significance import null_distribution
+from morphoclip.evaluation.tasks.library import read_task
 from morphoclip.evaluation.tasks.protocol import absent_sets, cross_pairs, plate_sets
-from morphoclip.evaluation.tasks.questions import replicate
+from morphoclip.evaluation.tasks.questions import ask
 
 NULL = 400
 
@@ -186,6 +187,6 @@ def test_replicate_pair_counts_of_cpjump1(cpjump1):
     )
     x = np.random.default_rng(0).standard_normal((len(here), 2))
     sets, _ = plate_sets(here.assign(f0=x[:, 0], f1=x[:, 1]), cpjump1_protocol())
-    queries = replicate(sets[0], np.ones(len(sets[0].table), bool)).average_precision()
+    queries = ask(read_task("replicate"), sets[0], cpjump1_protocol()).average_precision()
     counts = queries[["n_pos_pairs", "n_total_pairs"]].astype(int).value_counts()
     assert counts.to_dict() == {(3, 67): 1168, (7, 71): 112}

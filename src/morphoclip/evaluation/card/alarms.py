@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from morphoclip import schema
 from morphoclip.evaluation.tasks.protocol import PlateSet
+from morphoclip.evaluation.tasks.questions import Question
+from morphoclip.evaluation.tasks.task import CONTROLLED
 
 MEAN_COSINE, TIE_SHARE, SHUFFLED_EXCESS = 0.99, 0.01, 0.05
+ENOUGH_NEGATIVES = 8
 _SPREAD = 1e-5
 
 
@@ -26,7 +30,8 @@ def collapse(plate_set: PlateSet) -> str | None:
     plates = plate_set.table[schema.PLATE].to_numpy()
     negcon = schema.is_negcon(plate_set.table)
     for plate in np.unique(plates):
-        centred[plates == plate] -= centred[(plates == plate) & negcon].mean(axis=0)
+        own = plates == plate
+        centred[own] -= centred[own & negcon if (own & negcon).any() else own].mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1)
     treated = centred[~negcon & (lengths > 0)]
     if len(treated) < 2:
@@ -37,6 +42,28 @@ def collapse(plate_set: PlateSet) -> str | None:
     if cosine > MEAN_COSINE:
         return f"collapse: treated wells of {plate_set.name} have mean cosine {cosine:.4f} after centring on controls"
     return None
+
+
+def few_negatives(rows: pd.DataFrame, question: Question, folds: int) -> str | None:
+    """An alarm where a query is ranked against fewer than ENOUGH_NEGATIVES rows; `rows` are those of all folds."""
+    number = (rows["n_total_pairs"] - rows["n_pos_pairs"]).to_numpy(int)
+    few = rows[number < ENOUGH_NEGATIVES]
+    if few.empty:
+        return None
+    worst, fewest = rows.iloc[number.argmin()], number.min()
+    half = " (half of them, by cross-fitting)" if folds > 1 else ""
+    start = f"few negatives: {question.task.name}, {question.subset}: "
+    if question.task.negatives in CONTROLLED:
+        plates = few[schema.PLATE].nunique()
+        return (
+            f"{start}{plates} plates have fewer than {ENOUGH_NEGATIVES} negative controls to rank against, plate "
+            f"{worst[schema.PLATE]} has {fewest}{half}: such scores are high by chance and coarse; set negatives=set "
+            "or others, or crossfit=false with a normalisation that is not fitted on controls"
+        )
+    return (
+        f"{start}{len(few)} of {len(rows)} queries meet fewer than {ENOUGH_NEGATIVES} negatives, the fewest "
+        f"{fewest} ({worst[schema.PERTURBATION]}): such scores are high by chance"
+    )
 
 
 def ties(task: str, subset: str, share: float) -> str | None:

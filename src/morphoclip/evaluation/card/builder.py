@@ -10,19 +10,21 @@ import pandas as pd
 
 from morphoclip import schema
 from morphoclip.evaluation.card import alarms
+from morphoclip.evaluation.card.groups import average_folds, counts_of, group_columns, members, nearest_table
 from morphoclip.evaluation.card.scorecard import ALL, METRIC_COLUMNS, ScoreCard
-from morphoclip.evaluation.measures.battery import BATTERY
 from morphoclip.evaluation.measures.row import Detail, Note
 from morphoclip.evaluation.ranking.chance import expected_average_precision
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.ranking.significance import check_draws, mean_average_precision
-from morphoclip.evaluation.tasks import controls
-from morphoclip.evaluation.tasks.pairs import compound_target_pairs
+from morphoclip.evaluation.tasks.controls import CONTROLS, SHUFFLED, shuffled
+from morphoclip.evaluation.tasks.measure import Measure
+from morphoclip.evaluation.tasks.pairs import compound_target_pairs, matching_cosines
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol
-from morphoclip.evaluation.tasks.questions import COMPOUND_GENE, CRISPR_ORF, LABEL, REPLICATE, SISTER, TASKS, Question
+from morphoclip.evaluation.tasks.questions import LABEL, Question
+from morphoclip.evaluation.tasks.task import COMPOUND_GENE, CONTROLLED, MEAN_COSINE, REPLICATE, WELLS, Task
 
 DRAWS = {"exact": 10_000, "copairs": 100_000, "published": 100_000}  # as in copairs and the CPJUMP1 paper
-_GROUP_NAME = {SISTER: "Metadata_target", COMPOUND_GENE: schema.GENE, CRISPR_ORF: schema.GENE}
+UNGATED = "_ungated"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class CardBuilder:
         self.queries: dict[str, list[pd.DataFrame]] = {}
         self.pairs: list[pd.DataFrame] = []
         self.details: dict[str, list[pd.DataFrame]] = {}
-        self.controls: list[tuple] = []
+        self.rows: list[tuple] = []  # of metrics, besides those of the tables
+        self.captions: dict[str, str] = {}
+        self.scored: set[str] = set()
+        self.reasons: dict[str, list[str]] = {}  # task -> why it was not scored
         self.alarms: list[str] = []
         self.notes: list[str] = []
 
@@ -68,37 +73,100 @@ class CardBuilder:
             raise ValueError(f"{message} (strict=true makes this an error)")
         self.alarms.append(message)
 
-    def add(self, questions: list[Question], gated: bool = True) -> pd.DataFrame:
-        """Score one question over its folds and return the table of groups."""
+    def not_scored(self, task: Task | Measure, why: str, gated: bool = True) -> None:
+        self.reasons.setdefault(task.name, []).append(why)
+        if gated:
+            self.notes.append(f"{task.name}, {why}: not scored")
+
+    def add(self, questions: list[Question], gated: bool) -> pd.DataFrame | None:
+        """Score one question over its folds, with its controls, and return the table of groups."""
+        task = questions[0].task
+        self.scored.add(task.name)
+        self.captions[task.name] = task.heading
+        if task.score == "nearest":
+            self._nearest(questions, gated)
+            return None
+        groups = self._ranked(questions, gated)
+        if gated and SHUFFLED in task.controls:
+            self._shuffle(questions, groups)
+        if not (gated and task.retrieved):
+            for name in task.controls:
+                self._control(questions, name)
+        return groups
+
+    def measure(self, measure: Measure, sets: Sequence[PlateSet], protocol: Protocol) -> None:
+        self.captions[measure.name] = measure.caption
+        for found in measure(sets, protocol, self.settings.seed):
+            if isinstance(found, Detail):
+                self.details.setdefault(measure.name, []).append(found.table)
+            elif isinstance(found, Note):
+                self.notes.append(found.text)
+            else:
+                subset, metric, value, n, chance, low, high = found
+                self.rows.append((measure.name, subset, metric, value, low, high, n, chance))
+                self.scored.add(measure.name)
+        if measure.name not in self.scored:
+            self.not_scored(measure, "it gives no number for these sets of plates")
+
+    def check_scored(self, tasks: Sequence[Task | Measure]) -> None:
+        """Raise ValueError if none of the tasks that were named is scored; an alarm for each that is not."""
+        named = [task.name for task in tasks if task.asked]
+        missing = [name for name in named if name not in self.scored]
+        why = {name: f"{name}: {'; '.join(self.reasons.get(name, [])[:3])}" for name in missing}
+        needed = named or [REPLICATE]  # of the default tasks, what replicates
+        if not self.scored & set(needed):
+            reasons = list(why.values()) or [f"{name}: {'; '.join(r[:3])}" for name, r in self.reasons.items()]
+            raise ValueError(f"nothing can be scored. {'. '.join(reasons)}")
+        for name in missing:
+            self.alarm(f"task {name} was asked for and is not scored: {why[name].removeprefix(f'{name}: ')}")
+
+    def _ranked(self, questions: list[Question], gated: bool) -> pd.DataFrame:
         first, settings = questions[0], self.settings
+        task, by = first.task, list(first.rules.sameby)
         rows = pd.concat([q.average_precision(settings.ties).assign(_fold=i) for i, q in enumerate(questions)])
-        sameby = list(first.rules.sameby)
         rows["chance"] = expected_average_precision(rows["n_pos_pairs"], rows["n_total_pairs"])
         if gated:
-            self.alarm(alarms.ties(first.task, first.subset, float(rows["tie_share"].mean())))
-            groups = _groups_with_p(questions, rows, sameby, settings)
-            smallest_p = groups.attrs["smallest_p"]
-            self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest_p:.2g}")
-            coarse = alarms.coarse_null(first.task, first.subset, smallest_p, len(groups), settings.threshold)
-            self.alarms += [] if coarse is None else [coarse]  # not an error under `strict`: p is correct, only coarse
+            self.alarm(alarms.ties(task.name, first.subset, float(rows["tie_share"].mean())))
+            few = alarms.few_negatives(rows, first, len(questions))
+            # not an error under `strict`; of labels there may be few, e.g. genes of a small library
+            (self.alarms if by != [LABEL] else self.notes).extend([] if few is None else [few])
+            groups = self._groups_with_p(questions, rows, by)
         else:
-            groups = rows.groupby(sameby)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
+            groups = rows.groupby(by)["average_precision"].agg(mean_average_precision="mean", n_queries="size")
             groups = groups.reset_index()
-        groups = groups.merge(_counts(rows, sameby, first), on=sameby)
-        name = _name_column(first)
-        groups = groups.rename(columns={LABEL: name})
+        groups = groups.merge(counts_of(rows, first), on=by)
+        names = group_columns(first)
+        groups = groups.rename(columns=names)
         groups["n_queries"] //= len(questions)
         keys = {k if k.startswith(schema.PREFIX) else schema.PREFIX + k: v for k, v in first.key.items()}
         groups = groups.assign(**keys, subset=first.subset)
-        groups["row"] = first.subset + "/" + groups[name].astype(str)
-        front = ["subset", *keys, name]
+        groups["row"] = first.subset + "/" + groups[list(names.values())].astype(str).agg("@".join, axis=1)
+        front = ["subset", *keys, *names.values()]
         groups = groups[front + [c for c in groups.columns if c not in front]]
-        table = first.task if gated else f"{first.task}_ungated"
-        self.tables.setdefault(table, []).append(groups)
+        self.tables.setdefault(task.name if gated else task.name + UNGATED, []).append(groups)
         if gated:
-            self.queries.setdefault(first.task, []).append(_average_folds(rows, sameby).assign(subset=first.subset))
-        elif first.task == COMPOUND_GENE:
-            self._add_pairs(first, _average_folds(rows, sameby, label=LABEL))
+            self._note_unpaired(first, groups)
+            self.queries.setdefault(task.name, []).append(average_folds(rows, by).assign(subset=first.subset))
+        elif task.name == COMPOUND_GENE:
+            self._add_pairs(first, average_folds(rows, by, label=LABEL))
+        return groups
+
+    def _groups_with_p(self, questions: list[Question], rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+        first, settings = questions[0], self.settings
+        options = {"threshold": settings.threshold, "seed": settings.seed}
+        if settings.p_convention == "exact":
+            from morphoclip.evaluation.ranking.exchange import exchange_questions
+
+            groups = exchange_questions(questions, rows, draws=settings.draws, **options)
+            if first.task.profiles == WELLS and first.task.negatives not in CONTROLLED:
+                self.notes.append(f"p of {first.task.name}: the labels of the wells of a plate are permuted")
+        else:
+            options |= {"null_size": settings.draws, "p_convention": settings.p_convention}
+            groups = mean_average_precision(rows, by, **options)
+        smallest = groups.attrs["smallest_p"]
+        self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest:.2g}")
+        coarse = alarms.coarse_null(first.task.name, first.subset, smallest, len(groups), settings.threshold)
+        self.alarms += [] if coarse is None else [coarse]  # not an error under `strict`: p is correct, only coarse
         return groups
 
     def _add_pairs(self, question: Question, rows: pd.DataFrame) -> None:
@@ -108,80 +176,96 @@ class CardBuilder:
         named = zip(pairs[schema.PERTURBATION], pairs["Metadata_target"], strict=True)
         self.pairs.append(pairs.assign(retrieved=[pair in both for pair in named]))
 
-    def note_unpaired(self, question: Question, groups: pd.DataFrame) -> None:
-        asked = question.meta.loc[question.queries, schema.PERTURBATION].nunique()
-        if asked > len(groups):
+    def _note_unpaired(self, question: Question, groups: pd.DataFrame) -> None:
+        by = list(question.rules.sameby)
+        if by == [LABEL]:
+            return
+        asked = question.meta.loc[question.queries, by].drop_duplicates()
+        left = asked[~pd.MultiIndex.from_frame(asked).isin(pd.MultiIndex.from_frame(groups[by]))]
+        if len(left):
+            what = "well" if question.task.profiles == WELLS else "profile"
+            apart = question.rules.pos_diffby
+            lack = f"no second {what} that differs in {', '.join(apart)}" if apart else f"only one {what}"
+            name = question.subset if question.task.name == REPLICATE else f"{question.task.name}, {question.subset}"
             self.notes.append(
-                f"{question.subset}: {asked - len(groups)} of {asked} perturbations have only one well and are not scored"
+                f"{name}: {len(left)} of {len(asked)} perturbations have {lack} and are not scored, e.g. "
+                f"{'@'.join(map(str, left.iloc[0]))}"
             )
 
-    def shuffle(self, questions: list[Question]) -> None:
+    def _shuffle(self, questions: list[Question], groups: pd.DataFrame) -> None:
         settings, first = self.settings, questions[0]
         if not settings.shuffles:
             return
-        table = controls.shuffled(questions, settings.ties, settings.shuffles, settings.seed)
-        groups = self.tables[first.task][-1]
-        groups["shuffled_labels"] = groups[_name_column(first)].map(table.mean(axis=1))
+        table = shuffled(questions, settings.ties, settings.shuffles, settings.seed)
+        by = list(group_columns(first).values())
+        named = groups[by[0]] if len(by) == 1 else pd.MultiIndex.from_frame(groups[by])
+        groups[SHUFFLED] = table.mean(axis=1).reindex(named).to_numpy()
         values = table.mean().to_numpy()
         chance = float(groups["chance"].mean())
         spread = 1.96 * values.std(ddof=1) if len(values) > 1 else float("nan")
         mean = float(values.mean())
-        self.controls.append(
-            (first.task, first.subset, "shuffled_labels", mean, mean - spread, mean + spread, len(values), chance)
+        self.rows.append(
+            (first.task.name, first.subset, SHUFFLED, mean, mean - spread, mean + spread, len(values), chance)
         )
 
-    def replicate_controls(self, questions: list[Question], folds: Sequence[PlateSet]) -> None:
-        first, ties = questions[0], self.settings.ties
-        self._control(first, "same_position_dmso", controls.same_position_dmso(folds, questions, ties), schema.WELL)
-        self._control(first, "replicate_other_well", controls.other_well(questions, ties), schema.PERTURBATION)
-        self._control(first, "cell_count_alone", controls.cell_count_alone(first, ties), schema.PERTURBATION)
-
-    def consensus_controls(self, question: Question) -> None:
-        """Cell count, and structure for sisters, on the same profiles as the task, without the retrieval filter."""
-        ties = self.settings.ties
-        if question.task == SISTER:
-            self._control(question, "structure_alone", controls.structure_alone(question, ties), LABEL)
-        self._control(question, "cell_count_alone", controls.cell_count_alone(question, ties), LABEL)
-
-    def _control(self, question: Question, name: str, rows: pd.DataFrame | None, by: str) -> None:
-        if rows is None:
+    def _control(self, questions: list[Question], name: str) -> None:
+        first = questions[0]
+        about = (first.task.name, first.subset)
+        if name == SHUFFLED:
+            return
+        if name == MEAN_COSINE:
+            cosines, labels, by_chance, n = matching_cosines(first)
+            low, high = self._interval(cosines, labels)
+            self.rows.append((*about, name, float(cosines.mean()), low, high, len(cosines), by_chance))
+            self.rows.append((*about, f"{name}_of_random_pairs", by_chance, *[float("nan")] * 2, n, float("nan")))
+            return
+        # features that are the same in all folds; other controls differ by the negative controls of a fold
+        found = [CONTROLS[name](q) for q in (questions[:1] if name.endswith("_alone") else questions)]
+        asked = [question for question in found if question is not None]
+        if len(asked) < len(found):
             if name == "cell_count_alone":
                 self.notes.append(f"cell count alone is not available: the table has no complete {schema.CELL_COUNT}")
             return
+        rows = pd.concat([question.average_precision(self.settings.ties) for question in asked], ignore_index=True)
+        by = list(asked[0].rules.sameby)
         chance = float(expected_average_precision(rows["n_pos_pairs"], rows["n_total_pairs"]).mean())
         groups = rows.groupby(by)["average_precision"].mean()
-        clusters = _members(rows, by) if by == LABEL else groups.index
+        clusters = groups.index.get_level_values(0) if by != [LABEL] else members(rows, by)
         low, high = self._interval(groups.to_numpy(), clusters)
-        self.controls.append(
-            (question.task, question.subset, name, float(groups.mean()), low, high, len(groups), chance)
-        )
+        self.rows.append((*about, name, float(groups.mean()), low, high, len(groups), chance))
 
-    def add_battery(self, name: str, sets: Sequence[PlateSet], protocol: Protocol, **options: object) -> None:
-        for found in BATTERY[name](sets, protocol, seed=self.settings.seed, **options):
-            if isinstance(found, Detail):
-                self.details.setdefault(name, []).append(found.table)
-            elif isinstance(found, Note):
-                self.notes.append(found.text)
-            else:
-                subset, metric, value, n, chance, low, high = found
-                self.controls.append((name, subset, metric, value, low, high, n, chance))
+    def _nearest(self, questions: list[Question], gated: bool) -> None:
+        first, only = questions[0], gated and questions[0].task.retrieved
+        table, left = nearest_table(questions)
+        if left:
+            self.notes.append(
+                f"{first.task.name}, {first.subset}: {left} of {left + len(table)} profiles have no candidate with their "
+                "label and are not queries"
+            )
+        low, high = self._interval(table["hit"].to_numpy(), table["cluster"])
+        metric = "accuracy" if gated else f"accuracy{UNGATED}"
+        value, chance = float(table["hit"].mean()), float(table["chance"].mean())
+        self.rows.append((first.task.name, first.subset, metric, value, low, high, len(table), chance))
+        if not only:
+            self.details.setdefault(first.task.name, []).append(table)
 
     def finish(self) -> ScoreCard:
         tables = {name: pd.concat(parts, ignore_index=True) for name, parts in self.tables.items()}
         rows = []
         for name, table in tables.items():
-            task, ungated = name.removesuffix("_ungated"), name.endswith("_ungated")
-            for subset, part in [(ALL, table), *table.groupby("subset", sort=True)]:
+            task, ungated = name.removesuffix(UNGATED), name.endswith(UNGATED)
+            by_subset = [(s, part) for s, part in table.groupby("subset", sort=True) if s != ALL]
+            for subset, part in [(ALL, table), *by_subset]:
                 rows += self._metrics(task, str(subset), part, ungated)
-        rows += [(*control, "") for control in self.controls]
+        rows += [(*row, "") for row in self.rows]
         metrics = pd.DataFrame(rows, columns=METRIC_COLUMNS)
-        order = {task: i for i, task in enumerate([*TASKS, *BATTERY])}
+        order = {task: i for i, task in enumerate(self.captions)}
         metrics = metrics.sort_values("task", key=lambda c: c.map(order), kind="stable", ignore_index=True)
         queries = {name: pd.concat(parts, ignore_index=True) for name, parts in self.queries.items()}
         pairs = pd.concat(self.pairs, ignore_index=True) if self.pairs else pd.DataFrame()
         alarms, notes = list(dict.fromkeys(self.alarms)), list(dict.fromkeys(self.notes))
         details = {name: pd.concat(parts, ignore_index=True) for name, parts in self.details.items()}
-        return ScoreCard(metrics, tables, queries, alarms, notes, pairs, details)
+        return ScoreCard(metrics, tables, queries, alarms, notes, pairs, details, self.captions)
 
     def _metrics(self, task: str, subset: str, part: pd.DataFrame, ungated: bool) -> list[tuple]:
         chance = float(part["chance"].mean())
@@ -199,60 +283,3 @@ class CardBuilder:
 
     def _interval(self, values: np.ndarray, clusters: Sequence[str]) -> tuple[float, float]:
         return cluster_interval(values, clusters, draws=self.settings.bootstrap, seed=self.settings.seed)
-
-
-def _name_column(question: Question) -> str:
-    return _GROUP_NAME.get(question.task, schema.PERTURBATION)
-
-
-def _groups_with_p(
-    questions: list[Question], rows: pd.DataFrame, sameby: list[str], settings: Settings
-) -> pd.DataFrame:
-    if settings.p_convention == "exact":
-        from morphoclip.evaluation.ranking.exchange import exchange_questions
-
-        return exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
-    return mean_average_precision(
-        rows,
-        sameby,
-        null_size=settings.draws,
-        p_convention=settings.p_convention,
-        threshold=settings.threshold,
-        seed=settings.seed,
-    )
-
-
-def _counts(rows: pd.DataFrame, sameby: list[str], question: Question) -> pd.DataFrame:
-    """Chance, pair counts and cluster of each group.
-
-    Groups of the same perturbations (or, if there are compounds among them, the same compounds) are one cluster. If the
-    table has split units, clusters are made of these.
-    """
-    grouped = rows.groupby(sameby, sort=True)
-    counts = grouped[["chance", "n_pos_pairs", "n_total_pairs"]].mean()
-    if question.task == REPLICATE and schema.NAME in rows:
-        counts[schema.NAME] = grouped[schema.NAME].first()
-    asking = rows
-    if question.task == COMPOUND_GENE:
-        for place, modalities in (("compound", ["compound"]), ("gene", ["crispr", "orf"])):
-            part = rows[rows[schema.MODALITY].isin(modalities)]
-            counts[f"mean_average_precision_from_{place}"] = part.groupby(sameby)["average_precision"].mean()
-            counts[f"n_queries_from_{place}"] = part.groupby(sameby)[schema.PERTURBATION].nunique()
-        asking = rows[rows[schema.MODALITY] == "compound"]
-    counts["members"] = _members(rows, sameby[0])
-    unit = schema.UNIT if schema.UNIT in asking else schema.PERTURBATION
-    counts["cluster"] = _members(asking, sameby[0], unit).reindex(counts.index).fillna("")
-    return counts.reset_index()
-
-
-def _members(rows: pd.DataFrame, by: str, column: str = schema.PERTURBATION) -> pd.Series:
-    """The perturbations (or their units) of each group, joined to one string."""
-    return rows.groupby(by)[column].agg(lambda names: "|".join(sorted(set(map(str, names)))))
-
-
-def _average_folds(rows: pd.DataFrame, sameby: list[str], label: str = "label") -> pd.DataFrame:
-    """One row per query: AP, pair counts and chance averaged over the folds."""
-    keep = [c for c in (schema.PLATE, schema.WELL, schema.MODALITY, schema.PERTURBATION, schema.NAME) if c in rows]
-    by = list(dict.fromkeys([*sameby, *keep]))
-    numbers = ["average_precision", "n_pos_pairs", "n_total_pairs", "chance", "tie_share"]
-    return rows.groupby(by, sort=True, dropna=False)[numbers].mean().reset_index().rename(columns={LABEL: label})

@@ -83,8 +83,7 @@ def compare(
 
 
 def _paired_rows(a: ScoreCard, b: ScoreCard, task: str, gated: bool) -> pd.DataFrame:
-    name = task if gated or task == "replicate" else f"{task}_ungated"
-    one, two = (card.tables[name].set_index("row") for card in (a, b))
+    one, two = ((c.tables[task] if gated else c.shown_table(task)).set_index("row") for c in (a, b))
     common = one.index.intersection(two.index)
     if common.empty:
         raise ValueError(f"task {task}: the two methods have no row in common; compare ungated, or check the plates")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from morphoclip.evaluation.card.scorecard import ALL, METRIC_COLUMNS, ScoreCard
 from morphoclip.evaluation.ranking.intervals import cluster_interval
-from morphoclip.evaluation.tasks.questions import REPLICATE
+from morphoclip.evaluation.tasks.task import REPLICATE
 
 CLEAN, SEEN, LEAKED = "clean", "seen", "leaked"
 # Prompt fields that contain the answer to sister and compound-gene matching.

@@ -25,6 +25,7 @@ class ScoreCard:
         pairs: one row per (compound, target) with the sign of their cosine, if compound_gene was scored.
         details: task -> the table behind a measure's numbers, e.g. a row per assay.
         alarms: reasons not to trust the scores. notes: what was left out.
+        captions: task -> its heading, or what a measure is.
     """
 
     metrics: pd.DataFrame
@@ -34,6 +35,16 @@ class ScoreCard:
     notes: list[str] = field(default_factory=list)
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ranking_tasks(self) -> list[str]:
+        """The tasks with a row per group, in the order scored."""
+        return list(dict.fromkeys(name.removesuffix("_ungated") for name in self.tables))
+
+    def shown_table(self, task: str) -> pd.DataFrame:
+        """The table that methods are compared on: of all perturbations, not only retrieved ones."""
+        return self.tables.get(f"{task}_ungated", self.tables.get(task, pd.DataFrame()))
 
     def value(self, task: str, metric: str = "mean_average_precision", subset: str = ALL) -> float:
         """One number of `metrics`.

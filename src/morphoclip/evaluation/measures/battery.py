@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,16 +134,6 @@ def mechanism(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **
             raise ValueError(f"task mechanism, set {plate_set.name}: {error}") from error
         yield Row(plate_set.name, "mechanism_accuracy", found["accuracy"], int(found["n"]), found["chance"])
         yield Row(plate_set.name, "mechanism_macro_f1", found["macro_f1"], int(found["n"]), NOTHING)
-
-
-BATTERY: dict[str, Callable[..., Iterator[Row]]] = {
-    "neighbours": neighbours,
-    "clustering": clustering,
-    "batch_effects": batch_effects,
-    "relationships": relationships,
-    "retrieval": retrieval,
-    "mechanism": mechanism,
-}
 
 
 def _retrieved(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from morphoclip.evaluation.ranking.similarity import checked_features, unit_rows
+from morphoclip.evaluation.ranking.similarity import checked_features, similarity, unit_rows
 
 _BLOCK = 2**22
 DISTANCES = np.arange(1, 101, 3) / 100  # correlation distances of the curve in Kim et al.'s code
@@ -28,24 +28,33 @@ def nearest_neighbour_accuracy(
     Returns:
         (accuracy, chance, number of queries); NaN, NaN, 0 without queries. Chance is the fraction of matching candidates.
     """
-    x = unit_rows(checked_features(features))
+    hit, chance = nearest_hits(features, labels, *not_same)
+    asking = np.isfinite(hit)
+    if not asking.any():
+        return float("nan"), float("nan"), 0
+    return float(hit[asking].mean()), float(chance[asking].mean()), int(asking.sum())
+
+
+def nearest_hits(
+    features: np.ndarray, labels: Sequence[set[str]], *not_same: Sequence[str], distance: str = "cosine"
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest_neighbour_accuracy` of each row: (hit (N,), chance (N,)), NaN for rows that are no query."""
+    measure = similarity(distance)
+    x = measure.prepare(checked_features(features))
     match = _sharing(labels)
     columns = [np.unique(np.asarray(values, dtype=str), return_inverse=True)[1] for values in not_same]
-    hits, chances = [], []
+    hits, chances = np.full((2, len(x)), np.nan)
     for rows in np.array_split(np.arange(len(x)), 1 + len(x) ** 2 // _BLOCK):
         allowed = rows[:, None] != np.arange(len(x))
         for codes in columns:
             allowed &= codes[rows][:, None] != codes
         right = match[rows] & allowed
         asking = right.any(axis=1)
-        similarity = np.where(allowed, x[rows] @ x.T, -np.inf)[asking]
-        best = similarity >= similarity.max(axis=1, keepdims=True, initial=-np.inf) - 1e-12
-        hits.append((best & right[asking]).sum(axis=1) / best.sum(axis=1))
-        chances.append(right[asking].sum(axis=1) / allowed[asking].sum(axis=1))
-    hit, chance = np.concatenate(hits), np.concatenate(chances)
-    if not len(hit):
-        return float("nan"), float("nan"), 0
-    return float(hit.mean()), float(chance.mean()), len(hit)
+        found = np.where(allowed, measure.block(x[rows], x), -np.inf)[asking]
+        best = found >= found.max(axis=1, keepdims=True, initial=-np.inf) - 1e-12
+        hits[rows[asking]] = (best & right[asking]).sum(axis=1) / best.sum(axis=1)
+        chances[rows[asking]] = right[asking].sum(axis=1) / allowed[asking].sum(axis=1)
+    return hits, chances
 
 
 def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> tuple[float, float, float, int]:

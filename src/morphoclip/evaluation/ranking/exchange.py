@@ -15,14 +15,14 @@ import pandas as pd
 from morphoclip.evaluation.ranking.average_precision import average_precision
 from morphoclip.evaluation.ranking.candidates import row_codes
 from morphoclip.evaluation.ranking.label_permutations import label_nulls
-from morphoclip.evaluation.ranking.pseudo_groups import Controls, Pool
+from morphoclip.evaluation.ranking.pseudo_groups import Controls, Everyone, Pool
 from morphoclip.evaluation.ranking.rules import Rules
 from morphoclip.evaluation.ranking.significance import check_draws, with_q
 from morphoclip.evaluation.ranking.similarity import checked_features, similarity
 from morphoclip.evaluation.ranking.table import ranked
 from morphoclip.progress import counted
 
-NEGATIVES, LABELS = "negatives", "labels"
+NEGATIVES, LABELS, OTHERS = "negatives", "labels", "others"
 _EQUAL = 1e-9
 
 
@@ -36,6 +36,7 @@ def exchange_test(
     sameby: Sequence[str],
     *,
     exchange_with: str,
+    exchange_within: Sequence[str] = (),
     draws: int = 10_000,
     distance: str = "cosine",
     seed: int = 0,
@@ -48,9 +49,11 @@ def exchange_test(
 
     Args:
         sameby: columns that define a group; the same as `pos_sameby`.
-        exchange_with: 'negatives' draws, in each `neg_sameby` stratum (plate), as many rows as the group has there from
-            the group's rows and the rows it is ranked against; the rest are the negatives. 'labels' permutes whole
-            label sets over the rows, within each value of `pos_diffby`; `sameby` then holds lists of labels.
+        exchange_with: 'negatives' draws, on each plate, as many rows as the group has there from the group's rows and
+            the rows it is ranked against; the rest are the negatives. 'others' permutes the groups' labels over all
+            rows of a plate: for groups ranked against each other. 'labels' permutes whole label sets over the rows,
+            within each value of `pos_diffby`; `sameby` then holds lists of labels.
+        exchange_within: columns that define a plate; default: `neg_sameby`.
         draws: number of pseudo-groups per group.
         queries: bool (N,), rows that are queries; default: all. The other rows of a group are only positives.
 
@@ -65,7 +68,7 @@ def exchange_test(
     four = (tuple(pos_sameby), tuple(pos_diffby), tuple(neg_sameby), tuple(neg_diffby))
     multilabel = pos_sameby[0] if exchange_with == LABELS else None
     ap = average_precision(meta, feats, *four, distance=distance, multilabel_col=multilabel, queries=queries)
-    rules = Rules(*four, tuple(sameby), distance, multilabel)
+    rules = Rules(*four, tuple(sameby), distance, multilabel, tuple(exchange_within))
     nulls = exchange_nulls(meta, feats, rules, exchange_with=exchange_with, draws=draws, seed=seed, queries=queries)
     return exchange_table(ranked(ap), [nulls], list(sameby), threshold)
 
@@ -93,14 +96,18 @@ def exchange_nulls(
             raise ValueError(
                 "exchange_with='labels' needs pos_sameby=[labels], no neg_sameby and neg_diffby=[labels, *pos_diffby]"
             )
-        return label_nulls(meta[pos_sameby[0]], row_codes(meta, rules.pos_diffby), features, measure, draws, seed)
-    if exchange_with != NEGATIVES:
-        raise ValueError(f"exchange_with={exchange_with!r}: choose {NEGATIVES!r} or {LABELS!r}")
+        return label_nulls(meta, rules, features, measure, draws, seed)
+    if exchange_with not in (NEGATIVES, OTHERS):
+        raise ValueError(f"exchange_with={exchange_with!r}: choose {NEGATIVES!r}, {OTHERS!r} or {LABELS!r}")
     wanted = np.ones(len(meta), bool) if queries is None else np.asarray(queries, bool)
     stratum = row_codes(meta, rules.neg_sameby)
+    plate = row_codes(meta, rules.exchange_within or rules.neg_sameby)
     different = [row_codes(meta, [column]) for column in neg_diffby]
     apart = [row_codes(meta, [column]) for column in rules.pos_diffby]
     keys = list(pos_sameby) if len(pos_sameby) > 1 else pos_sameby[0]
+    if exchange_with == OTHERS:
+        everyone = Everyone(features, measure, plate, apart, seed)
+        return _nulls_among_others(meta, feats, rules, everyone, plate, wanted, draws, seed)
     pools: dict[bytes, Controls] = {}
     groups: list[tuple[object, np.ndarray, Controls]] = []
     for name, members in meta.reset_index(drop=True).groupby(keys, sort=True).indices.items():
@@ -115,18 +122,44 @@ def exchange_nulls(
         if len(members) < 2 or not len(rows):
             continue
         if rows.tobytes() not in pools:
-            pools[rows.tobytes()] = Controls(rows, stratum[rows], features, measure)
+            pools[rows.tobytes()] = Controls(rows, stratum[rows], plate[rows], features, measure)
         groups.append((name, members, pools[rows.tobytes()]))
 
     def test(group: tuple[object, np.ndarray, Controls]) -> tuple[object, tuple[float, np.ndarray] | None]:
         name, members, controls = group
-        pool = Pool(controls, members, stratum[members], wanted[members], apart)
+        pool = Pool(controls, members, stratum[members], plate[members], wanted[members], apart)
         score = float(pool.scores(pool.group[None])[0])
         return name, (score, pool.draw(draws, seed, str(name))) if np.isfinite(score) else None
 
     with ThreadPoolExecutor(2) as threads:
         tested = counted(threads.map(test, groups), unit="group", total=len(groups))
         return {name: found for name, found in tested if found is not None}
+
+
+def _nulls_among_others(
+    meta: pd.DataFrame,
+    feats: np.ndarray,
+    rules: Rules,
+    everyone: Everyone,
+    plate: np.ndarray,
+    wanted: np.ndarray,
+    draws: int,
+    seed: int,
+) -> Nulls:
+    """Nulls of groups ranked against each other; groups of one composition (members and queries on a plate) share one."""
+    four = (rules.pos_sameby, rules.pos_diffby, rules.neg_sameby, rules.neg_diffby)
+    ap = ranked(average_precision(meta, feats, *four, distance=rules.distance, queries=wanted))
+    keys = list(rules.pos_sameby) if len(rules.pos_sameby) > 1 else rules.pos_sameby[0]
+    scores = ap.groupby(keys, sort=True)["average_precision"].mean()
+    drawn: dict[tuple, np.ndarray] = {}
+    nulls: Nulls = {}
+    for name, members in meta.reset_index(drop=True).groupby(keys, sort=True).indices.items():
+        if name in scores.index:
+            composition = tuple(sorted(zip(plate[members], wanted[members], strict=True)))
+            if composition not in drawn:
+                drawn[composition] = everyone.composed(plate[members], wanted[members]).draw(draws, seed, "")
+            nulls[name] = (float(scores[name]), drawn[composition])
+    return nulls
 
 
 def exchange_table(ap: pd.DataFrame, folds: Sequence[Nulls], sameby: list[str], threshold: float) -> pd.DataFrame:
@@ -155,16 +188,11 @@ def exchange_questions(
     questions: Sequence, rows: pd.DataFrame, draws: int, threshold: float, seed: int
 ) -> pd.DataFrame:
     """`exchange_table` for the folds of one question of a task; `rows` are the AP rows of all folds."""
+    rules = questions[0].rules
+    others = OTHERS if set(rules.pos_sameby) & set(rules.neg_diffby) else NEGATIVES
+    how = others if rules.multilabel_col is None else LABELS
     folds = [
-        exchange_nulls(
-            question.meta,
-            question.feats,
-            question.rules,
-            exchange_with=NEGATIVES if question.rules.multilabel_col is None else LABELS,
-            draws=draws,
-            seed=seed,
-            queries=question.queries,
-        )
-        for question in questions
+        exchange_nulls(q.meta, q.feats, q.rules, exchange_with=how, draws=draws, seed=seed, queries=q.queries)
+        for q in questions
     ]
-    return exchange_table(rows, folds, list(questions[0].rules.sameby), threshold)
+    return exchange_table(rows, folds, list(rules.sameby), threshold)

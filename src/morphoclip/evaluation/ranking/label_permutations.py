@@ -7,34 +7,41 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
+from morphoclip.evaluation.ranking.candidates import row_codes
 from morphoclip.evaluation.ranking.multilabel import label_incidence
 from morphoclip.evaluation.ranking.pseudo_groups import CHUNK
+from morphoclip.evaluation.ranking.rules import Rules
 from morphoclip.evaluation.ranking.similarity import Similarity, tie_tolerance
 from morphoclip.progress import counted
 
 
 def label_nulls(
-    lists: pd.Series, side: np.ndarray, features: np.ndarray, measure: Similarity, draws: int, seed: int
+    meta: pd.DataFrame, rules: Rules, features: np.ndarray, measure: Similarity, draws: int, seed: int
 ) -> dict[object, tuple[float, np.ndarray]]:
-    """Label -> (score, null) under permutations of whole label sets over profiles, within each side (modality).
+    """Label -> (score, null) under permutations of whole label sets over profiles, within each side (modality, batch).
 
-    Candidates of a query are the rows of the other side or, with one side only, all other rows. Only the ranks of the
-    candidates that share a label with the query are needed: the number of negatives above a positive is its rank minus
-    the number of such candidates above it.
+    Candidates of a query are the other rows that differ from it in each column of `pos_diffby`. Rows of one of the rules'
+    units keep their labels together: units are exchanged with those that have as many rows on each side. Only the ranks
+    of the candidates that share a label with the query are needed: the number of negatives above a positive is its rank
+    minus the number of such candidates above it.
     """
     similarities = measure.block(features, features)
     key = similarities.sum(axis=1)
+    within = [c for c in (*rules.pos_diffby, *rules.exchange_within) if c not in rules.units]
+    side = row_codes(meta, within)
     order = np.lexsort([key, side])
     similarities, side = similarities[np.ix_(order, order)], side[order]
-    incidence, labels = label_incidence(lists.iloc[order])
+    incidence, labels = label_incidence(meta[rules.pos_sameby[0]].iloc[order])
     rng = np.random.default_rng([seed, len(side), len(labels)])
     slots = np.arange(len(side))
     permuted = np.tile(slots, (draws + 1, 1))  # row 0 is the observed assignment
-    for code in np.unique(side):
-        columns = np.flatnonzero(side == code)
-        permuted[1:, columns] = rng.permuted(permuted[1:, columns], axis=1)
-    one_side = len(np.unique(side)) == 1
-    allowed = slots[:, None] != slots if one_side else side[:, None] != side
+    unit = row_codes(meta.iloc[order], rules.units) if rules.units else slots
+    for block in _exchangeable(unit, side):  # (units, rows of each)
+        permuted[1:, block] = block[rng.permuted(np.tile(np.arange(len(block)), (draws, 1)), axis=1)]
+    allowed = slots[:, None] != slots
+    for column in rules.pos_diffby:
+        codes = row_codes(meta.iloc[order], [column])
+        allowed &= codes[:, None] != codes
     ranks = _candidate_ranks(similarities, allowed)
     sharing = ((incidence @ incidence.T).toarray() > 0) & allowed
     has = incidence.toarray().astype(bool)
@@ -69,6 +76,17 @@ def label_nulls(
                 queries[label] = queries.get(label, 0) + 1
     means = {label: total / queries[label] for label, total in totals.items()}
     return {labels[label]: (float(mean[0]), mean[1:].astype(np.float32)) for label, mean in means.items()}
+
+
+def _exchangeable(unit: np.ndarray, side: np.ndarray) -> list[np.ndarray]:
+    """Units that may be exchanged, a matrix (units, rows of each unit, ordered by side) for each kind of them."""
+    kinds: dict[tuple, list[np.ndarray]] = {}
+    order = np.lexsort([side, unit])
+    for rows in np.split(order, np.flatnonzero(np.diff(unit[order])) + 1):
+        kinds.setdefault(tuple(side[rows]), []).append(rows)
+    return [
+        np.sort(np.stack(kinds[kind]), axis=0) if len(kind) == 1 else np.stack(kinds[kind]) for kind in sorted(kinds)
+    ]
 
 
 def _candidate_ranks(similarities: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ class Rules:
         sameby: columns that define a group of queries; the group's score is their mean AP.
         distance: a name of `SIMILARITIES`.
         multilabel_col: column of label lists among the rules, see `average_precision`.
+        exchange_within: columns within whose values the null exchanges rows; default: `neg_sameby`.
+        units: columns whose equal rows keep their labels together when the null permutes labels.
     """
 
     pos_sameby: tuple[str, ...]
@@ -26,6 +28,8 @@ class Rules:
     sameby: tuple[str, ...] = ()
     distance: str = "cosine"
     multilabel_col: str | None = None
+    exchange_within: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     def check(self, meta: pd.DataFrame) -> None:
         """Raise ValueError if `meta` lacks a column or a value, or if the rules contradict each other."""

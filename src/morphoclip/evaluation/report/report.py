@@ -16,15 +16,9 @@ from morphoclip.evaluation.report.nearest import Gallery, spoken_names
 from morphoclip.evaluation.report.plate_maps import plate_maps
 from morphoclip.evaluation.report.score_table import control_rows, score_rows
 from morphoclip.evaluation.report.sheets import batch_step_sheets, pair_sheets, sheet, task_sheet
-from morphoclip.evaluation.tasks.questions import COMPOUND_GENE, CRISPR_ORF, REPLICATE, SISTER, TASKS
+from morphoclip.evaluation.tasks.task import REPLICATE
 from morphoclip.files import write_atomically
 
-_TITLES = {
-    REPLICATE: "Replicates find each other",
-    SISTER: "Same target, same modality",
-    COMPOUND_GENE: "Compound and gene",
-    CRISPR_ORF: "Knockout and overexpression",
-}
 _NO_MAP = "no map of the wells: it was switched off, or too few features are complete over all wells"
 
 
@@ -71,7 +65,8 @@ def write_report(
         raise ValueError("a report needs at least one score card")
     main = main or ("trained" if "trained" in rows else list(rows)[-1])
     card = rows[main]
-    tasks = [t for t in TASKS if any(t in c.tables or f"{t}_ungated" in c.tables for c in rows.values())]
+    titles = {task: c.captions.get(task, task) for c in [*rows.values(), card] for task in c.ranking_tasks}
+    tasks = [*card.ranking_tasks, *(task for task in titles if task not in card.ranking_tasks)]
     scatters = {task: _scatter(card.tables[task]) for task in tasks if task in card.tables}
     data = {"scatters": scatters, "umap": None if umap is None else _umap(umap), "heat_maps": list(heat_maps)}
     html = _template().render(
@@ -79,10 +74,10 @@ def write_report(
         lede=lede or _lede(rows, card),
         main=main,
         alarms=list(dict.fromkeys([*alarms, *card.alarms])),
-        columns=[{"title": _TITLES[task]} for task in tasks],
+        columns=[{"title": titles[task]} for task in tasks],
         rows=score_rows(rows, main, tasks),
-        scatters=[{"id": task, "title": _TITLES[task]} for task in scatters],
-        plates=plate_maps(card.queries[REPLICATE]),
+        scatters=[{"id": task, "title": titles[task]} for task in scatters],
+        plates=plate_maps(card.queries[REPLICATE]) if REPLICATE in card.queries else [],
         controls=control_rows(card),
         published=None if published is None or published.empty else published.to_dict("records"),
         published_note=published_note,
@@ -119,6 +114,8 @@ def _template():
 
 
 def _lede(rows: Mapping[str, ScoreCard], card: ScoreCard) -> str:
+    if REPLICATE not in card.tables:
+        return f"{len(rows)} set{'s' if len(rows) > 1 else ''} of profiles of the same wells."
     groups = card.tables[REPLICATE]
     subsets = groups["subset"].nunique()
     return (

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from morphoclip.evaluation.card.scorecard import ALL, ScoreCard
-from morphoclip.evaluation.tasks.questions import REPLICATE
+from morphoclip.evaluation.tasks.controls import CONTROLS, SHUFFLED
+from morphoclip.evaluation.tasks.task import REPLICATE
 
 _ACCENT, _GREY = "#0f6b74", "#8d99a6"
 
@@ -74,8 +75,7 @@ def _chance(card: ScoreCard, task: str) -> dict | None:
 
 
 def control_rows(card: ScoreCard) -> list[dict]:
-    names = {"shuffled_labels", "same_position_dmso", "cell_count_alone", "structure_alone", "replicate_other_well"}
-    rows = card.metrics[card.metrics["metric"].isin(names)]
+    rows = card.metrics[card.metrics["metric"].isin({SHUFFLED, *CONTROLS})]
     return [
         {
             "metric": row.metric.replace("_", " "),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.evaluation.tasks.questions import COMPOUND_GENE, CRISPR_ORF, REPLICATE, SISTER
+from morphoclip.evaluation.tasks.task import COMPOUND_GENE, CRISPR_ORF, REPLICATE, SISTER
 
 _ROW_TITLES = {REPLICATE: "Perturbations", SISTER: "Targets", COMPOUND_GENE: "Genes", CRISPR_ORF: "Genes"}
 
@@ -16,6 +16,8 @@ _ROW_TITLES = {REPLICATE: "Perturbations", SISTER: "Targets", COMPOUND_GENE: "Ge
 _TABLE_COLUMNS = {
     schema.PERTURBATION: "Perturbation",
     schema.NAME: "Name",
+    schema.DOSE: "Dose (µM)",
+    schema.MOA: "Mechanism",
     "Metadata_target": "Target",
     schema.GENE: "Gene",
     "subset": "Subset",
@@ -35,13 +37,18 @@ MOST_PAIRS = 500
 
 
 def task_sheet(task: str, table: pd.DataFrame) -> dict:
-    columns = [c for c in _TABLE_COLUMNS if c in table and not (c == schema.PERTURBATION and task != REPLICATE)]
+    columns = [c for c in _TABLE_COLUMNS if c in table]
     ordered = table.sort_values("mean_average_precision", ascending=False, kind="stable")
     shown: list[dict[str, Any]] = [{"title": _TABLE_COLUMNS[c], "number": _is_number(table[c])} for c in columns]
     lines = [
         [_text(v, c["number"]) for v, c in zip(row, shown, strict=True)] for row in ordered[columns].to_numpy(object)
     ]
-    return {"name": task, "title": f"{_ROW_TITLES[task]} ({task.replace('_', '–')})", "columns": shown, "lines": lines}
+    return {
+        "name": task,
+        "title": f"{_ROW_TITLES.get(task, 'Rows')} ({task.replace('_', '–')})",
+        "columns": shown,
+        "lines": lines,
+    }
 
 
 def pair_sheets(pairs: pd.DataFrame) -> list[dict]:

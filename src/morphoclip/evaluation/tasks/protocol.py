@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from morphoclip import schema
 
+COMPOUND, EVERYTHING = "compound", "all"
 LABELS = {"compound": schema.TARGETS, "crispr": schema.GENE, "orf": schema.GENE}
 
 
@@ -21,12 +22,13 @@ class Protocol:
         name: name shown in the report.
         select: metadata column -> values to keep; other plates are left out. Empty keeps all.
         exclude: plates that match all columns of one of these mappings are left out.
-        set_by: plates equal in these columns form a set, within which replicates are compared.
+        set_by: plates equal in these columns form a set, within which replicates are compared. Columns that the table
+            lacks are left out; without any, all plates are one set.
         columns: column names of the table -> canonical ones, for names that the reader does not know.
         labels: modality -> column of targets ('|'-separated) or gene that sister and cross-modal tasks match.
-        sister_distance: modality -> cosine (signed) or abs_cosine; modalities not listed have no sister task.
-        replicate_diffby: columns in which a well must differ from the query to be its replicate.
-        batch_column: column that defines batches for the batch-effect scores.
+        tasks: tasks that are scored where the user names none.
+        replicate_diffby: columns in which a well must differ from the query to be its replicate, in all tasks on wells.
+        batch_column: column that defines batches for the batch-effect scores. batch_columns: several, in one report.
         time_names: modality -> timepoint -> its name in the published table.
         published: file of published numbers in this package, shown next to ours.
     """
@@ -37,9 +39,10 @@ class Protocol:
     set_by: Sequence[str] = (schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT)
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=lambda: dict(LABELS))
-    sister_distance: Mapping[str, str] = field(default_factory=lambda: {"compound": "abs_cosine", "crispr": "cosine"})
+    tasks: Sequence[str] = ()
     replicate_diffby: Sequence[str] = ()
     batch_column: str = schema.PLATE
+    batch_columns: Sequence[str] = ()
     time_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     published: str | None = None
 
@@ -52,16 +55,27 @@ class PlateSet:
         key: metadata column of `set_by` -> value.
         table: wells with a perturbation, including negative controls, without empty wells.
         features: feature columns present on every plate of the set.
+        by_dose: whether perturbations have several doses, so that replicates share the dose.
     """
 
     name: str
     key: Mapping[str, str]
     table: pd.DataFrame
     features: list[str]
+    by_dose: bool = False
 
     @property
     def modality(self) -> str:
-        return self.key.get(schema.MODALITY, "compound")
+        """The modality of the set; `compound` if it holds several."""
+        if schema.MODALITY in self.key or schema.MODALITY not in self.table or self.table.empty:
+            return self.key.get(schema.MODALITY, COMPOUND)
+        found = self.table[schema.MODALITY].unique()
+        return str(found[0]) if len(found) == 1 else COMPOUND
+
+    @property
+    def replicate_by(self) -> list[str]:
+        """The columns that replicates share."""
+        return [schema.PERTURBATION, *([schema.DOSE] if self.by_dose else [])]
 
     def values(self, features: Sequence[str] | None = None) -> np.ndarray:
         return self.table[list(features or self.features)].to_numpy()
@@ -86,43 +100,114 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     """The protocol's sets in an annotated table, sorted by name, and notes on what was left out and why.
 
     Raises:
-        ValueError: no row is left, a well lacks a value of `set_by`, a plate and well occur twice, or a plate has no
-            negative controls.
+        ValueError: no row is left, a well lacks a value of `set_by`, a plate and well occur twice, or a modality is unknown.
     """
     table = table.rename(columns=dict(protocol.columns))
-    for column in (schema.PLATE, schema.WELL, schema.PERTURBATION, schema.CONTROL_TYPE, *protocol.set_by):
+    for column in (schema.PLATE, schema.WELL, schema.PERTURBATION):
         _column(table, column, protocol)
-    notes = []
+    if schema.CONTROL_TYPE not in table:
+        table = table.assign(**{schema.CONTROL_TYPE: ""})
+    set_by, notes = _set_by(table, protocol)
     keep = selected(table, protocol)
     if not keep.all():
-        plates = table.loc[~keep, schema.PLATE].nunique()
-        notes.append(f"{plates} plates ({int((~keep).sum())} wells) are not part of protocol {protocol.name}")
+        plates = sorted(table.loc[~keep, schema.PLATE].astype(str).unique())
+        notes.append(
+            f"{len(plates)} plates ({int((~keep).sum())} wells), e.g. {plates[0]}, are not part of protocol {protocol.name}"
+        )
     empty = (table[schema.PERTURBATION].fillna("") == "") | (table[schema.CONTROL_TYPE] == schema.EMPTY)
     if (keep & empty).any():
-        notes.append(f"{int((keep & empty).sum())} wells are empty and left out")
+        one = table[keep & empty].iloc[0]
+        notes.append(
+            f"{int((keep & empty).sum())} wells are empty (no perturbation, or marked so) and left out, e.g. "
+            f"{one[schema.PLATE]} {one[schema.WELL]}"
+        )
     table = table[keep & ~empty]
     if table.empty:
         raise ValueError(
             f"no well is left for protocol {protocol.name}: it selects plates with {dict(protocol.select)}; check the "
             "profiles and the metadata folder, or use protocol=generic"
         )
-    for column in (schema.PLATE, schema.WELL, *protocol.set_by):
+    for column in (schema.PLATE, schema.WELL, *set_by):
         _refuse_missing(table, column, protocol)
+    table = _with_modality(table, notes)
     sets = []
-    for key, part in table.groupby(list(protocol.set_by), sort=True):
-        plate_set, dropped = _plate_set(dict(zip(protocol.set_by, map(str, key), strict=True)), part)
-        sets.append(plate_set)
-        if dropped:
-            notes.append(f"{plate_set.name}: {dropped} features are absent from some of its plates and left out")
+    for key, part in table.groupby(set_by, sort=True) if set_by else [((), table)]:
+        plate_set, absent = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part)
+        if absent:
+            notes.append(f"{plate_set.name}: {len(absent)} features are absent from some of its plates and left out")
+        sets.append(_by_dose(plate_set, notes))
     return sets, notes
+
+
+def _set_by(table: pd.DataFrame, protocol: Protocol) -> tuple[list[str], list[str]]:
+    """The columns of `set_by` that the table has, and a note on the others."""
+    present = [c for c in protocol.set_by if c in table]
+    absent = [c for c in protocol.set_by if c not in table]
+    if not absent:
+        return present, []
+    how = (
+        f"sets of plates are defined by {', '.join(present)}" if present else f"all plates are one set, {EVERYTHING!r}"
+    )
+    return present, [f"the table has no {', '.join(absent)}: {how}"]
+
+
+def _with_modality(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table with a known modality for each well; wells without one are compounds.
+
+    Raises:
+        ValueError: a modality is unknown.
+    """
+    blank = pd.Series("", table.index)
+    modality = table[schema.MODALITY].fillna("").astype(str) if schema.MODALITY in table else blank
+    if (modality == "").any():
+        notes.append(f"{int((modality == '').sum())} wells have no {schema.MODALITY}: they are taken for compounds")
+    modality = modality.mask(modality == "", COMPOUND)
+    if unknown := sorted(set(modality) - set(schema.MODALITIES)):
+        one = table[modality == unknown[0]].iloc[0]
+        raise ValueError(
+            f"{schema.MODALITY} {unknown[0]!r} (plate {one[schema.PLATE]}, well {one[schema.WELL]}) is unknown: use "
+            f"{', '.join(schema.MODALITIES)}"
+        )
+    return table.assign(**{schema.MODALITY: modality})
+
+
+def _by_dose(plate_set: PlateSet, notes: list[str]) -> PlateSet:
+    """The set with doses as text, equal to four digits, if any treated perturbation has several."""
+    table = plate_set.table
+    if schema.DOSE not in table:
+        return plate_set
+    number = pd.to_numeric(table[schema.DOSE], errors="coerce")
+    text = table[schema.DOSE].fillna("").astype(str).mask(number.notna(), number.map("{:.4g}".format))
+    treated = ~schema.is_negcon(table)
+    doses = text[treated & (text != "").to_numpy()].groupby(table[schema.PERTURBATION]).nunique()
+    if not (doses > 1).any():
+        return plate_set
+    notes.append(
+        f"{plate_set.name}: {int((doses > 1).sum())} of {len(doses)} perturbations have several doses, e.g. "
+        f"{doses.idxmax()} has {doses.max()}: replicates share the dose"
+    )
+    return replace(plate_set, table=table.assign(**{schema.DOSE: text}), by_dose=True)
+
+
+def check_controls(sets: Sequence[PlateSet], task: str, whole_set: bool) -> None:
+    """Raise ValueError if a plate (or, with `whole_set`, a set) has no negative control to rank against."""
+    for plate_set in sets:
+        plates = set(plate_set.table[schema.PLATE])
+        bare = sorted(plates - set(plate_set.table.loc[schema.is_negcon(plate_set.table), schema.PLATE]))
+        if len(bare) > (len(plates) - 1 if whole_set else 0):
+            raise ValueError(
+                f"plate {bare[0]} of set {plate_set.name} has no negcon wells ({len(bare)} such plates), against which "
+                f"the task {task} ranks every query: name the controls (control=…, or the column {schema.CONTROL_TYPE} "
+                f"= {schema.NEGCON}), rank against other treated wells (negatives=others), or drop the plate"
+            )
 
 
 def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     """Sets of the protocol that the table lacks wholly or in part: subset, plates expected, plates present, why."""
     wanted = annotations[selected(annotations, protocol)]
-    present = set(table[schema.PLATE])
+    present, set_by = set(table[schema.PLATE]), [c for c in protocol.set_by if c in annotations]
     rows = []
-    for key, part in wanted.groupby(list(protocol.set_by), sort=True):
+    for key, part in wanted.groupby(set_by, sort=True) if set_by else [((EVERYTHING,), wanted)]:
         plates = sorted(part[schema.PLATE].unique())
         missing = [plate for plate in plates if plate not in present]
         if missing:
@@ -134,22 +219,25 @@ def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protoc
 
 def absent_pairs(annotations: pd.DataFrame, missing: pd.DataFrame, protocol: Protocol) -> list[str]:
     """A note for each compound x gene pair of sets that cannot be scored; `missing` is the result of `absent_sets`."""
-    keys = annotations.loc[selected(annotations, protocol), list(protocol.set_by)].drop_duplicates()
+    set_by = [c for c in protocol.set_by if c in annotations]
+    keys = annotations.loc[selected(annotations, protocol), set_by].drop_duplicates()
     sets = [
-        PlateSet("_".join(map(str, key)), dict(zip(protocol.set_by, map(str, key), strict=True)), pd.DataFrame(), [])
-        for key in keys.sort_values(list(protocol.set_by)).itertuples(index=False, name=None)
+        PlateSet("_".join(map(str, key)), dict(zip(set_by, map(str, key), strict=True)), pd.DataFrame(), [])
+        for key in (keys.sort_values(set_by) if set_by else keys[:0]).itertuples(index=False, name=None)
     ]
     gone = set(missing.loc[missing["plates_present"] == 0, "subset"])
     notes = []
-    for a, b in cross_pairs(sets, "compound", ("crispr", "orf")):
+    for a, b in cross_pairs(sets, ("compound",), ("crispr", "orf")):
         lacking = [one.name for one in (a, b) if one.name in gone]
         if lacking:
             notes.append(f"pair {a.name}-{b.name}: not scored, {' and '.join(lacking)} absent")
     return notes
 
 
-def cross_pairs(sets: Sequence[PlateSet], first: str, second: Sequence[str]) -> list[tuple[PlateSet, PlateSet]]:
-    """Pairs of a set of modality `first` with one of the modalities `second`, same cell line, any timepoint."""
+def cross_pairs(
+    sets: Sequence[PlateSet], first: Sequence[str], second: Sequence[str]
+) -> list[tuple[PlateSet, PlateSet]]:
+    """Pairs of a set of the modalities `first` with one of `second`, same cell line, any timepoint."""
 
     def background(plate_set: PlateSet) -> tuple[str, ...]:
         return tuple(v for c, v in plate_set.key.items() if c not in (schema.MODALITY, schema.TIMEPOINT))
@@ -157,14 +245,14 @@ def cross_pairs(sets: Sequence[PlateSet], first: str, second: Sequence[str]) -> 
     return [
         (a, b)
         for a in sets
-        if a.modality == first
+        if a.modality in first
         for b in sets
         if b.modality in second and background(a) == background(b)
     ]
 
 
-def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
-    name = "_".join(key.values())
+def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, list[str]]:
+    name = "_".join(key.values()) or EVERYTHING
     wells = [c for c in (schema.PLATE, schema.WELL, schema.SITE) if c in part]
     twice = part.duplicated([schema.PLATE, schema.WELL])
     if twice.any():
@@ -173,20 +261,13 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, int]:
         raise ValueError(
             f"{int(twice.sum())} rows repeat a plate and well, the first is {row[schema.PLATE]} {row[schema.WELL]}: {hint}"
         )
-    controls = part[schema.is_negcon(part)][schema.PLATE]
-    bare = sorted(set(part[schema.PLATE]) - set(controls))
-    if bare:
-        raise ValueError(
-            f"plate {bare[0]} of set {name} has no negcon wells ({len(bare)} such plates): every query is ranked "
-            f"against its plate's negative controls; set {schema.CONTROL_TYPE} or drop the plate"
-        )
     features = schema.split_columns(part)[1]
     counts = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any().all()
     shared = [f for f in features if counts[f]]
     if not shared:
         raise ValueError(f"the plates of set {name} share no feature: use profiles made by the same pipeline")
-    dropped = len(features) - len(shared)
-    return PlateSet(name, key, part.drop(columns=[f for f in features if not counts[f]]), shared), dropped
+    absent = [f for f in features if not counts[f]]
+    return PlateSet(name, key, part.drop(columns=absent), shared), absent
 
 
 def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> None:
