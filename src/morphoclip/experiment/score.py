@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 from hydra.utils import instantiate
@@ -16,6 +16,8 @@ from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.experiment.design import FOLD, PROFILED, QUERY, SCORED, TRAINED, Design
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
+
+OPTIONS = ("relationships", "assays", "families")  # keys of configs/evaluate.yaml that measures take
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Scoring:
         normalize_within: `set`: each set of plates separately, on the features its plates share; `table`: all wells at
             once, so that sets share the statistics fitted on their pooled controls.
         crossfit: never score against negative controls that normalisation was fitted on.
+        options: files and settings of single measures (OPTIONS that are given).
     """
 
     protocol: Protocol
@@ -53,7 +56,7 @@ class Scoring:
     null_size: int | None = None
     seed: int = 0
     strict: bool = False
-    relationships: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.normalize_within not in ("set", "table"):
@@ -62,9 +65,10 @@ class Scoring:
     @classmethod
     def of(cls, config: DictConfig, protocol: Protocol) -> Scoring:
         """The settings in `config`, whose other keys are ignored."""
-        known = [field.name for field in fields(cls) if field.name in config and field.name != "protocol"]
+        known = [f.name for f in fields(cls) if f.name in config and f.name not in ("protocol", "options")]
         plain = as_dict(config)
-        return cls(protocol, **{name: plain[name] for name in known})
+        options = {name: plain[name] for name in OPTIONS if plain.get(name) is not None}
+        return cls(protocol, **{name: plain[name] for name in known}, options=options)
 
 
 def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None = None) -> dict[str, Scored]:
@@ -130,7 +134,7 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
         protocol=scoring.protocol,
         queries=queries,
         profiled=profiled,
-        relationships=scoring.relationships,
+        options=scoring.options,
         p_convention=scoring.p_convention,
         ties=scoring.ties,
         null_size=scoring.null_size,
@@ -143,7 +147,7 @@ def score_folds(folds: Sequence[pd.DataFrame], scoring: Scoring) -> tuple[ScoreC
 def crossfit_alarm(card: ScoreCard, table: pd.DataFrame, normalizer: Normalizer, scoring: Scoring) -> list[str]:
     """Score shuffled labels again with cross-fitting and compare; returns the alarm, if any."""
     quick = replace(scoring, tasks=["replicate"], p_convention="copairs", null_size=100, strict=False, ties="expected")
-    honest = replace(quick, crossfit=True, relationships=None)
+    honest = replace(quick, crossfit=True, options={})
     other, _ = score_folds(normalized_folds(table, normalizer, honest)[0], honest)
     plain, crossfitted = (
         c.metrics[c.metrics["metric"] == "shuffled_labels"].query("task == 'replicate'") for c in (card, other)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,7 +35,7 @@ def score(
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
     profiled: Sequence[bool] | None = None,
-    relationships: str | Path | None = None,
+    options: Mapping[str, object] | None = None,
     strict: bool = False,
     p_convention: str = "exact",
     ties: str = "expected",
@@ -53,12 +52,13 @@ def score(
             same treated wells in the same order, each fold with its own negative controls; a query's AP is averaged.
         tasks: one or several of replicate, sister, compound_gene, crispr_orf (replicate always runs, since the others
             score the perturbations it retrieves)
-            and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism.
+            and, on the first fold, neighbours, clustering, batch_effects, relationships, retrieval, mechanism,
+            gene_families, bioactivity.
         queries: bool per row of the (first) table: wells that are queries of the replicate task, and whose perturbations
             are queries of the other tasks; the rest are positives and negatives only. Default: all.
         profiled: bool per row of the (first) table: wells that enter the consensus profiles of the other tasks. Default:
             `queries`.
-        relationships: folder of annotated gene pairs, for the task of that name.
+        options: what the measures take besides, by name: `relationships`, `assays`, `families`, …
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
         null_size: draws per null; default 10,000 for exact, 100,000 for the others.
@@ -109,9 +109,7 @@ def score(
                 card.consensus_controls(questions[0])
     for name in BATTERY:
         if name in tasks:
-            card.add_battery(
-                name, [folds_of_set[0] for folds_of_set in by_set], protocol, relationships_folder=relationships
-            )
+            card.add_battery(name, [folds_of_set[0] for folds_of_set in by_set], protocol, **(options or {}))
     return card.finish()
 
 

@@ -27,6 +27,8 @@ class Protocol:
         sister_distance: modality -> cosine (signed) or abs_cosine; modalities not listed have no sister task.
         replicate_diffby: columns in which a well must differ from the query to be its replicate.
         batch_column: column that defines batches for the batch-effect scores.
+        batch_columns: several such columns, each scored in one report; they replace `batch_column`.
+        tasks: tasks scored unless `tasks=` names others. normalize: preset used unless `normalize=` names another.
         time_names: modality -> timepoint -> its name in the published table.
         published: file of published numbers in this package, shown next to ours.
     """
@@ -40,6 +42,9 @@ class Protocol:
     sister_distance: Mapping[str, str] = field(default_factory=lambda: {"compound": "abs_cosine", "crispr": "cosine"})
     replicate_diffby: Sequence[str] = ()
     batch_column: str = schema.PLATE
+    batch_columns: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    normalize: str | None = None
     time_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     published: str | None = None
 
