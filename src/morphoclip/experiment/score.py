@@ -17,7 +17,8 @@ from morphoclip.experiment.design import FOLD, PROFILED, QUERY, SCORED, TRAINED,
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
 
-OPTIONS = ("relationships", "assays", "families")  # keys of configs/evaluate.yaml that measures take
+# Key of configs/evaluate.yaml -> argument of the measures that take it.
+OPTIONS = {"relationships": "relationships_folder", "assays": "assays", "families": "families"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Scoring:
         """The settings in `config`, whose other keys are ignored."""
         known = [f.name for f in fields(cls) if f.name in config and f.name not in ("protocol", "options")]
         plain = as_dict(config)
-        options = {name: plain[name] for name in OPTIONS if plain.get(name) is not None}
+        options = {argument: plain[key] for key, argument in OPTIONS.items() if plain.get(key) is not None}
         return cls(protocol, **{name: plain[name] for name in known}, options=options)
 
 

@@ -58,7 +58,7 @@ def score(
             are queries of the other tasks; the rest are positives and negatives only. Default: all.
         profiled: bool per row of the (first) table: wells that enter the consensus profiles of the other tasks. Default:
             `queries`.
-        options: what the measures take besides, by name: `relationships`, `assays`, `families`, …
+        options: arguments of the measures: relationships_folder, assays, families, …
         strict: alarms of collapse and ties are errors.
         p_convention: exact | copairs | published; see `mean_average_precision` and `exchange_test`.
         null_size: draws per null; default 10,000 for exact, 100,000 for the others.

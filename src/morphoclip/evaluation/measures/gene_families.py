@@ -77,7 +77,11 @@ def gene_families(
         table = profiles.table[member].reset_index(drop=True)
         labels = [row for row in labels if row]
         x = row_centred(table[profiles.features].to_numpy())
-        queries = _queries(x, labels)
+        try:
+            queries = _queries(x, labels)
+        except ValueError as error:
+            yield Note(f"gene_families, {plate_set.name}: not scored, {error}")
+            continue
         by_family = _by_family(queries, labels)
         name, n = plate_set.name, len(queries)
         low, high = cluster_interval(queries["average_precision"].to_numpy(), queries[_LABEL], seed=seed)

@@ -20,7 +20,7 @@ CHANCE = 0.1
 
 
 def relationships(
-    sets: Sequence[PlateSet], protocol: Protocol, *, relationships: str | Path | None = None, **_: object
+    sets: Sequence[PlateSet], protocol: Protocol, *, relationships_folder: str | Path | None = None, **_: object
 ) -> Iterator[Row | Detail | Note]:
     """Recall of annotated gene pairs among the 5 % most similar and the 5 % most opposite of all gene pairs.
 
@@ -28,11 +28,11 @@ def relationships(
     normalise on the controls first, `normalize=tvn`). `recall_mean` is the mean over the sources.
 
     Args:
-        relationships: folder with CORUM.txt, HuMAP.txt, ….
+        relationships_folder: folder with CORUM.txt, HuMAP.txt, …: `relationships=` of evaluate.py.
     """
-    if relationships is None:
+    if relationships_folder is None:
         raise ValueError("task relationships needs relationships=<folder with CORUM.txt, HuMAP.txt, …>")
-    pairs = read_relationships(relationships)
+    pairs = read_relationships(relationships_folder)
     of_genes = [s for s in sets if s.key.get(schema.MODALITY) != "compound" and schema.GENE in s.table]
     if not of_genes:
         yield Note(f"relationships: no set of CRISPR or ORF plates with {schema.GENE}, nothing is scored")
@@ -102,8 +102,8 @@ def relationship_recall(
         here = np.array([(row_of[a], row_of[b]) for a, b in sorted(known) if a in row_of and b in row_of], int)
         here = here.reshape(-1, 2)
         values = similarity[here.min(axis=1), here.max(axis=1)]
-        below = np.searchsorted(everyone, values, side="right") <= tails[0] * len(everyone)
-        above = np.searchsorted(everyone, values, side="left") >= tails[1] * len(everyone)
+        below = np.searchsorted(everyone, values, side="right") / len(everyone) <= tails[0]
+        above = np.searchsorted(everyone, values, side="left") / len(everyone) >= tails[1]
         low, high = (below.mean(), above.mean()) if len(values) else (np.nan, np.nan)
         rows.append((source, low + high, low, high, len(values), len(np.unique(here))))
     return pd.DataFrame(rows, columns=["source", "recall", "low_tail", "high_tail", "n_pairs", "n_genes"])
