@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from morphoclip.evaluation.ranking.exchange import exchange_test
     from morphoclip.evaluation.ranking.significance import mean_average_precision
     from morphoclip.evaluation.report.report import write_report
+    from morphoclip.evaluation.tasks.measure import Measure
     from morphoclip.evaluation.tasks.protocol import Protocol
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -28,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "card.comparison": ["compare"],
         "ranking.significance": ["mean_average_precision"],
         "report.report": ["write_report"],
+        "tasks.measure": ["Measure"],
         "tasks.protocol": ["Protocol"],
     },
 )

@@ -44,8 +44,7 @@ def run(config: DictConfig) -> Path:
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
     if config.batch_columns is not None:
-        columns = as_dict(config)["batch_columns"]
-        protocol = replace(protocol, batch_columns=[columns] if isinstance(columns, str) else columns)
+        protocol = replace(protocol, batch_columns=list(config.batch_columns))
     arm = read_arm(config, protocol)
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)

@@ -69,7 +69,10 @@ class Scoring:
         known = [f.name for f in fields(cls) if f.name in config and f.name not in ("protocol", "options")]
         plain = as_dict(config)
         options = {argument: plain[key] for key, argument in OPTIONS.items() if plain.get(key) is not None}
-        return cls(protocol, **{name: plain[name] for name in known}, options=options)
+        chosen = {name: plain[name] for name in known}
+        if plain["tasks"] is None:
+            chosen["tasks"] = list(protocol.tasks) or ["replicate", "sister", "compound_gene"]
+        return cls(protocol, **chosen, options=options)
 
 
 def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None = None) -> dict[str, Scored]:

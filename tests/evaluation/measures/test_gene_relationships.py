@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from morphoclip import schema
-from morphoclip.evaluation import Protocol, score
+from morphoclip.evaluation import Measure, Protocol, score
 from morphoclip.evaluation.measures.relationships import relationship_recall, relationships
 from morphoclip.evaluation.measures.row import Detail, Note, Row
 from morphoclip.evaluation.tasks.protocol import plate_sets
@@ -96,8 +96,8 @@ def test_a_genes_profile_is_the_mean_of_all_its_wells(tmp_path):
     assert any("only 2 genes of CORUM" in f.text for f in found if isinstance(f, Note))
 
 
-def test_the_task_by_its_protocol_on_real_relationships(cpjump1):
-    """Genes with the real names: profiles drawn per complex are found far more often than chance."""
+def test_noise_is_at_chance_and_the_task_in_the_metrics_with_real_relationships(cpjump1):
+    """Genes with real names: noise has a recall of .10, and only pairs with two profiles count."""
     from morphoclip.evaluation.measures.relationships import read_relationships
 
     folder = cpjump1.parent / "relationships"
@@ -107,7 +107,13 @@ def test_the_task_by_its_protocol_on_real_relationships(cpjump1):
     noise = relationship_recall(rng.standard_normal((len(genes), 20)), genes, {"CORUM": pairs})
     assert noise["recall"].iloc[0] == pytest.approx(0.1, abs=0.03)
     table = crispr_screen()
-    options = {"relationships_folder": folder}
-    card = score(table, tasks=["relationships"], options=options, null_size=50, shuffles=0, bootstrap=50)
-    assert "recall_mean" not in set(card.metrics["metric"])  # no gene of these names is annotated
-    assert list(card.details["relationships"]["n_pairs"]) == [0] * 5
+    renamed = dict(zip(sorted(set(table[schema.GENE]) - {""}), genes, strict=False))
+    table[schema.GENE] = table[schema.GENE].map(renamed).fillna("")
+    function = "morphoclip.evaluation.measures.relationships.relationships"
+    measure = Measure(function, {"relationships_folder": folder}, "relationships")
+    card = score(table, tasks=[measure], null_size=50, shuffles=0, bootstrap=50)
+    found = card.details["relationships"].set_index("source")
+    both = {pair for pair in pairs if set(pair) <= set(renamed.values())}
+    assert found.loc["CORUM", "n_pairs"] == len(both) > 0
+    value = card.value("relationships", "recall_CORUM", "crispr_HUVEC_96")
+    assert value == pytest.approx(found.loc["CORUM", "recall"])

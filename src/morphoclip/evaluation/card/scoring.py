@@ -13,6 +13,7 @@ from morphoclip.evaluation.card import alarms
 from morphoclip.evaluation.card.builder import CardBuilder, Settings
 from morphoclip.evaluation.card.scorecard import ScoreCard
 from morphoclip.evaluation.measures.battery import BATTERY
+from morphoclip.evaluation.tasks.measure import Measure
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol, cross_pairs, plate_sets
 from morphoclip.evaluation.tasks.questions import (
     COMPOUND_GENE,
@@ -31,7 +32,7 @@ from morphoclip.evaluation.tasks.questions import (
 def score(
     table: pd.DataFrame | Sequence[pd.DataFrame],
     *,
-    tasks: str | Sequence[str] = (REPLICATE, SISTER, COMPOUND_GENE),
+    tasks: str | Sequence[str | Measure] = (REPLICATE, SISTER, COMPOUND_GENE),
     protocol: Protocol | None = None,
     queries: Sequence[bool] | None = None,
     profiled: Sequence[bool] | None = None,
@@ -69,6 +70,8 @@ def score(
     """
     protocol = protocol or Protocol()
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    measures = {task.name: task for task in tasks if isinstance(task, Measure)}
+    tasks = [task.name if isinstance(task, Measure) else task for task in tasks]
     unknown = sorted(set(tasks) - set(TASKS) - set(BATTERY))
     if unknown:
         raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
@@ -109,7 +112,8 @@ def score(
                 card.consensus_controls(questions[0])
     for name in BATTERY:
         if name in tasks:
-            card.add_battery(name, [folds_of_set[0] for folds_of_set in by_set], protocol, **(options or {}))
+            own = {**(options or {}), **(measures[name].options if name in measures else {})}
+            card.add_battery(name, [folds_of_set[0] for folds_of_set in by_set], protocol, **own)
     return card.finish()
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from morphoclip import chemistry, schema
 from morphoclip.evaluation.measures import assay_network, logistic
 from morphoclip.evaluation.measures.assays import Assays, match, read_assays
-from morphoclip.evaluation.measures.mean_profiles import mean_profiles
+from morphoclip.evaluation.measures.mean_profiles import mean_profiles, perturbs_genes
 from morphoclip.evaluation.measures.row import NOTHING, Detail, Note, Row
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.ranking.similarity import checked_features
@@ -65,7 +65,7 @@ def bioactivity(
     if model == "network":
         predict = partial(assay_network.predict_assays, hidden=hidden, epochs=epochs, seed=seed)
     measured, matched = read_assays(assays), 0
-    compounds = [s for s in sets if s.modality == "compound"]
+    compounds = [plate_set for plate_set in sets if not perturbs_genes(plate_set)]
     for plate_set in compounds:
         outcomes, molecule = match(measured, plate_set.table)
         profiled = replace(plate_set, table=plate_set.table.assign(**{_MOLECULE: molecule}))

@@ -12,7 +12,7 @@ from morphoclip import schema
 from morphoclip.evaluation.measures.batches import batches_of
 from morphoclip.evaluation.measures.clustering import agreement_of_clusters, families_of_best
 from morphoclip.evaluation.measures.families import GENE_GROUP, families_of, of_size, read_families
-from morphoclip.evaluation.measures.mean_profiles import mean_profiles, row_centred
+from morphoclip.evaluation.measures.mean_profiles import mean_profiles, perturbs_genes, row_centred
 from morphoclip.evaluation.measures.neighbours import f1_over_k, nearest_neighbour_accuracy
 from morphoclip.evaluation.measures.row import NOTHING, Detail, Note, Row
 from morphoclip.evaluation.ranking.average_precision import average_precision
@@ -56,7 +56,7 @@ def gene_families(
         sizes: smallest and largest family of the AMI.
     """
     known = None if families is None else read_families(families)
-    scored = [s for s in sets if s.key.get(schema.MODALITY) != "compound"]
+    scored = [plate_set for plate_set in sets if perturbs_genes(plate_set)]
     if not scored:
         yield Note("gene_families: there is no set of CRISPR or ORF plates, nothing is scored")
     for plate_set in scored:

@@ -1,4 +1,4 @@
-"""Mean profiles of treated wells: one per perturbation, gene or molecule."""
+"""Mean profiles of treated wells, one per perturbation, gene or molecule; which sets are of genes."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ def row_centred(features: np.ndarray) -> np.ndarray:
     """Rows minus their mean, float64, so that the cosine of two rows is their correlation."""
     features = np.asarray(features, np.float64)
     return features - features.mean(axis=1, keepdims=True)
+
+
+def perturbs_genes(plate_set: PlateSet) -> bool:
+    """Whether the set's modality is not compound; where no modality is known, whether the wells have genes."""
+    table = plate_set.table
+    known = set(table[schema.MODALITY].dropna()) - {""} if schema.MODALITY in table else set()
+    known |= {plate_set.key[schema.MODALITY]} - {""} if schema.MODALITY in plate_set.key else set()
+    if known:
+        return "compound" not in known
+    return schema.GENE in table and bool((table[schema.GENE].fillna("") != "").any())

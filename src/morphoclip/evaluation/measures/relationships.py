@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.evaluation.measures.mean_profiles import mean_profiles
+from morphoclip.evaluation.measures.mean_profiles import mean_profiles, perturbs_genes
 from morphoclip.evaluation.measures.row import Detail, Note, Row
 from morphoclip.evaluation.ranking.similarity import checked_features, unit_rows
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol
@@ -33,7 +33,7 @@ def relationships(
     if relationships_folder is None:
         raise ValueError("task relationships needs relationships=<folder with CORUM.txt, HuMAP.txt, …>")
     pairs = read_relationships(relationships_folder)
-    of_genes = [s for s in sets if s.key.get(schema.MODALITY) != "compound" and schema.GENE in s.table]
+    of_genes = [plate_set for plate_set in sets if perturbs_genes(plate_set) and schema.GENE in plate_set.table]
     if not of_genes:
         yield Note(f"relationships: no set of CRISPR or ORF plates with {schema.GENE}, nothing is scored")
     for plate_set in of_genes:
