@@ -249,3 +249,16 @@ def test_harmony_says_what_to_install(screen, monkeypatch):
     monkeypatch.setitem(sys.modules, "harmonypy", None)
     with pytest.raises(ImportError, match="uv sync --extra harmony"):
         normalized(screen, {"step": "harmony", "by": "plate"})
+
+
+def test_percentile_scale_puts_the_controls_percentiles_at_0_and_1(screen):
+    ours = normalized(screen, {"step": "percentile_scale", "fit_on": "negcon", "by": "plate"})
+    for _, plate in screen.groupby("Metadata_Plate"):
+        controls = features(plate[negcon(plate)])
+        low, high = controls.quantile(0.01), controls.quantile(0.99)
+        np.testing.assert_allclose(ours.loc[plate.index], (features(plate) - low) / (high - low), rtol=1e-9, atol=1e-12)
+    wide = {"step": "percentile_scale", "fit_on": "all", "by": "all", "low": 25, "high": 75}
+    quarters = normalized(screen, wide).quantile([0.25, 0.75])
+    np.testing.assert_allclose(quarters, [[0] * 6, [1] * 6], atol=1e-12)
+    with pytest.raises(ValueError, match=r"low=99, high=1"):
+        normalized(screen, {**wide, "low": 99, "high": 1})

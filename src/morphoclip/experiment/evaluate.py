@@ -19,12 +19,14 @@ from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
+from morphoclip.experiment.random_baseline import KINDS, random_arm
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
 
 MAIN, BASELINE = "profiles", "baseline"
+ANY_NUMBERS = "Numbers that the named sources publish, beside ours; checked: computed by us on the same data."
 SWITCHES = ("strict", "crossfit", "umap", "trust_remote_code")
 
 
@@ -49,7 +51,7 @@ def run(config: DictConfig) -> Path:
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms = {MAIN: arm}
     if config.baseline is not None:
-        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm}
+        arms = {BASELINE: baseline_arm(arm, config, protocol), MAIN: arm}
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
@@ -57,7 +59,8 @@ def run(config: DictConfig) -> Path:
     complete = note_absent_sets(card, arm, config, protocol)
     published = Published()
     if config.published or protocol.published:
-        published = Published(beside_published(card, config.published, protocol, complete))
+        table = beside_published(card, config.published, protocol, complete)
+        published = Published(table, ANY_NUMBERS) if "checked" in table else Published(table)
     inputs = [] if config.profiles is None else profile_paths(as_dict(config)["profiles"])
     path = report(
         output,
@@ -77,6 +80,13 @@ def run(config: DictConfig) -> Path:
         print(line)
     print(f"report: {path}")
     return path
+
+
+def baseline_arm(arm: Arm, config: DictConfig, protocol: Protocol) -> Arm:
+    """The arm that `config.baseline` names: a table of the same wells, or profiles without information."""
+    if config.baseline in KINDS:
+        return random_arm(arm, config.baseline, config.seed)
+    return as_arm(read_tables(config.baseline), config, protocol)
 
 
 def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:

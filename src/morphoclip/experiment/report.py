@@ -41,7 +41,10 @@ class Published:
     """Published numbers next to ours, and a note on which are comparable."""
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    note: str = "Rows marked comparable were scored on the paper's plates (known from metadata=) and with its p-values."
+    note: str = (
+        "Fractions retrieved by CellProfiler features as the paper's repository gives them, beside ours. Rows marked "
+        "comparable were scored on the paper's plates (known from metadata=) and with its p-values."
+    )
 
 
 def report(
@@ -78,7 +81,8 @@ def report(
     card.notes += [*differences(scored, main), *pictures.notes]
     with replacing_scores(folder) as working:
         card.write(working)
-        arm_table(scored, main).to_csv(working / "arms.csv", index=False, float_format="%.10g")
+        comparisons = arm_table(scored, main)
+        comparisons.to_csv(working / "arms.csv", index=False, float_format="%.10g")
         normalizer = arms[main].normalizer
         steps = pd.DataFrame()
         if normalizer.steps:
@@ -99,7 +103,7 @@ def report(
             batch_steps=steps,
             published=published.table,
             published_note=published.note,
-            extra=other_scores(card),
+            extra=[*gains(comparisons), *other_scores(scored, main)],
             provenance={
                 "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 **environment(),
@@ -116,7 +120,7 @@ def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
     Returns:
         arm, task, mean_average_precision, ci_low, ci_high, chance, n; the controls of the task as means over the sets of
         plates, weighted by their n (`shuffled_labels`, `same_position_dmso`, …); gain, gain_low, gain_high of the main
-        arm over this one, paired and ungated.
+        arm over this one, paired and ungated, and gain_wilcoxon_p, of the signed-rank test (`Difference`).
     """
     rows = []
     for name, result in scored.items():
@@ -128,6 +132,7 @@ def arm_table(scored: Mapping[str, Scored], main: str) -> pd.DataFrame:
             if name != main and task in scored[main].card.ranking_tasks:
                 gain = compare([scored[main].card], [result.card], [task])
                 line |= {"gain": gain.value, "gain_low": gain.ci_low, "gain_high": gain.ci_high}
+                line |= {"gain_wilcoxon_p": gain.wilcoxon_p}
             rows.append(line)
     return pd.DataFrame(rows)
 
@@ -158,14 +163,34 @@ def differences(scored: Mapping[str, Scored], main: str) -> list[str]:
     return lines
 
 
-def other_scores(card: ScoreCard) -> list[tuple[str, str, pd.DataFrame]]:
-    """(title, caption, table) of a card's scores other than average precision."""
-    columns = ["subset", "metric", "value", "chance", "n"]
-    return [
-        (name.replace("_", " ").capitalize(), caption, rows[columns])
-        for name, caption in card.captions.items()
-        if name not in card.ranking_tasks and len(rows := card.metrics[card.metrics["task"] == name])
-    ]
+def gains(arms: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """The gains of `arm_table` as a table of the report; nothing with a single arm."""
+    if "gain" not in arms:
+        return []
+    columns = ["arm", "task", "gain", "gain_low", "gain_high", "gain_wilcoxon_p"]
+    caption = (
+        "Gain of the main profiles over each other arm in mean AP on common rows, its 95 % interval, and the p-value of a "
+        "signed-rank test of the mean gains of clusters of rows that share perturbations."
+    )
+    return [("Gains", caption, arms.loc[arms["gain"].notna(), columns])]
+
+
+def other_scores(scored: Mapping[str, Scored], main: str) -> list[tuple[str, str, pd.DataFrame]]:
+    """(title, caption, table) of the main card's scores other than average precision; other arms' values beside them."""
+    key, card = ["subset", "metric"], scored[main].card
+    tables = []
+    for name, caption in card.captions.items():
+        rows = card.metrics[card.metrics["task"] == name]
+        if name in card.ranking_tasks or rows.empty:
+            continue
+        table = rows[[*key, "value", "chance", "n"]]
+        for arm, result in scored.items():
+            other = result.card.metrics
+            if arm != main:
+                other = other[other["task"] == name].drop_duplicates(key)[[*key, "value"]]
+                table = table.merge(other.rename(columns={"value": arm}), on=key, how="left")
+        tables.append((name.replace("_", " ").capitalize(), caption.split("\n\n")[0], table))
+    return tables
 
 
 def shown_row(card: ScoreCard, task: str) -> pd.Series:

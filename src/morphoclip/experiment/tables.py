@@ -60,11 +60,11 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
 
 
 def as_arm(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> Arm:
-    """A table as an arm: annotated, with the chosen normalisation or else the default for its features."""
+    """A table as an arm: annotated, with the chosen normalisation, or else the protocol's, or that for its features."""
     table = annotated(table, config.metadata, protocol)
     if config.get("normalize") is not None:  # the key is absent if no preset was chosen
         return Arm(table, instantiate(config.normalize))
-    return Arm(table, default_normalizer(table))
+    return Arm(table, preset(protocol.normalize) if protocol.normalize else default_normalizer(table))
 
 
 def default_normalizer(table: pd.DataFrame) -> Normalizer:

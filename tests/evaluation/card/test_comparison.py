@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import wilcoxon
 
-from morphoclip.evaluation import compare, score
+from morphoclip.evaluation import ScoreCard, compare, score
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from tests.evaluation.card.test_scorecard import FEATURES, QUICK
 
@@ -42,3 +44,23 @@ def test_cluster_interval_widens_with_dependence():
     assert naive[1] - naive[0] < 0.5 * (high - low)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.1)
     assert all(np.isnan(cluster_interval(values, ["one"] * 40)))
+
+
+def test_the_signed_rank_test_is_of_the_clusters_mean_differences():
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(30)]
+    clusters = np.repeat(names, 2)
+    rows = [f"row{i}" for i in range(60)]
+    base = rng.uniform(0, 1, 60)
+    gain = 0.05 * rng.standard_normal(60) + 0.03
+
+    def card(values: np.ndarray) -> ScoreCard:
+        table = pd.DataFrame({"row": rows, "cluster": clusters, "mean_average_precision": values})
+        return ScoreCard(pd.DataFrame(), {"replicate": table}, {})
+
+    found = compare([card(base + gain)], [card(base)], ["replicate"])
+    want = wilcoxon(gain.reshape(30, 2).mean(axis=1)).pvalue
+    assert found.wilcoxon_p == pytest.approx(want)
+    assert found.wilcoxon_p < 0.05
+    assert compare([card(base)], [card(base)], ["replicate"]).wilcoxon_p == 1
+    assert compare([card(base)], [card(base + gain)], ["replicate"]).wilcoxon_p == pytest.approx(want)

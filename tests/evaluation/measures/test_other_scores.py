@@ -21,7 +21,7 @@ from morphoclip.evaluation.measures.neighbours import (
     precision_at_k,
     threshold_grid_precision,
 )
-from morphoclip.evaluation.measures.probes import bioactivity_probe, mechanism_probe
+from morphoclip.evaluation.measures.probes import mechanism_probe
 from morphoclip.evaluation.measures.relationships import read_relationships, relationship_recall
 from morphoclip.evaluation.measures.retrieval import recall_at_k
 
@@ -200,16 +200,6 @@ def test_probes_find_what_is_linear_and_no_more():
     assert mechanism_probe(rng.standard_normal((90, 8)), mechanisms, compounds)["accuracy"] < 0.5
     with pytest.raises(ValueError, match="fewer than two mechanisms"):
         mechanism_probe(x[:6], ["a", "b"] * 3, compounds[:6])
-    active = (x[:, 0] > 1.5).astype(float)
-    assays = pd.DataFrame({"real": active, "coin": rng.integers(0, 2, 90).astype(float), "one class": 1.0})
-    assays.loc[:20, "coin"] = np.nan
-    table = bioactivity_probe(x, assays, np.arange(90) % 3).set_index("assay")
-    assert table.loc["real", "auroc"] > 0.9
-    assert 0.2 < table.loc["coin", "auroc"] < 0.8
-    assert table.loc["coin", "n_labels"] == 69
-    assert np.isnan(table.loc["one class", "auroc"])
-    network = bioactivity_probe(x, assays[["real"]], np.arange(90) % 3, hidden=16)
-    assert network["auroc"].iloc[0] > 0.85
 
 
 def test_the_battery_is_in_the_metrics(make_screen):

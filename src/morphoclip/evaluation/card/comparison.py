@@ -14,7 +14,11 @@ from morphoclip.evaluation.ranking.intervals import cluster_weights, percentiles
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference and its interval, over `n_rows` common rows in `n_clusters` clusters."""
+    """A mean paired difference and its interval, over `n_rows` common rows in `n_clusters` clusters.
+
+    `wilcoxon_p` is the two-sided p-value of Wilcoxon's signed-rank test of the clusters' mean differences, averaged over
+    rows, tasks and seeds: that they are symmetric about 0. NaN with fewer than two clusters, 1 without any difference.
+    """
 
     value: float
     ci_low: float
@@ -22,6 +26,7 @@ class Difference:
     n_rows: int
     n_clusters: int
     n_seeds: int
+    wilcoxon_p: float = float("nan")
 
     def __str__(self) -> str:
         return (
@@ -79,7 +84,16 @@ def compare(
         drawn = mean(cluster_weights(shape[0], draws, seed + 1), cluster_weights(shape[2], draws, seed))
         low, high = percentiles(drawn[np.isfinite(drawn)])
     common = len(table.drop_duplicates(["task", "row"]))
-    return Difference(float(value), low, high, common, len(names), len(cards))
+    p = _signed_rank(table.groupby("cluster")["difference"].mean().to_numpy())
+    return Difference(float(value), low, high, common, len(names), len(cards), p)
+
+
+def _signed_rank(differences: np.ndarray) -> float:
+    from scipy.stats import wilcoxon
+
+    if len(differences) < 2:
+        return float("nan")
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def _paired_rows(a: ScoreCard, b: ScoreCard, task: str, gated: bool) -> pd.DataFrame:

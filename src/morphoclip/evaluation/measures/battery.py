@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from morphoclip import schema
+from morphoclip import chemistry, schema
 from morphoclip.evaluation.measures.batch_effects import batch_scores, cell_count_correlation
+from morphoclip.evaluation.measures.batches import batches_of
 from morphoclip.evaluation.measures.clustering import cluster_agreement
 from morphoclip.evaluation.measures.neighbours import (
     nearest_neighbour_accuracy,
@@ -17,7 +17,6 @@ from morphoclip.evaluation.measures.neighbours import (
     threshold_grid_precision,
 )
 from morphoclip.evaluation.measures.probes import mechanism_probe
-from morphoclip.evaluation.measures.relationships import read_relationships, relationship_recall
 from morphoclip.evaluation.measures.retrieval import recall_at_k
 from morphoclip.evaluation.measures.row import NOTHING, Row
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol, cross_pairs
@@ -32,14 +31,13 @@ def neighbours(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
         labelled = with_labels(plate_set, protocol)
         treated = ~schema.is_negcon(labelled)
         wells, x = labelled[treated], plate_set.values()[treated]
-        batch = _batches(wells, protocol)
-        if batch.nunique() > 1:
+        for batch, suffix in batches_of(wells, protocol):
             own = [{p} for p in wells[schema.PERTURBATION]]
             value, chance, n = nearest_neighbour_accuracy(x, own, batch)
-            yield Row(plate_set.name, "nsb", value, n, chance)
+            yield Row(plate_set.name, f"nsb{suffix}", value, n, chance)
             targets = [set(labels) for labels in wells[LABEL]]
             value, chance, n = nearest_neighbour_accuracy(x, targets, batch, wells[schema.PERTURBATION])
-            yield Row(plate_set.name, "nsbp", value, n, chance)
+            yield Row(plate_set.name, f"nsbp{suffix}", value, n, chance)
         profiles = _consensus(plate_set)
         targets = [set(labels) for labels in with_labels(profiles, protocol)[LABEL]]
         area, chance, n = threshold_grid_precision(profiles.values(), targets)
@@ -67,29 +65,14 @@ def clustering(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Ite
 def batch_effects(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **_: object) -> Iterator[Row]:
     """Batch metrics of all wells, and the correlation of DMSO wells' leading components with cell count."""
     for plate_set in sets:
-        batch = _batches(plate_set.table, protocol)
-        if batch.nunique() > 1:
+        for batch, suffix in batches_of(plate_set.table, protocol):
             for row in batch_scores(plate_set.values(), batch, seed).itertuples():
-                yield Row(plate_set.name, row.metric, row.value, len(batch), row.chance)
+                yield Row(plate_set.name, f"{row.metric}{suffix}", row.value, len(batch), row.chance)
         negcon = schema.is_negcon(plate_set.table)
         if schema.CELL_COUNT in plate_set.table and negcon.sum() > 5:
             counts = pd.to_numeric(plate_set.table.loc[negcon, schema.CELL_COUNT]).to_numpy()
             for i, value in enumerate(cell_count_correlation(plate_set.values()[negcon], counts), 1):
                 yield Row(plate_set.name, f"cell_count_correlation_pc{i}", float(value), int(negcon.sum()), NOTHING)
-
-
-def relationships(
-    sets: Sequence[PlateSet], protocol: Protocol, *, relationships_folder: str | Path | None = None, **_: object
-) -> Iterator[Row]:
-    """Recall of annotated gene pairs among the extreme cosines of consensus profiles by gene, CRISPR and ORF sets."""
-    if relationships_folder is None:
-        raise ValueError("task relationships needs relationships=<folder with CORUM.txt, HuMAP.txt, …>")
-    pairs = read_relationships(relationships_folder)
-    for plate_set in sets:
-        if plate_set.modality in ("crispr", "orf"):
-            x, genes = _by_gene(_consensus(plate_set))
-            for row in relationship_recall(x, genes, pairs).itertuples():
-                yield Row(plate_set.name, f"recall_{row.source}", float(row.recall), int(row.n_pairs), 0.1)
 
 
 def retrieval(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iterator[Row]:
@@ -120,7 +103,7 @@ def retrieval(sets: Sequence[PlateSet], protocol: Protocol, **_: object) -> Iter
 
 
 def mechanism(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **_: object) -> Iterator[Row]:
-    """Linear probe of the mechanism of action on consensus profiles of compounds."""
+    """Linear probe of the mechanism of action on consensus profiles of compounds; the doses of a molecule stay together."""
     for plate_set in sets:
         if plate_set.modality != "compound" or schema.MOA not in plate_set.table:
             continue
@@ -128,7 +111,7 @@ def mechanism(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **
         first = profiles.table[schema.MOA].fillna("").str.split("|").str[0]
         try:
             found = mechanism_probe(
-                profiles.values(), first.tolist(), profiles.table[schema.PERTURBATION].tolist(), seed=seed
+                profiles.values(), first.tolist(), chemistry.molecules(profiles.table).tolist(), seed=seed
             )
         except ValueError as error:
             raise ValueError(f"task mechanism, set {plate_set.name}: {error}") from error
@@ -154,9 +137,3 @@ def _by_gene(profiles: PlateSet) -> tuple[np.ndarray, list[str]]:
     table = profiles.table[profiles.table[schema.GENE].fillna("") != ""]
     medians = table.groupby(schema.GENE, sort=True)[profiles.features].median()
     return medians.to_numpy(), medians.index.tolist()
-
-
-def _batches(wells: pd.DataFrame, protocol: Protocol) -> pd.Series:
-    if protocol.batch_column not in wells:
-        raise ValueError(f"protocol {protocol.name} takes batches from {protocol.batch_column}, but the table lacks it")
-    return wells[protocol.batch_column].astype(str)

@@ -1,8 +1,9 @@
-"""Agreement of clusters of consensus profiles with gene families: complete linkage, the same families for all methods."""
+"""Agreement of complete-linkage clusters of profiles with genes or gene families."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -29,6 +30,35 @@ def cluster_agreement(features: np.ndarray, families: Sequence[str], clusters: i
         )
     labels = fcluster(linkage_tree(features), number, criterion="maxclust")
     return float(adjusted_mutual_info_score(list(families), labels))
+
+
+def agreement_of_clusters(
+    centred: np.ndarray, labels: Sequence[set[str]], chosen: Collection[str]
+) -> tuple[float, int]:
+    """AMI of as many complete-linkage clusters as there are `chosen` families with these families (Kim et al. 2025).
+
+    Distances are Euclidean, between the rows of the correlation matrix of the members.
+
+    Args:
+        centred: (N, D) profiles minus their row means. labels: the families of each; members of several of `chosen` are
+            left out, and then families with a single member.
+
+    Returns:
+        (AMI, number of profiles); (NaN, 0) with fewer than two families.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    own = [row & set(chosen) for row in labels]
+    sizes = Counter(next(iter(row)) for row in own if len(row) == 1)
+    rows = [i for i, row in enumerate(own) if len(row) == 1 and sizes[next(iter(row))] > 1]
+    families = [next(iter(own[i])) for i in rows]
+    number = len(set(families))
+    if number < 2:
+        return float("nan"), 0
+    x = unit_rows(checked_features(centred[rows]))
+    clusters = fcluster(linkage(x @ x.T, method="complete", metric="euclidean"), number, criterion="maxclust")
+    return float(adjusted_mutual_info_score(families, clusters)), len(rows)
 
 
 def linkage_tree(features: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -85,6 +85,27 @@ def precision_at_k(features: np.ndarray, labels: Sequence[set[str]], k: int) -> 
         return float("nan"), float("nan"), float("nan"), 0
     chance = positives.mean() / (len(x) - 1)
     return float((hits / k).mean()), float(f1.mean()), float(chance), int(asking.sum())
+
+
+def f1_over_k(centred: np.ndarray, labels: Sequence[set[str]], ks: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """(k, F1) for each k below the number of rows, from mean precision and mean recall at k (Kim et al. 2025).
+
+    Unlike the F1 of `precision_at_k`, which is averaged over queries, it combines the two means. `centred` (N, D) are
+    profiles minus their row means; rows that share no label with another are not queries.
+    """
+    x = unit_rows(checked_features(centred))
+    match = _sharing(labels)
+    np.fill_diagonal(match, False)
+    similarity = x @ x.T
+    np.fill_diagonal(similarity, -np.inf)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    asking = match.any(axis=1)
+    hits = np.take_along_axis(match, order, axis=1)[asking].cumsum(axis=1)
+    positives = match.sum(axis=1)[asking]
+    for k in ks:
+        if k < len(x) and asking.any():
+            precision, recall = (hits[:, k - 1] / k).mean(), (hits[:, k - 1] / positives).mean()
+            yield k, float(2 * precision * recall / (precision + recall)) if recall else 0.0
 
 
 def threshold_grid_precision(features: np.ndarray, labels: Sequence[set[str]]) -> tuple[float, float, int]:

@@ -26,7 +26,7 @@ class Protocol:
             lacks are left out; without any, all plates are one set.
         columns: column names of the table -> canonical ones, for names that the reader does not know.
         labels: modality -> column of targets ('|'-separated) or gene that sister and cross-modal tasks match.
-        tasks: tasks that are scored where the user names none.
+        tasks: tasks that are scored where the user names none. normalize: the preset used unless `normalize=` names another.
         replicate_diffby: columns in which a well must differ from the query to be its replicate, in all tasks on wells.
         batch_column: column that defines batches for the batch-effect scores. batch_columns: several, in one report.
         time_names: modality -> timepoint -> its name in the published table.
@@ -43,6 +43,7 @@ class Protocol:
     replicate_diffby: Sequence[str] = ()
     batch_column: str = schema.PLATE
     batch_columns: Sequence[str] = ()
+    normalize: str | None = None
     time_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     published: str | None = None
 
