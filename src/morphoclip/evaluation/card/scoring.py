@@ -69,10 +69,10 @@ def score(
         ValueError: unknown task, a table that does not fit the protocol (the message says why), or an alarm under `strict`.
     """
     protocol = protocol or Protocol()
-    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-    measures = {task.name: task for task in tasks if isinstance(task, Measure)}
-    tasks = [task.name if isinstance(task, Measure) else task for task in tasks]
-    unknown = sorted(set(tasks) - set(TASKS) - set(BATTERY))
+    asked = [tasks] if isinstance(tasks, str) else list(tasks)
+    measures = {task.name: task for task in asked if isinstance(task, Measure)}
+    names = [task.name if isinstance(task, Measure) else task for task in asked]
+    unknown = sorted(set(names) - set(TASKS) - set(BATTERY))
     if unknown:
         raise ValueError(f"tasks {unknown} are unknown: choose among {[*TASKS, *BATTERY]}")
     settings = Settings(p_convention, ties, null_size, threshold, seed, bootstrap, shuffles)
@@ -103,7 +103,7 @@ def score(
         profiles = [
             tuple(_profiles(s, retrieved[s.name] if gated else None) for s in folds_of_set) for folds_of_set in by_set
         ]
-        for questions in _consensus_questions(profiles, tasks, protocol, card.notes if gated else []):
+        for questions in _consensus_questions(profiles, names, protocol, card.notes if gated else []):
             questions = [_asked(question) for question in questions]
             card.add(questions, gated=gated)
             if gated:
@@ -111,7 +111,7 @@ def score(
             else:
                 card.consensus_controls(questions[0])
     for name in BATTERY:
-        if name in tasks:
+        if name in names:
             own = {**(options or {}), **(measures[name].options if name in measures else {})}
             card.add_battery(name, [folds_of_set[0] for folds_of_set in by_set], protocol, **own)
     return card.finish()

@@ -21,7 +21,7 @@ from morphoclip.evaluation.measures.neighbours import (
 from morphoclip.evaluation.measures.probes import mechanism_probe
 from morphoclip.evaluation.measures.relationships import relationships
 from morphoclip.evaluation.measures.retrieval import recall_at_k
-from morphoclip.evaluation.measures.row import NOTHING, Row
+from morphoclip.evaluation.measures.row import NOTHING, Detail, Note, Row
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol, cross_pairs
 from morphoclip.evaluation.tasks.questions import LABEL, consensus, with_labels
 
@@ -122,7 +122,7 @@ def mechanism(sets: Sequence[PlateSet], protocol: Protocol, *, seed: int = 0, **
         yield Row(plate_set.name, "mechanism_macro_f1", found["macro_f1"], int(found["n"]), NOTHING)
 
 
-BATTERY: dict[str, Callable[..., Iterator[Row]]] = {
+BATTERY: dict[str, Callable[..., Iterator[Row | Detail | Note]]] = {
     "neighbours": neighbours,
     "clustering": clustering,
     "batch_effects": batch_effects,
