@@ -114,7 +114,7 @@ def _read_folder(folder: Path) -> Assays:
     labels = mmread(matrix).tocoo()
     compounds = read_text_table(_in_folder(folder, "row-compound-index.csv"), "assays")
     names = read_text_table(_in_folder(folder, "column-assay-index.csv"), "assays")
-    smiles = _in_folder(folder, "compound_smiles.csv", needed=False)
+    smiles = _compressed_or_not(folder, "compound_smiles.csv")
     if smiles is not None:
         structures = read_text_table(smiles, "assays")
         key = column_named(structures, _COMPOUND_SPELLINGS[schema.INCHIKEY])
@@ -135,11 +135,15 @@ def _read_folder(folder: Path) -> Assays:
     return Assays(_compounds(compounds, f"assays={folder}"), named, outcomes)
 
 
-def _in_folder(folder: Path, name: str, needed: bool = True) -> Path | None:
-    found = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-    if found is None and needed:
+def _in_folder(folder: Path, name: str) -> Path:
+    found = _compressed_or_not(folder, name)
+    if found is None:
         raise FileNotFoundError(f"assays={folder} has no {name}: see docs/evaluation.md for the layouts that are read")
     return found
+
+
+def _compressed_or_not(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
 def _compounds(table: pd.DataFrame, where: str) -> pd.DataFrame:

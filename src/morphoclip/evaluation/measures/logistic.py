@@ -34,8 +34,9 @@ def predict_assays(train: np.ndarray, outcomes: np.ndarray, test: np.ndarray, *,
         share = np.where(
             y > 0, measured[assays] / (2 * active[assays]), measured[assays] / (2 * (measured - active)[assays])
         )
-        weights = fit_logistic(train[rows], y, np.where(known[rows][:, assays], share, 0.0), c)
-        said[:, assays] = _sigmoid(test @ weights[:-1] + weights[-1])
+        x, at = _in_row_space(train[rows], test)
+        weights = fit_logistic(x, y, np.where(known[rows][:, assays], share, 0.0), c)
+        said[:, assays] = _sigmoid(at @ weights[:-1] + weights[-1])
     return said
 
 
@@ -77,6 +78,19 @@ def fit_logistic(
             w[:, left], step, z, x @ step, target, own, penalty, c, (gradient * step).sum(axis=0)
         )
     return w
+
+
+def _in_row_space(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in coordinates of the space that the rows of `train` span, if these are fewer than the features.
+
+    The penalised weights lie in this space, so the predictions are the same.
+    """
+    if len(train) >= train.shape[1]:
+        return train, test
+    values, vectors = np.linalg.eigh(train @ train.T)
+    kept = values > 1e-12 * values[-1]
+    axes = train.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return train @ axes, test @ axes
 
 
 def _conjugate_gradients(
