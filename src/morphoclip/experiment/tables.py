@@ -11,13 +11,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from morphoclip import schema
-from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
+from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import Protocol
-from morphoclip.evaluation.tasks.tables import join_profiles, profile_paths
+from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.arms import table_path
+from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.experiment.score import Arm, preset
 from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+from morphoclip.profiling.reading.columns import canonical_mapping
+from morphoclip.profiling.reading.controls import named_controls, with_controls
+from morphoclip.profiling.reading.tables import Reading, joined
+from morphoclip.profiling.reading.tables import read_tables as reading_of_files
 
 SOURCES = ("profiles", "encoder", "checkpoint")
 
@@ -48,23 +53,33 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     if len(sources) != 1:
         raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
     if sources == ["profiles"]:
-        table = read_tables(config.profiles)
-    else:
-        if config.dataset is None:
-            raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
-        table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
-    if config.aggregate is not None:
-        by = [c for c in schema.WELL_KEY if c in table]
-        table = aggregate(table, by, config.aggregate)
+        return arm_of_files(config.profiles, config, protocol, features=as_dict(config)["features"])
+    if config.dataset is None:
+        raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
+    table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
     return as_arm(table, config, protocol)
 
 
+def arm_of_files(
+    patterns: str | Sequence[str], config: DictConfig, protocol: Protocol, features: str | Sequence[str] | None = None
+) -> Arm:
+    """The tables that match paths or globs as one arm, with notes on how they were read."""
+    reading = read_tables(patterns, config, protocol, features)
+    return _arm(reading.table, config, reading.notes)
+
+
 def as_arm(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> Arm:
-    """A table as an arm: annotated, with the chosen normalisation or else the default for its features."""
-    table = annotated(table, config.metadata, protocol)
+    """A table in canonical names as an arm: annotated, with the chosen normalisation or else the default."""
+    notes: list[str] = []
+    return _arm(annotated(table, config, protocol, notes), config, notes)
+
+
+def _arm(table: pd.DataFrame, config: DictConfig, notes: list[str]) -> Arm:
+    if config.aggregate is not None:
+        table = aggregate(table, [c for c in schema.WELL_KEY if c in table], config.aggregate)
     if config.get("normalize") is not None:  # the key is absent if no preset was chosen
-        return Arm(table, instantiate(config.normalize))
-    return Arm(table, default_normalizer(table))
+        return Arm(table, instantiate(config.normalize), notes)
+    return Arm(table, default_normalizer(table), notes)
 
 
 def default_normalizer(table: pd.DataFrame) -> Normalizer:
@@ -82,13 +97,44 @@ def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.
     return embed(model, dataset, level="well", device=device)
 
 
-def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:
-    """All tables that match paths or globs, joined; a feature that a file lacks is NaN in its rows."""
+def read_tables(
+    patterns: str | Sequence[str],
+    config: DictConfig,
+    protocol: Protocol,
+    features: str | Sequence[str] | None = None,
+) -> Reading:
+    """All tables that match paths or globs, joined, annotated and with controls, by the keys of an evaluation's config."""
     patterns = patterns if isinstance(patterns, str) else list(patterns)
-    return join_profiles({str(path): read_profiles(path) for path in profile_paths(patterns)})
+    return reading_of_files(
+        profile_paths(patterns),
+        columns=column_names(config, protocol),
+        control=_plain(config, "control"),
+        features=features,
+        metadata=_plain(config, "metadata"),
+    )
 
 
-def annotated(table: pd.DataFrame, metadata: str | None, protocol: Protocol) -> pd.DataFrame:
-    """The table with canonical columns and the annotations of a metadata folder."""
-    table = with_canonical_ids(table.rename(columns=dict(protocol.columns)))
-    return table if metadata is None else annotate(table, metadata)
+def annotated(table: pd.DataFrame, config: DictConfig, protocol: Protocol, notes: list[str]) -> pd.DataFrame:
+    """A table in canonical names with the annotations of `config.metadata` and controls by `config.control`."""
+    columns, metadata = column_names(config, protocol), _plain(config, "metadata")
+    table = with_canonical_ids(table.rename(columns={theirs: ours for ours, theirs in columns.items()}))
+    table = table if metadata is None else joined(table, metadata, columns, notes)
+    return named_controls(with_controls(table, _plain(config, "control"), notes))
+
+
+def column_names(config: DictConfig, protocol: Protocol) -> dict[str, str]:
+    """{our column: the table's} of `columns` (a mapping, or a YAML or JSON file of one), and of the protocol.
+
+    Raises:
+        ValueError: `columns` is neither a mapping nor a file.
+    """
+    chosen = _plain(config, "columns") or {}
+    if isinstance(chosen, str):
+        if not Path(chosen).is_file():
+            raise ValueError(f"columns={chosen}: give a file with lines `perturbation: Compound`, or columns.perturbation=…")
+        chosen = as_dict(load_config(Path(chosen)))
+    return {**{ours: theirs for theirs, ours in protocol.columns.items()}, **canonical_mapping(chosen)}
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    return as_dict(config).get(key)
