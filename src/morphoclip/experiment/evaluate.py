@@ -21,7 +21,7 @@ from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
 from morphoclip.experiment.score_run import score_run
-from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
+from morphoclip.experiment.tables import arm_of_files, read_arm, read_training
 
 MAIN, BASELINE = "profiles", "baseline"
 SWITCHES = ("strict", "crossfit", "umap", "trust_remote_code")
@@ -46,7 +46,7 @@ def run(config: DictConfig) -> Path:
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms = {MAIN: arm}
     if config.baseline is not None:
-        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm}
+        arms = {BASELINE: arm_of_files(config.baseline, config, protocol), MAIN: arm}
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
@@ -80,7 +80,7 @@ def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) ->
     """The card with separate scores of wells seen in `config.training`, as defined by `config.seen_by`, and unseen ones."""
     if config.training is None:
         return card
-    training = annotated(read_tables(config.training), config.metadata, protocol)
+    training = read_training(config, protocol)
     return mark_leaks(card, seen_perturbations(arm.table, training, config.seen_by), list(config.prompt_fields))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from morphoclip import schema
 from morphoclip.data.metadata.annotations import with_canonical_ids
@@ -104,37 +104,56 @@ def read_tables(
     features: str | Sequence[str] | None = None,
 ) -> Reading:
     """All tables that match paths or globs, joined, annotated and with controls, by the keys of an evaluation's config."""
-    patterns = patterns if isinstance(patterns, str) else list(patterns)
     return reading_of_files(
-        profile_paths(patterns),
-        columns=column_names(config, protocol),
+        profile_paths(patterns if isinstance(patterns, str) else list(patterns)),
+        columns=column_names(config),
+        known_columns=of_protocol(protocol),
         control=_plain(config, "control"),
         features=features,
         metadata=_plain(config, "metadata"),
     )
 
 
+def read_training(config: DictConfig, protocol: Protocol) -> pd.DataFrame:
+    """The table of training wells, `config.training`: names of columns and annotations as for the profiles, where it has them."""
+    return reading_of_files(
+        profile_paths(_plain(config, "training")),
+        known_columns={**of_protocol(protocol), **column_names(config)},
+        metadata=_plain(config, "metadata"),
+        features_needed=False,
+    ).table
+
+
 def annotated(table: pd.DataFrame, config: DictConfig, protocol: Protocol, notes: list[str]) -> pd.DataFrame:
     """A table in canonical names with the annotations of `config.metadata` and controls by `config.control`."""
-    columns, metadata = column_names(config, protocol), _plain(config, "metadata")
+    columns = {**of_protocol(protocol), **column_names(config)}
     table = with_canonical_ids(table.rename(columns={theirs: ours for ours, theirs in columns.items()}))
+    metadata = _plain(config, "metadata")
     table = table if metadata is None else joined(table, metadata, columns, notes)
     return named_controls(with_controls(table, _plain(config, "control"), notes))
 
 
-def column_names(config: DictConfig, protocol: Protocol) -> dict[str, str]:
-    """{our column: the table's} of `columns` (a mapping, or a YAML or JSON file of one), and of the protocol.
+def of_protocol(protocol: Protocol) -> dict[str, str]:
+    """{our column: a table's} of the columns that a protocol names."""
+    return {ours: theirs for theirs, ours in protocol.columns.items()}
+
+
+def column_names(config: DictConfig) -> dict[str, str]:
+    """{our column: the table's} of `config.columns`: a mapping, or a YAML or JSON file of one.
 
     Raises:
-        ValueError: `columns` is neither a mapping nor a file.
+        ValueError: `columns` is neither a mapping nor a file, or one of our names does not exist.
     """
     chosen = _plain(config, "columns") or {}
     if isinstance(chosen, str):
         if not Path(chosen).is_file():
-            raise ValueError(f"columns={chosen}: give a file with lines `perturbation: Compound`, or columns.perturbation=…")
+            raise ValueError(
+                f"columns={chosen}: give a file with lines `perturbation: Compound`, or columns.perturbation=…"
+            )
         chosen = as_dict(load_config(Path(chosen)))
-    return {**{ours: theirs for theirs, ours in protocol.columns.items()}, **canonical_mapping(chosen)}
+    return canonical_mapping(chosen)
 
 
 def _plain(config: DictConfig, key: str) -> Any:
-    return as_dict(config).get(key)
+    value = config.get(key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

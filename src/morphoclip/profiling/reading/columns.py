@@ -24,6 +24,10 @@ KNOWN_METADATA = {
     "plane", "platenumber", "platemap", "platemapname", "positionx", "positiony", "positionz", "pubchemcid", "replicate",
     "rep", "sequence", "timepointnumber", "timestamp", "wellindex", "wellnumber", "x", "y", "z",
 }  # fmt: skip
+SHORT = (
+    "source", "batch", "plate", "well", "row", "column", "site", "perturbation", "modality", "pert_type", "control_type",
+    "cell_line", "time", "dose", "gene", "guide", "targets", "moa", "smiles", "inchikey", "name", "cell_count",
+)  # fmt: skip
 FEATURE, METADATA, LEFT_OUT = "feature", "metadata", "left out"
 
 
@@ -56,10 +60,10 @@ def canonical_mapping(columns: Mapping[str, str]) -> dict[str, str]:
         if ours is None and str(name).startswith(schema.PREFIX):
             ours = str(name)
         if ours is None:
-            shown = nearest(str(name), [c.removeprefix(schema.PREFIX) for c in schema.SPELLINGS] + list(known)) or known
             raise ValueError(
-                f"columns.{name}: there is no column of ours of that name; nearest: {', '.join(list(shown)[:4])}; any other "
-                f"column is kept under a name that starts with {schema.PREFIX}"
+                f"columns.{name}: there is no column of ours of that name; nearest: "
+                f"{', '.join(nearest(str(name), SHORT) or SHORT)}; any other column of yours can be kept under a name that "
+                f"starts with {schema.PREFIX}"
             )
         if theirs is not None:
             mapping[ours] = str(theirs)
@@ -121,7 +125,9 @@ def with_names(
     renames = {old: new for old, new in renames.items() if old in rest and new not in mapped}
     lost = [old for old, new in schema.canonical_columns(list(rest.columns)).items() if new in mapped]
     if lost:
-        notes.append(f"{where}: {_pairs(list(given), given)} by columns=, so {lost} is kept as metadata of another name")
+        notes.append(
+            f"{where}: {_pairs(list(given), given)} by columns=, so {lost} is kept as metadata of another name"
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         schema.canonicalize(rest)  # its doubt about millimolar doses

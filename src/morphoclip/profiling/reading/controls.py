@@ -12,7 +12,17 @@ from morphoclip.profiling.reading.columns import found_column, nearest, short_na
 from morphoclip.profiling.reading.values import CONTROL_SPELLINGS, canonical_values
 
 Control = str | Mapping[str, str | Sequence[str]]
-SOLVENTS = ("dmso", "vehicle", "solvent", "untreated", "mock", "nontreated", "nontargeting", "negativecontrol", "negcon")
+SOLVENTS = (
+    "dmso",
+    "vehicle",
+    "solvent",
+    "untreated",
+    "mock",
+    "nontreated",
+    "nontargeting",
+    "negativecontrol",
+    "negcon",
+)
 
 
 def with_controls(table: pd.DataFrame, control: Control | None, notes: list[str]) -> pd.DataFrame:
@@ -36,11 +46,15 @@ def with_controls(table: pd.DataFrame, control: Control | None, notes: list[str]
         return table
     chosen, why = _by_pert_type(table)
     if not chosen.any() and schema.PERTURBATION in table:
-        plain = table[schema.PERTURBATION].map({v: schema.plain_name(str(v)) for v in table[schema.PERTURBATION].unique()})
+        plain = table[schema.PERTURBATION].map(
+            {v: schema.plain_name(str(v)) for v in table[schema.PERTURBATION].unique()}
+        )
         chosen = plain.isin(SOLVENTS).to_numpy()
         why = f"its perturbation is {', '.join(map(repr, table.loc[chosen, schema.PERTURBATION].unique()[:3]))}"
     if chosen.any():
-        notes.append(f"no column says which wells are controls: a well is a negative control if {why}: {_counts(table, chosen)}")
+        notes.append(
+            f"no column says which wells are controls: a well is a negative control if {why}: {_counts(table, chosen)}"
+        )
         return named_controls(_marked(table, chosen))
     if schema.PERTURBATION in table:
         notes.append(

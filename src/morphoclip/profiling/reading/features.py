@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.profiling.reading.columns import FEATURE, KNOWN_METADATA, LEFT_OUT, METADATA, Column, nearest
+from morphoclip.profiling.reading.columns import KNOWN_METADATA, LEFT_OUT, METADATA, Column, nearest
 from morphoclip.profiling.reading.numbers import COMPARTMENTS, NUMBERED, feature_like, judged, stems
 
 BOOKKEEPING = re.compile(
@@ -47,16 +47,16 @@ def sorted_out(
     """
     bare = [c for c in table if not c.startswith(schema.PREFIX)]
     left = {c: "bookkeeping" for c in bare if c not in wanted and BOOKKEEPING.fullmatch(c)}
-    plain = {c: "plain metadata by its name" for c in bare if c not in wanted and schema.plain_name(c) in KNOWN_METADATA}
+    plain = {
+        c: "plain metadata by its name" for c in bare if c not in wanted and schema.plain_name(c) in KNOWN_METADATA
+    }
     table, texts = judged(table, [c for c in bare if c not in left and c not in plain], where)
     plain |= {c: "text" for c in texts if c not in wanted}
     bools = [c for c in bare if c not in plain and c not in left and pd.api.types.is_bool_dtype(table[c].dtype)]
     plain |= {c: "true or false" for c in bools if c not in wanted}
     families = stems(bare)
-    for column in bare:
-        if not (column in plain or column in left or column in wanted or feature_like(column, families)):
-            if _counts_up(table[column]):
-                left[column] = "bookkeeping"
+    unjudged = [c for c in bare if not (c in plain or c in left or c in wanted or feature_like(c, families))]
+    left |= {c: "bookkeeping" for c in unjudged if _counts_up(table[c])}
     names = {c: f"{schema.PREFIX}{c}" for c in plain}
     twice = [c for c, ours in names.items() if ours in table]
     left |= {c: f"the table has {names[c]} too" for c in twice}
@@ -140,7 +140,11 @@ def _asked_for(
     absent = [name for name in asked if name not in exact and name not in patterns]
     if absent:
         metadata = [n for n in absent if n in table or f"{schema.PREFIX}{n}" in table]
-        why = f"{metadata[0]!r} holds metadata" if metadata else f"nearest: {', '.join(nearest(absent[0], numeric)) or 'none'}"
+        why = (
+            f"{metadata[0]!r} holds metadata"
+            if metadata
+            else f"nearest: {', '.join(nearest(absent[0], numeric)) or 'none'}"
+        )
         raise ValueError(
             f"features=: {where} lacks {len(absent)} of the {len(asked)} names asked for, e.g. {absent[0]!r}; {why}"
         )

@@ -14,7 +14,6 @@ from morphoclip import schema
 from morphoclip.profiling.reading.columns import (
     FEATURE,
     KNOWN_METADATA,
-    LEFT_OUT,
     METADATA,
     Column,
     canonical_mapping,
@@ -100,7 +99,9 @@ def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
         if not matches and Path(pattern).exists():  # a name with brackets
             matches = [Path(pattern)]
         if not matches:
-            raise FileNotFoundError(f"no profile table at {pattern}: check the path, and quote globs on the command line")
+            raise FileNotFoundError(
+                f"no profile table at {pattern}: check the path, and quote globs on the command line"
+            )
         folder = next((match for match in matches if match.is_dir()), None)
         if folder is not None:
             raise ValueError(f"{folder} is a folder: give its tables, e.g. '{folder}/*.csv.gz'")
@@ -112,20 +113,25 @@ def read_tables(
     paths: Sequence[Path],
     *,
     columns: Mapping[str, str] | None = None,
+    known_columns: Mapping[str, str] | None = None,
     control: Control | None = None,
     features: str | Sequence[str] | None = None,
     metadata: Metadata | None = None,
     name_controls: bool = True,
+    features_needed: bool = True,
 ) -> Reading:
     """The joined tables of files, as `read_profiles` reads them; a feature that a file lacks is NaN in its rows.
 
     Args:
+        known_columns: as `columns`, for names that the tables need not have.
         name_controls: give negative controls without a perturbation the name DMSO.
+        features_needed: a table without features is an error; else only metadata are returned.
 
     Raises:
         ValueError: as `read_profiles` does, except for features that differ.
     """
-    mapping, notes = canonical_mapping(columns or {}), []
+    asked, notes = canonical_mapping(columns or {}), []
+    mapping = {**canonical_mapping(known_columns or {}), **asked}
     wanted = set() if features is None else set(asked_features(features))
     parts, plan, names = [], {}, {}
     for path in paths:
@@ -135,7 +141,7 @@ def read_tables(
         parts.append(part)
         notes.append(own)
     if metadata is None:
-        refuse_absent(mapping, [n for found in names.values() for n in found], _called(paths))
+        refuse_absent(asked, [n for found in names.values() for n in found], _called(paths))
     said = _once_each(notes, paths)
     table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0].reset_index(drop=True)
     text = [c for c in table if c.startswith(schema.PREFIX)]
@@ -143,12 +149,14 @@ def read_tables(
     if schema.PLATE in table and schema.WELL in table:
         said += outside_format(table)
     if metadata is not None:
-        table = joined(table, metadata, columns or {}, said)
+        table = joined(table, metadata, mapping, said)
     table = with_controls(table, control, said)
     table = named_controls(table) if name_controls else table
-    chosen, out = chosen_features(table, features, _called(paths), said)
+    chosen, out = chosen_features(table, features, _called(paths), said) if features_needed else ([], [])
     plan |= {column.theirs: column for column in out} | {c: Column(c, FEATURE) for c in chosen}
-    plan |= {c: Column(c, METADATA, c, "metadata=") for c in table if c.startswith(schema.PREFIX) and c not in _ours(plan)}
+    plan |= {
+        c: Column(c, METADATA, c, "metadata=") for c in table if c.startswith(schema.PREFIX) and c not in _ours(plan)
+    }
     table = table[[c for c in table if c.startswith(schema.PREFIX)] + chosen]
     has = {p: [c for c in chosen if c in part] for p, part in zip(paths, parts, strict=True)}
     order = {name: number for number, name in enumerate(n for found in names.values() for n in found)}
@@ -156,9 +164,7 @@ def read_tables(
     return Reading(table, known, said, has)
 
 
-def joined(
-    table: pd.DataFrame, metadata: Metadata, columns: Mapping[str, str], notes: list[str]
-) -> pd.DataFrame:
+def joined(table: pd.DataFrame, metadata: Metadata, columns: Mapping[str, str], notes: list[str]) -> pd.DataFrame:
     """The table with the annotations of a metadata folder."""
     from morphoclip.data.metadata.annotations import annotate
 

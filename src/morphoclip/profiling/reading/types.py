@@ -53,7 +53,9 @@ def _of_objects(name: str, column: pd.Series, path: Path, notes: list[str]) -> p
         return column
     first = known.iloc[0]
     if isinstance(first, dict):
-        raise ValueError(f"{path}: column {name!r} holds mappings, e.g. {first}: write its parts as columns of their own")
+        raise ValueError(
+            f"{path}: column {name!r} holds mappings, e.g. {first}: write its parts as columns of their own"
+        )
     if isinstance(first, list | tuple | np.ndarray):
         return _of_lists(name, column, path, notes)
     if isinstance(first, Decimal):
@@ -76,7 +78,9 @@ def _of_lists(name: str, column: pd.Series, path: Path, notes: list[str]) -> pd.
             "rows have none: each row needs equally many"
         )
     size = int(sizes.iloc[0])
-    notes.append(f"{path.name}: the lists of column {name!r} are read as {size} columns, {name}_0000 to {name}_{size - 1:04d}")
+    notes.append(
+        f"{path.name}: the lists of column {name!r} are read as {size} columns, {name}_0000 to {name}_{size - 1:04d}"
+    )
     return pd.DataFrame(np.array(known.tolist()), columns=[f"{name}_{i:04d}" for i in range(size)])
 
 

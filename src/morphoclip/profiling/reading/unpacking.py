@@ -10,7 +10,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
-UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"BZh": ("bzip2", bz2.decompress), b"\xfd7zXZ\x00": ("xz", lzma.decompress)}
+UNPACK = {
+    b"\x1f\x8b": ("gzip", gzip.decompress),
+    b"BZh": ("bzip2", bz2.decompress),
+    b"\xfd7zXZ\x00": ("xz", lzma.decompress),
+}
 ZIP, ZSTD = b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
 KINDS = {
     b"PAR1": "parquet",
@@ -61,7 +65,9 @@ def _only_member(path: Path, content: bytes) -> bytes:
     """The one file of a zip archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+            members = [
+                name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")
+            ]
             if len(members) != 1:
                 raise ValueError(
                     f"{path} is an archive of {len(members)} files, e.g. {members[:3]}: unpack it and give its tables"

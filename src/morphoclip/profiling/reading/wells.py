@@ -112,5 +112,7 @@ def _letter(value: str) -> str:
     if not re.fullmatch(r"\d+", value):
         return value
     if not 1 <= int(value) <= schema.POSITION_ROWS:
-        raise ValueError(f"there is no row {value} of wells: rows are counted from 1 (A) to {schema.POSITION_ROWS} (AF)")
+        raise ValueError(
+            f"there is no row {value} of wells: rows are counted from 1 (A) to {schema.POSITION_ROWS} (AF)"
+        )
     return schema.well_name(int(value) - 1, 0)[:-2]
