@@ -63,7 +63,7 @@ def sorted_out(
     names = {c: ours for c, ours in names.items() if c not in twice}
     if bookkeeping := [c for c, why in left.items() if why == "bookkeeping"]:
         notes.append(f"{where}: columns {_list(bookkeeping)} are bookkeeping, not features, and are left out")
-    numeric = [c for c in names if plain[c] != "text" and pd.api.types.is_numeric_dtype(table[c].dtype)]
+    numeric = [c for c in names if plain[c] != "text" and pd.to_numeric(table[c], errors="coerce").notna().any()]
     if numeric:
         notes.append(f"{where}: columns {_list(numeric)} are metadata by their names, not features")
     plan = [Column(c, LEFT_OUT, why=why) for c, why in left.items()]

@@ -100,7 +100,8 @@ READERS = {"parquet": _parquet, "feather": _feather, "excel": _excel, "h5ad": _a
 
 def _without_repeats(frame: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
     """The frame without second columns of a name that hold the same; nameless columns without values go too."""
-    keep, first = [], {}
+    keep: list[int] = []
+    first: dict[str, int] = {}
     for number, name in enumerate(frame.columns):
         column = frame.iloc[:, number]
         if name.startswith("Unnamed: ") and column.isna().all():

@@ -133,7 +133,8 @@ def read_tables(
     asked, notes = canonical_mapping(columns or {}), []
     mapping = {**canonical_mapping(known_columns or {}), **asked}
     wanted = set() if features is None else set(asked_features(features))
-    parts, plan, names = [], {}, {}
+    parts, names = [], {}
+    plan: dict[str, Column] = {}
     for path in paths:
         own: list[str] = []
         part, known, names[path] = _read_one(path, mapping, wanted, own)
@@ -161,6 +162,8 @@ def read_tables(
     has = {p: [c for c in chosen if c in part] for p, part in zip(paths, parts, strict=True)}
     order = {name: number for number, name in enumerate(n for found in names.values() for n in found)}
     known = sorted(plan.values(), key=lambda column: order.get(column.theirs, len(order)))
+    for path in paths:
+        said = [note.replace(str(path), path.name) for note in said]
     return Reading(table, known, said, has)
 
 
@@ -187,6 +190,10 @@ def _read_one(
 
     frame = read_frame(path, as_strings, notes)
     table, plan = with_names(frame, mapping, path.name, notes)
+    plain = [c for c in plan if c.role == METADATA and not c.why and schema.PREFIX not in c.theirs]
+    if plain:
+        pairs = ", ".join(f"{column.theirs!r} as {column.ours.removeprefix(schema.PREFIX)}" for column in plain)
+        notes.append(f"{path.name}: columns read by their names: {pairs}")
     table, more = sorted_out(table, wanted, str(path), notes)
     text = [c for c in table if c.startswith(schema.PREFIX)]
     table = pd.concat([table[text].apply(as_text), table.drop(columns=text)], axis=1)

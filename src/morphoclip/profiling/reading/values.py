@@ -111,7 +111,7 @@ def _timepoint(value: str) -> str:
 def _dose(value: str) -> str:
     micromolar = re.fullmatch(r"\s*([\d.,]+(?:[eE][+-]?\d+)?)\s*(?:u|µ|μ)M?\s*", value)
     number = micromolar[1] if micromolar else value
-    return number.replace(",", ".") if re.fullmatch(r"\d+,\d+", number) else number
+    return _WHOLE.sub(r"\1", number.replace(",", ".")) if re.fullmatch(r"\d+,\d+", number) else number
 
 
 def _targets(value: str) -> str:
