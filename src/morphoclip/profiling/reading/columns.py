@@ -123,11 +123,10 @@ def with_names(
     rest = rest.drop(columns=twice)
     renames = schema.canonical_columns([*mapped, *rest.columns])
     renames = {old: new for old, new in renames.items() if old in rest and new not in mapped}
-    lost = [old for old, new in schema.canonical_columns(list(rest.columns)).items() if new in mapped]
+    lost = {old: new for old, new in schema.canonical_columns(list(rest.columns)).items() if new in mapped}
     if lost:
-        notes.append(
-            f"{where}: {_pairs(list(given), given)} by columns=, so {lost} is kept as metadata of another name"
-        )
+        pairs = _pairs(sorted(set(lost.values())), given)
+        notes.append(f"{where}: {pairs} by columns=, so {list(lost)} is kept as metadata of another name")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         schema.canonicalize(rest)  # its doubt about millimolar doses

@@ -9,7 +9,8 @@ from morphoclip import schema
 
 SHARE = 0.5  # of the summed variance
 FEWEST = 8  # features below which one may well carry half of the variance
-EXPLODED = 1e6  # times the feature's own 99th percentile
+EXPLODED = 1e6  # times the median size of the feature, or of all features where that is larger
+BLOCK = 64
 
 
 def dominating_features(table: pd.DataFrame) -> list[str]:
@@ -17,31 +18,40 @@ def dominating_features(table: pd.DataFrame) -> list[str]:
     names = schema.split_columns(table)[1]
     if len(names) < 2 or len(table) < 2:
         return []
-    values = table[names].to_numpy(np.float64)
-    finite = np.where(np.isfinite(values), values, np.nan)
-    size = np.abs(finite)
-    with np.errstate(over="ignore", invalid="ignore"):
-        largest = np.nanmax(np.where(np.isnan(size), 0, size), axis=0)
-        usual = np.nanmedian(np.where(np.isnan(size), 0, size), axis=0)
-        exploded = np.flatnonzero(largest > EXPLODED * np.maximum(usual, np.median(usual)))
-        variance = np.nanvar(np.where(np.isnan(finite), 0, finite), axis=0)
+    largest, usual, variance = (np.zeros(len(names)) for _ in range(3))
+    for start in range(0, len(names), BLOCK):  # so that a large screen is not copied whole
+        block = table[names[start : start + BLOCK]].to_numpy(np.float64)
+        block = np.where(np.isfinite(block), block, 0)
+        part = slice(start, start + BLOCK)
+        largest[part], usual[part] = np.abs(block).max(axis=0), np.median(np.abs(block), axis=0)
+        with np.errstate(over="ignore"):
+            variance[part] = block.var(axis=0)
+    typical = np.maximum(usual, np.median(usual))
+    exploded = np.flatnonzero((typical > 0) & (largest > EXPLODED * typical))
     said = []
     for number in exploded[:3]:
-        row = int(np.nanargmax(size[:, number]))
+        row, value = _largest(table[names[number]])
         said.append(
-            f"{names[number]} is {values[row, number]:.3g} at {_where(table, row)}, where its median is {usual[number]:.3g}: "
+            f"{names[number]} is {value:.3g} at {_where(table, row)}, where its median is {usual[number]:.3g}: "
             "it decides every distance from this well; correct the value or leave the feature out"
         )
     total = float(variance.sum())
     most = int(variance.argmax())
     if not said and len(names) >= FEWEST and total > 0 and variance[most] > SHARE * total:
-        row = int(np.nanargmax(size[:, most]))
+        row, value = _largest(table[names[most]])
         said.append(
             f"{names[most]} carries {variance[most] / total:.0%} of the variance of all {len(names)} features (largest value "
-            f"{values[row, most]:.3g} at {_where(table, row)}), so it decides every distance: normalise the features or leave "
+            f"{value:.3g} at {_where(table, row)}), so it decides every distance: normalise the features or leave "
             "it out"
         )
     return said
+
+
+def _largest(column: pd.Series) -> tuple[int, float]:
+    """(row, value) of the finite value of the largest size."""
+    values = column.to_numpy(np.float64)
+    row = int(np.argmax(np.where(np.isfinite(values), np.abs(values), -1)))
+    return row, float(values[row])
 
 
 def _where(table: pd.DataFrame, row: int) -> str:

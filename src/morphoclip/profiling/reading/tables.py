@@ -151,6 +151,10 @@ def read_tables(
         said += outside_format(table)
     if metadata is not None:
         table = joined(table, metadata, mapping, said)
+        absent = {ours: theirs for ours, theirs in asked.items() if ours not in table}
+        refuse_absent(
+            absent, [*(n for found in names.values() for n in found), *table], f"{_called(paths)} with metadata="
+        )
     table = with_controls(table, control, said)
     table = named_controls(table) if name_controls else table
     chosen, out = chosen_features(table, features, _called(paths), said) if features_needed else ([], [])
