@@ -127,10 +127,11 @@ def read_training(config: DictConfig, protocol: Protocol) -> pd.DataFrame:
 def annotated(table: pd.DataFrame, config: DictConfig, protocol: Protocol, notes: list[str]) -> pd.DataFrame:
     """A table in canonical names with the annotations of `config.metadata` and controls by `config.control`."""
     columns = {**of_protocol(protocol), **column_names(config)}
-    table = with_canonical_ids(table.rename(columns={theirs: ours for ours, theirs in columns.items()}))
+    names = {theirs: ours for ours, theirs in columns.items()}
+    table = with_canonical_ids(table.rename(columns=names))
     metadata = _plain(config, "metadata")
     table = table if metadata is None else joined(table, metadata, columns, notes)
-    return named_controls(with_controls(table, _plain(config, "control"), notes))
+    return named_controls(with_controls(table, _plain(config, "control"), notes, names))
 
 
 def of_protocol(protocol: Protocol) -> dict[str, str]:

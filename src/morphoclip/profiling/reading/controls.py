@@ -25,7 +25,9 @@ SOLVENTS = (
 )
 
 
-def with_controls(table: pd.DataFrame, control: Control | None, notes: list[str]) -> pd.DataFrame:
+def with_controls(
+    table: pd.DataFrame, control: Control | None, notes: list[str], names: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The table with known values in one spelling and negative controls marked in `schema.CONTROL_TYPE`.
 
     Args:
@@ -33,11 +35,12 @@ def with_controls(table: pd.DataFrame, control: Control | None, notes: list[str]
         control: the perturbation of negative controls (DMSO), or {column: value or values} with a column of the table, by
             its own name or ours. None: the table's control type, else LINCS' pert_type, else wells whose perturbation is
             called DMSO, vehicle, …
+        names: name of a column in the user's file -> column of `table`.
 
     Raises:
         ValueError: no well matches `control` (the message shows the most frequent values), or an unknown modality.
     """
-    chosen = None if control is None else _named(table, control, notes)  # by values as the user knows them
+    chosen = None if control is None else _named(table, control, notes, names or {})  # by values as the user knows them
     table = canonical_values(table, notes)
     if control is not None and chosen is not None:
         name = control if isinstance(control, str) else next(iter(_as_lists(control).values()))[0]
@@ -82,7 +85,7 @@ def named_controls(table: pd.DataFrame, name: str = "DMSO") -> pd.DataFrame:
     return table.assign(**{schema.PERTURBATION: old.astype(object).mask(bare, names)})
 
 
-def _named(table: pd.DataFrame, control: Control, notes: list[str]) -> np.ndarray:
+def _named(table: pd.DataFrame, control: Control, notes: list[str], names: Mapping[str, str]) -> np.ndarray:
     """bool (N,): wells that `control` names; every pair of column and values must match."""
     if isinstance(control, str) and schema.PERTURBATION not in table:
         raise ValueError(
@@ -91,7 +94,7 @@ def _named(table: pd.DataFrame, control: Control, notes: list[str]) -> np.ndarra
         )
     chosen = np.ones(len(table), bool)
     for name, values in _as_lists({schema.PERTURBATION: control} if isinstance(control, str) else control).items():
-        column = _column(table, name)
+        column = names[name] if names.get(name) in table else _column(table, name)
         held = table[column].fillna("").astype(str)
         exact = held.isin(values).to_numpy()
         spelled = {" ".join(value.lower().split()) for value in values}

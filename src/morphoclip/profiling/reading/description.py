@@ -104,10 +104,9 @@ def _wells(table: pd.DataFrame) -> list[tuple[str, ...]]:
         if schema.DOSE in table:
             rows.append(("doses", _doses(treated)))
     present = [c for c in SETS if c in table]
-    sets = table[present].value_counts() if present else pd.Series({(): len(table)})
-    named = [
-        f"{'_'.join(map(str, key)) or 'all wells'} ({count} wells)" for key, count in list(sets.items())[:EXAMPLES]
-    ]
+    names = table[present].agg("_".join, axis=1) if present else pd.Series("all wells", index=table.index)
+    sets = names.value_counts()
+    named = [f"{name} ({count} wells)" for name, count in list(sets.items())[:EXAMPLES]]
     more = f" and {len(sets) - EXAMPLES} more" if len(sets) > EXAMPLES else ""
     by = " × ".join(c.removeprefix(schema.PREFIX) for c in present) or "no modality, cell line or time is named"
     return [*rows, ("sets", f"{len(sets)} by {by}: {', '.join(named)}{more}")]
@@ -134,7 +133,8 @@ def _doses(treated: pd.DataFrame) -> str:
     if not doses.notna().any():
         return "none"
     several = treated[doses.notna()].groupby(schema.PERTURBATION)[schema.DOSE].nunique()
-    return f"{doses.min():g} to {doses.max():g} µM, {_range(several)} per perturbation"
+    span = f"{doses.min():g} to {doses.max():g}" if doses.min() < doses.max() else f"{doses.min():g}"
+    return f"{span} µM, {_range(several)} per perturbation"
 
 
 def _range(counts: pd.Series) -> str:

@@ -155,7 +155,7 @@ def read_tables(
         refuse_absent(
             absent, [*(n for found in names.values() for n in found), *table], f"{_called(paths)} with metadata="
         )
-    table = with_controls(table, control, said)
+    table = with_controls(table, control, said, {column.theirs: column.ours for column in plan.values()})
     table = named_controls(table) if name_controls else table
     chosen, out = chosen_features(table, features, _called(paths), said) if features_needed else ([], [])
     plan |= {column.theirs: column for column in out} | {c: Column(c, FEATURE) for c in chosen}
