@@ -14,7 +14,7 @@ from morphoclip.cli.main import app
 from morphoclip.evaluation import Protocol
 from morphoclip.experiment.overrides import as_hydra_reads
 from morphoclip.experiment.score import Arm
-from morphoclip.experiment.tables import arm_of_files, read_arm, read_training
+from morphoclip.experiment.tables import read_arm, read_baseline, read_training
 from tests.profiling.reading.plates import FEATURES, canonical, screen, written
 
 PROTOCOL = Protocol(columns={"Stoff": schema.PERTURBATION})
@@ -69,11 +69,15 @@ def test_sites_of_a_well_in_two_spellings_are_aggregated_together(tmp_path):
 
 def test_other_tables_of_an_evaluation_need_not_have_every_column(foreign, tmp_path):
     """A baseline is read with the same keys; the wells of a training need neither controls nor features."""
-    keys = config(f"profiles={foreign}", f"training={tmp_path}/trained.csv", *WORDS, "control=DMSO")
+    written(screen(), tmp_path / "plain.csv")
+    others = [f"training={tmp_path}/trained.csv", f"baseline={tmp_path}/plain.csv", "control=DMSO"]
+    keys = config(f"profiles={foreign}", *others, *WORDS)
     written(pd.DataFrame({"Platte": ["0117"], "Stoff": ["cpd-0"], "Kavität": ["A5"]}), tmp_path / "trained.csv")
     trained = read_training(keys, PROTOCOL)
     assert trained[[schema.PLATE, schema.WELL, schema.PERTURBATION]].to_numpy().tolist() == [["0117", "A05", "cpd-0"]]
-    assert arm_of_files(str(foreign), keys, PROTOCOL, "Cells_*").table.shape[0] == 24
+    pd.testing.assert_frame_equal(read_baseline(keys, PROTOCOL).table[list(canonical())], canonical())
+    mixed = config(f"baseline={foreign}", *WORDS)
+    assert schema.split_columns(read_baseline(mixed, PROTOCOL).table)[1] == FEATURES
 
 
 def test_the_command_prints_what_each_column_was_taken_for(foreign):

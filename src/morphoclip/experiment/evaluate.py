@@ -21,7 +21,7 @@ from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
 from morphoclip.experiment.score_run import score_run
-from morphoclip.experiment.tables import arm_of_files, read_arm, read_training
+from morphoclip.experiment.tables import read_arm, read_baseline, read_training
 
 MAIN, BASELINE = "profiles", "baseline"
 SWITCHES = ("strict", "crossfit", "umap", "trust_remote_code")
@@ -46,7 +46,7 @@ def run(config: DictConfig) -> Path:
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms = {MAIN: arm}
     if config.baseline is not None:
-        arms = {BASELINE: arm_of_files(config.baseline, config, protocol), MAIN: arm}
+        arms = {BASELINE: read_baseline(config, protocol), MAIN: arm}
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, rea
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 from morphoclip.profiling.reading.columns import canonical_mapping
 from morphoclip.profiling.reading.controls import named_controls, with_controls
-from morphoclip.profiling.reading.tables import Reading, joined
+from morphoclip.profiling.reading.features import UndecidedFeatures
+from morphoclip.profiling.reading.tables import joined
 from morphoclip.profiling.reading.tables import read_tables as reading_of_files
 
 SOURCES = ("profiles", "encoder", "checkpoint")
@@ -39,7 +40,7 @@ def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> d
     if about["given"]:
         wells = read_wells(config.data)
         given = {name: Arm(wells, preset(choice)) for name, choice in about["given"].items()}
-    tables = {name: read_profiles(table_path(folder, name)) for name in about["arms"]}
+    tables = {name: read_profiles(table_path(folder, name), notes=[]) for name in about["arms"]}
     return {**given, **{name: Arm(table, instantiate(config.normalize)) for name, table in tables.items()}}
 
 
@@ -53,19 +54,38 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     if len(sources) != 1:
         raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
     if sources == ["profiles"]:
-        return arm_of_files(config.profiles, config, protocol, features=as_dict(config)["features"])
+        reading = reading_of_files(
+            profile_paths(_plain(config, "profiles")),
+            columns=column_names(config),
+            known_columns=of_protocol(protocol),
+            control=_plain(config, "control"),
+            features=_plain(config, "features"),
+            metadata=_plain(config, "metadata"),
+        )
+        return _arm(reading.table, config, reading.notes)
     if config.dataset is None:
         raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
     table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
     return as_arm(table, config, protocol)
 
 
-def arm_of_files(
-    patterns: str | Sequence[str], config: DictConfig, protocol: Protocol, features: str | Sequence[str] | None = None
-) -> Arm:
-    """The tables that match paths or globs as one arm, with notes on how they were read."""
-    reading = read_tables(patterns, config, protocol, features)
+def read_baseline(config: DictConfig, protocol: Protocol) -> Arm:
+    """The profiles of `config.baseline`, by the same keys where it has such columns; its features are its own."""
+    options = {"control": _plain(config, "control"), "metadata": _plain(config, "metadata")}
+    known = {**of_protocol(protocol), **column_names(config)}
+    paths = profile_paths(_plain(config, "baseline"))
+    try:
+        reading = reading_of_files(paths, known_columns=known, **options)
+    except UndecidedFeatures:  # `features` was given for a table that mixes them too
+        reading = reading_of_files(paths, known_columns=known, features=_plain(config, "features"), **options)
     return _arm(reading.table, config, reading.notes)
+
+
+def read_training(config: DictConfig, protocol: Protocol) -> pd.DataFrame:
+    """The table of training wells, `config.training`: names and annotations as for the profiles; features are not read."""
+    known = {**of_protocol(protocol), **column_names(config)}
+    paths, metadata = profile_paths(_plain(config, "training")), _plain(config, "metadata")
+    return reading_of_files(paths, known_columns=known, metadata=metadata, features_needed=False).table
 
 
 def as_arm(table: pd.DataFrame, config: DictConfig, protocol: Protocol) -> Arm:
@@ -95,33 +115,6 @@ def embedded(encoder: str, dataset: str, trust_remote_code: bool = False) -> pd.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     return embed(model, dataset, level="well", device=device)
-
-
-def read_tables(
-    patterns: str | Sequence[str],
-    config: DictConfig,
-    protocol: Protocol,
-    features: str | Sequence[str] | None = None,
-) -> Reading:
-    """All tables that match paths or globs, joined, annotated and with controls, by the keys of an evaluation's config."""
-    return reading_of_files(
-        profile_paths(patterns if isinstance(patterns, str) else list(patterns)),
-        columns=column_names(config),
-        known_columns=of_protocol(protocol),
-        control=_plain(config, "control"),
-        features=features,
-        metadata=_plain(config, "metadata"),
-    )
-
-
-def read_training(config: DictConfig, protocol: Protocol) -> pd.DataFrame:
-    """The table of training wells, `config.training`: names of columns and annotations as for the profiles, where it has them."""
-    return reading_of_files(
-        profile_paths(_plain(config, "training")),
-        known_columns={**of_protocol(protocol), **column_names(config)},
-        metadata=_plain(config, "metadata"),
-        features_needed=False,
-    ).table
 
 
 def annotated(table: pd.DataFrame, config: DictConfig, protocol: Protocol, notes: list[str]) -> pd.DataFrame:

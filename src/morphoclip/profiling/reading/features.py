@@ -103,6 +103,7 @@ def chosen_features(
             + (f", {_list(out)} object positions" if out else "")
         )
     _refuse_mixture(names, where)
+    notes += _constant(table, names, where)
     return names, [Column(c, LEFT_OUT, why="object position or link") for c in out]
 
 
@@ -157,8 +158,15 @@ def _asked_for(
     if out:
         notes.append(f"{where}: columns {_list(out)} are object positions and links, and left out unless named in full")
     notes.append(f"{where}: {len(names)} of {len(numeric)} numeric columns are features, by features=")
+    notes += _constant(table, names, where)
     plan = [Column(c, LEFT_OUT, why="object position or link") for c in out]
     return names, plan + [Column(c, LEFT_OUT, why="not in features=") for c in numeric if c not in matched]
+
+
+def _constant(table: pd.DataFrame, names: list[str], where: str) -> list[str]:
+    """A note on features with one value only, which stay."""
+    constant = [name for name in names if table[name].min() == table[name].max()]
+    return [f"{where}: {len(constant)} features are constant, e.g. {_list(constant, 2)}"] if constant else []
 
 
 def _refuse_mixture(names: list[str], where: str) -> None:

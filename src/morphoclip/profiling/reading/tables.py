@@ -24,7 +24,7 @@ from morphoclip.profiling.reading.columns import (
 from morphoclip.profiling.reading.controls import Control, named_controls, with_controls
 from morphoclip.profiling.reading.features import asked_features, chosen_features, sorted_out
 from morphoclip.profiling.reading.files import read_frame
-from morphoclip.profiling.reading.values import as_text, in_micromolar, without_blanks
+from morphoclip.profiling.reading.values import as_text, canonical_values, in_micromolar, without_blanks
 from morphoclip.profiling.reading.wells import outside_format, with_plates, with_wells
 
 Metadata = str | Path | Sequence[str | Path]
@@ -74,7 +74,7 @@ def read_profiles(
     """
     given = any(option is not None for option in (columns, control, features, metadata))
     reading = read_tables(
-        paths_of(path), columns=columns, control=control, features=features, metadata=metadata, name_controls=given
+        paths_of(path), columns=columns, control=control, features=features, metadata=metadata, as_is=not given
     )
     for note in reading.notes:
         if notes is None:
@@ -117,15 +117,15 @@ def read_tables(
     control: Control | None = None,
     features: str | Sequence[str] | None = None,
     metadata: Metadata | None = None,
-    name_controls: bool = True,
     features_needed: bool = True,
+    as_is: bool = False,
 ) -> Reading:
     """The joined tables of files, as `read_profiles` reads them; a feature that a file lacks is NaN in its rows.
 
     Args:
         known_columns: as `columns`, for names that the tables need not have.
-        name_controls: give negative controls without a perturbation the name DMSO.
         features_needed: a table without features is an error; else only metadata are returned.
+        as_is: leave a column of control types, and controls without a name, as the table has them.
 
     Raises:
         ValueError: as `read_profiles` does, except for features that differ.
@@ -155,8 +155,11 @@ def read_tables(
         refuse_absent(
             absent, [*(n for found in names.values() for n in found), *table], f"{_called(paths)} with metadata="
         )
-    table = with_controls(table, control, said, {column.theirs: column.ours for column in plan.values()})
-    table = named_controls(table) if name_controls else table
+    if as_is and schema.CONTROL_TYPE in table:
+        table = canonical_values(table, said)
+    else:
+        table = with_controls(table, control, said, {column.theirs: column.ours for column in plan.values()})
+    table = table if as_is else named_controls(table)
     chosen, out = chosen_features(table, features, _called(paths), said) if features_needed else ([], [])
     plan |= {column.theirs: column for column in out} | {c: Column(c, FEATURE) for c in chosen}
     plan |= {
