@@ -31,7 +31,7 @@ def described(reading: Reading) -> list[str]:
 
 
 def _metadata(columns: Sequence[Column], table: pd.DataFrame) -> list[tuple[str, ...]]:
-    rows = [("column", "read as", "values")]
+    rows: list[tuple[str, ...]] = [("column", "read as", "values")]
     for column in columns:
         if column.role == METADATA and column.ours in table:
             why = f" ({column.why})" if column.why == "columns=" else ""
@@ -65,7 +65,7 @@ def _families(features: Sequence[str]) -> list[tuple[str, ...]]:
         match = NUMBERED.fullmatch(name)
         start = f"{name.split('_')[0]}_*" if COMPARTMENTS.match(name) else f"{match[1]}…" if match else "others"
         families.setdefault(start, []).append(name)
-    rows = [("named", "features", "for example")]
+    rows: list[tuple[str, ...]] = [("named", "features", "for example")]
     return rows + [
         (start, str(len(names)), ", ".join([*names[:2], *(["…"] if len(names) > 2 else [])]))
         for start, names in sorted(families.items(), key=lambda family: -len(family[1]))
@@ -76,14 +76,14 @@ def _left_out(columns: Sequence[Column]) -> list[tuple[str, ...]]:
     by_reason: dict[str, list[str]] = {}
     for column in columns:
         by_reason.setdefault(column.why, []).append(column.theirs)
-    rows = [("why", "columns", "for example")]
+    rows: list[tuple[str, ...]] = [("why", "columns", "for example")]
     return rows + [
         (why, str(len(n)), ", ".join([*n[:3], *(["…"] if len(n) > 3 else [])])) for why, n in by_reason.items()
     ]
 
 
 def _wells(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     if schema.WELL in table and schema.PLATE in table:
         per_plate = table.groupby(schema.PLATE)[schema.WELL].nunique()
         rows.append(("wells per plate", f"{_range(per_plate)}, of {plate_format(table[schema.WELL])}"))
