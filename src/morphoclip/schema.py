@@ -50,8 +50,9 @@ CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 SPELLINGS: dict[str, tuple[str, ...]] = {
     SOURCE: ("source",),
     BATCH: ("batch", "batchid", "batchname"),
-    PLATE: ("plate", "assayplatebarcode", "plateid", "barcode", "platebarcode", "platename", "assayplate"),
-    WELL: ("well", "wellposition", "wellid", "wellname", "welllabel"),
+    # Plate_DAPI, Well_DAPI: BBBC021's image table.
+    PLATE: ("plate", "assayplatebarcode", "plateid", "barcode", "platebarcode", "platename", "assayplate", "platedapi"),
+    WELL: ("well", "wellposition", "wellid", "wellname", "welllabel", "welldapi"),
     SITE: ("site", "field", "fieldid", "fieldofview", "fov"),
     PERTURBATION: (
         "perturbation", "broadsample", "jcp2022", "perturbationid", "treatment",
@@ -80,7 +81,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 
 def plain_name(column: str) -> str:
     """A column's name in lower case without prefix, unit in brackets, blanks and punctuation: 'cellline' of 'Cell-Line'."""
-    bare = re.sub(r"^(Image_)?Metadata_", "", column.strip())
+    bare = re.sub(r"(?i)^(Image_)?Metadata_", "", column.strip())
     bare = re.sub(r"(?<=\S)\s*[\[(][^\])]*[\])]$", "", bare) or bare
     return re.sub(r"[^a-z0-9]", "", bare.lower().replace("µ", "u").replace("μ", "u"))
 

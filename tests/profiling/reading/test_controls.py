@@ -95,7 +95,7 @@ def test_pert_type_of_lincs_marks_vehicles_and_jumps_control_does_not():
     )
     notes: list[str] = []
     assert schema.is_negcon(with_controls(lincs, None, notes)).tolist() == DMSO
-    assert "its Metadata_pert_type is 'ctl_vehicle': 8 wells, 4 a plate" in notes[0]
+    assert "its pert_type is 'ctl_vehicle': 8 wells, 4 a plate" in notes[0]
     jump = lincs.assign(**{schema.PERT_TYPE: ["control" if c else "trt" for c in DMSO]})
     assert not schema.is_negcon(with_controls(jump, None, [])).any()
 
@@ -129,3 +129,20 @@ def test_a_well_outside_the_format_of_its_plate_is_noted():
     table = pd.DataFrame({schema.PLATE: "P1", schema.WELL: [*wells, "P24"]})
     assert outside_format(table) == ["plate P1: P24 lies outside the 96 wells of its other wells"]
     assert outside_format(table.iloc[:-1]) == []
+
+
+def test_dmso_is_found_by_its_name_and_structure_where_perturbations_are_ids(tmp_path):
+    """JUMP's tables: DMSO is JCP2022_033924, or has no broad_sample."""
+    names = screen()["Compound"]
+    for table in (
+        screen().assign(Compound=names.replace("DMSO", "JCP2022_033924")),
+        screen().assign(Compound=names.replace("DMSO", ""), pert_iname=names),
+        screen().assign(
+            Compound=names.replace("DMSO", "id9"), InChIKey=names.replace("DMSO", "IAZDPXIOMUYVGZ-UHFFFAOYSA-N")
+        ),
+    ):
+        found, said = read(table, tmp_path)
+        assert schema.is_negcon(found).tolist() == DMSO
+        assert "8 wells, 4 a plate" in said
+    named, _ = read(screen().assign(Compound=names.replace("DMSO", "id9"), pert_iname=names), tmp_path, control="dmso")
+    assert schema.is_negcon(named).tolist() == DMSO

@@ -123,6 +123,21 @@ LAYOUTS: dict[str, tuple[Write, dict, list[str]]] = {
     "Latin-1": (
         lambda f: put(f, "t.csv", text_of().replace("Dose", "Dose [µM]").encode("latin-1")), {}, ["not UTF-8 and is read as Latin-1"],
     ),
+    "separated by blanks, with row names, as R writes": (
+        lambda f: put(f, "t.txt", "\n".join(
+            " ".join(([f'"{i}"'] if i else []) + [f'"{c}"' for c in row.split(",")]) for i, row in enumerate(text_of().splitlines())
+        ).encode()), {}, ["separated by blanks", r"\['Unnamed: 0'\] are bookkeeping"],
+    ),
+    "BBBC021's names": (
+        lambda f: renamed(f, Plate="Image_Metadata_Plate_DAPI", Well="Image_Metadata_Well_DAPI",
+                          Compound="Image_Metadata_Compound", Dose="Image_Metadata_Concentration"), {}, [],
+    ),
+    "a prefix in lower case": (
+        lambda f: renamed(f, **{c: f"metadata_{c.lower()}" for c in ("Plate", "Well", "Compound", "Dose")}), {}, [],
+    ),
+    "names of compounds only": (
+        lambda f: renamed(f, Compound="pert_iname"), {"control": "DMSO"}, ["no column holds perturbations, so Metadata_pert_iname does"],
+    ),
     "lines of Windows": (lambda f: put(f, "t.csv", text_of().replace("\n", "\r\n").encode()), {}, []),
     "comments above": (lambda f: put(f, "t.csv", f"# lab\n# day 3\n{text_of()}".encode()), {}, ["2 lines above the table are left out"]),
     "Excel's sep=": (lambda f: put(f, "t.csv", f"sep=;\n{screen().to_csv(index=False, sep=';')}".encode()), {}, ["1 lines above"]),
@@ -228,3 +243,11 @@ def test_harmonys_preamble_names_the_plate(tmp_path):
     assert read["Metadata_Plate"].unique().tolist() == ["0117"]
     assert read[FEATURES].shape == (12, 4)
     assert any("plate 0117, as the lines above the table say" in note for note in notes)
+
+
+def test_files_of_one_name_in_folders_of_plates(tmp_path):
+    for plate, part in screen().groupby("Plate"):
+        (tmp_path / str(plate)).mkdir()
+        written(part.drop(columns="Plate"), tmp_path / str(plate) / "profiles.csv")
+    read = read_profiles(tmp_path / "*" / "profiles.csv", notes=[])
+    assert read["Metadata_Plate"].unique().tolist() == ["0117_profiles", "0118_profiles"]

@@ -110,6 +110,8 @@ def with_names(
     Args:
         mapping: canonical column -> the user's; those that the frame lacks are passed over.
     """
+    lower = {c: schema.PREFIX + c[len(schema.PREFIX) :] for c in frame if c.lower().startswith(schema.PREFIX.lower())}
+    frame = frame.rename(columns={c: name for c, name in lower.items() if name not in frame})
     given = {ours: found for ours, theirs in mapping.items() if (found := found_column(theirs, frame.columns))}
     taken = set(given.values())
     mapped = {ours: frame[theirs] for ours, theirs in given.items()}

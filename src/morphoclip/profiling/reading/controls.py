@@ -12,17 +12,10 @@ from morphoclip.profiling.reading.columns import found_column, nearest, short_na
 from morphoclip.profiling.reading.values import CONTROL_SPELLINGS, canonical_values
 
 Control = str | Mapping[str, str | Sequence[str]]
-SOLVENTS = (
-    "dmso",
-    "vehicle",
-    "solvent",
-    "untreated",
-    "mock",
-    "nontreated",
-    "nontargeting",
-    "negativecontrol",
-    "negcon",
-)
+SOLVENTS = {
+    "dmso", "vehicle", "solvent", "untreated", "mock", "nontreated", "nontargeting", "negativecontrol", "negcon",
+    "jcp2022033924", "iazdpxiomuyvgzuhfffaoysan",  # DMSO in JUMP, and its InChIKey
+}  # fmt: skip
 
 
 def with_controls(
@@ -48,12 +41,14 @@ def with_controls(
     if schema.CONTROL_TYPE in table and (table[schema.CONTROL_TYPE].fillna("") != "").any():
         return table
     chosen, why = _by_pert_type(table)
-    if not chosen.any() and schema.PERTURBATION in table:
-        plain = table[schema.PERTURBATION].map(
-            {v: schema.plain_name(str(v)) for v in table[schema.PERTURBATION].unique()}
-        )
-        chosen = plain.isin(SOLVENTS).to_numpy()
-        why = f"its perturbation is {', '.join(map(repr, table.loc[chosen, schema.PERTURBATION].unique()[:3]))}"
+    for column in (schema.PERTURBATION, schema.NAME, schema.INCHIKEY):
+        if not chosen.any() and column in table:
+            chosen = (
+                table[column]
+                .map({v: schema.plain_name(str(v)) in SOLVENTS for v in table[column].unique()})
+                .to_numpy(bool)
+            )
+            why = f"its {column.removeprefix(schema.PREFIX)} is {', '.join(map(repr, table.loc[chosen, column].unique()[:3]))}"
     if chosen.any():
         notes.append(
             f"no column says which wells are controls: a well is a negative control if {why}: {_counts(table, chosen)}"
@@ -87,37 +82,51 @@ def named_controls(table: pd.DataFrame, name: str = "DMSO") -> pd.DataFrame:
 
 def _named(table: pd.DataFrame, control: Control, notes: list[str], names: Mapping[str, str]) -> np.ndarray:
     """bool (N,): wells that `control` names; every pair of column and values must match."""
-    if isinstance(control, str) and schema.PERTURBATION not in table:
-        raise ValueError(
-            f"control={control}: no column holds perturbations; name it by columns.perturbation=…, or the controls' column "
-            f"by control={{column: {control}}}"
-        )
+    asked = control if isinstance(control, str) else "{" + ", ".join(f"{c}: {v}" for c, v in control.items()) + "}"
+    if isinstance(control, str):
+        control = {_column_with(table, control): control}
     chosen = np.ones(len(table), bool)
-    for name, values in _as_lists({schema.PERTURBATION: control} if isinstance(control, str) else control).items():
+    for name, values in _as_lists(control).items():
         column = names[name] if names.get(name) in table else _column(table, name)
         held = table[column].fillna("").astype(str)
         exact = held.isin(values).to_numpy()
-        spelled = {" ".join(value.lower().split()) for value in values}
-        alike = held.map({v: " ".join(v.lower().split()) for v in held.unique()}).isin(spelled).to_numpy()
+        alike = _alike(held, values)
         if not alike.any():
             frequent = held[held != ""].value_counts().head(8)
             shown = ", ".join(f"{value!r} ({count})" for value, count in frequent.items())
             raise ValueError(
-                f"control={control}: no well has {' or '.join(map(repr, values))} in {column}; it holds "
+                f"control={asked}: no well has {' or '.join(map(repr, values))} in {column}; it holds "
                 f"{shown or 'blanks only'}"
                 + (f" and {held.nunique() - len(frequent)} other values" if held.nunique() > len(frequent) else "")
             )
         if (alike & ~exact).any():
             others = sorted(held[alike & ~exact].unique())[:3]
             notes.append(
-                f"control={control}: {int((alike & ~exact).sum())} wells spelled {', '.join(map(repr, others))} in {column} "
+                f"control: {int((alike & ~exact).sum())} wells spelled {', '.join(map(repr, others))} in {column} "
                 "count as controls too"
             )
         chosen &= alike
     if not chosen.any():
-        raise ValueError(f"control={control}: each part matches some wells, but no well matches all of them")
-    notes.append(f"control={control}: {_counts(table, chosen)}")
+        raise ValueError(f"control={asked}: each part matches some wells, but no well matches all of them")
+    notes.append(f"control={asked}: {_counts(table, chosen)}")
     return chosen
+
+
+def _column_with(table: pd.DataFrame, value: str) -> str:
+    """The column that `control=value` means: perturbations, or names where only these hold the value."""
+    if schema.PERTURBATION not in table:
+        raise ValueError(
+            f"control={value}: no column holds perturbations; name it by columns.perturbation=…, or the controls' column by "
+            f"control={{column: {value}}}"
+        )
+    known = [c for c in (schema.PERTURBATION, schema.NAME) if c in table]
+    return next((c for c in known if _alike(table[c].fillna("").astype(str), [value]).any()), schema.PERTURBATION)
+
+
+def _alike(held: pd.Series, values: Sequence[str]) -> np.ndarray:
+    """bool (N,): equal to one of the values, apart from case and blanks."""
+    spelled = {" ".join(value.lower().split()) for value in values}
+    return held.map({v: " ".join(v.lower().split()) in spelled for v in held.unique()}).to_numpy(bool)
 
 
 def _column(table: pd.DataFrame, name: str) -> str:
@@ -148,7 +157,10 @@ def _by_pert_type(table: pd.DataFrame) -> tuple[np.ndarray, str]:
     known = CONTROL_SPELLINGS[schema.NEGCON] - {"control", "ctrl", "true", "yes", "1"}
     values = table[schema.PERT_TYPE].fillna("").astype(str)
     chosen = values.map({v: schema.plain_name(v) in known for v in values.unique()}).to_numpy(bool)
-    return chosen, f"its {schema.PERT_TYPE} is {', '.join(map(repr, values[chosen].unique()[:3]))}"
+    return (
+        chosen,
+        f"its {schema.PERT_TYPE.removeprefix(schema.PREFIX)} is {', '.join(map(repr, values[chosen].unique()[:3]))}",
+    )
 
 
 def _marked(table: pd.DataFrame, chosen: np.ndarray) -> pd.DataFrame:

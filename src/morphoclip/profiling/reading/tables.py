@@ -25,7 +25,7 @@ from morphoclip.profiling.reading.controls import Control, named_controls, with_
 from morphoclip.profiling.reading.features import asked_features, chosen_features, sorted_out
 from morphoclip.profiling.reading.files import read_frame
 from morphoclip.profiling.reading.values import as_text, canonical_values, in_micromolar, without_blanks
-from morphoclip.profiling.reading.wells import outside_format, with_plates, with_wells
+from morphoclip.profiling.reading.wells import outside_format, plate_names, with_plates, with_wells
 
 Metadata = str | Path | Sequence[str | Path]
 
@@ -135,9 +135,10 @@ def read_tables(
     wanted = set() if features is None else set(asked_features(features))
     parts, names = [], {}
     plan: dict[str, Column] = {}
+    plates = plate_names(paths)
     for path in paths:
         own: list[str] = []
-        part, known, names[path] = _read_one(path, mapping, wanted, own)
+        part, known, names[path] = _read_one(path, plates[path], mapping, wanted, own)
         plan |= {column.theirs: column for column in known}
         parts.append(part)
         notes.append(own)
@@ -155,6 +156,7 @@ def read_tables(
         refuse_absent(
             absent, [*(n for found in names.values() for n in found), *table], f"{_called(paths)} with metadata="
         )
+    table = table if as_is else with_perturbations(table, said)
     if as_is and schema.CONTROL_TYPE in table:
         table = canonical_values(table, said)
     else:
@@ -174,6 +176,17 @@ def read_tables(
     return Reading(table, known, said, has)
 
 
+def with_perturbations(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table with a perturbation column: its own, or the first of name, structure, guide and gene that it has."""
+    if schema.PERTURBATION in table:
+        return table
+    for column in (schema.NAME, schema.INCHIKEY, schema.SMILES, schema.GUIDE, schema.GENE):
+        if column in table and (table[column] != "").any():
+            notes.append(f"no column holds perturbations, so {column} does; name another by columns.perturbation=…")
+            return table.assign(**{schema.PERTURBATION: table[column]})
+    return table
+
+
 def joined(table: pd.DataFrame, metadata: Metadata, columns: Mapping[str, str], notes: list[str]) -> pd.DataFrame:
     """The table with the annotations of a metadata folder."""
     from morphoclip.data.metadata.annotations import annotate
@@ -184,7 +197,7 @@ def joined(table: pd.DataFrame, metadata: Metadata, columns: Mapping[str, str], 
 
 
 def _read_one(
-    path: Path, mapping: Mapping[str, str], wanted: set[str], notes: list[str]
+    path: Path, plate: str, mapping: Mapping[str, str], wanted: set[str], notes: list[str]
 ) -> tuple[pd.DataFrame, list[Column], list[str]]:
     """(table with canonical metadata as strings and numbers, what was judged so far, names in the file)."""
     theirs = set(mapping.values())
@@ -192,7 +205,10 @@ def _read_one(
     def as_strings(name: str) -> bool:
         if name in wanted:
             return False
-        known = name.removeprefix("Image_").startswith(schema.PREFIX) or schema.plain_name(name) in KNOWN_METADATA
+        known = (
+            name.removeprefix("Image_").lower().startswith(schema.PREFIX.lower())
+            or schema.plain_name(name) in KNOWN_METADATA
+        )
         return known or found_column(name, theirs) is not None or name.removeprefix(schema.PREFIX) in theirs
 
     frame = read_frame(path, as_strings, notes)
@@ -209,7 +225,7 @@ def _read_one(
         named = next((column.theirs for column in plan if column.ours == schema.DOSE), schema.DOSE)
         table = table.assign(**{schema.DOSE: in_micromolar(table[schema.DOSE], named, path.name, notes)})
     table = with_wells(table, str(path), notes)
-    return with_plates(table, path, notes), [*plan, *more], list(frame.columns)
+    return with_plates(table, path, plate, notes), [*plan, *more], list(frame.columns)
 
 
 def _once_each(notes: Sequence[list[str]], paths: Sequence[Path]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars"}
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
 SAMPLE = 200  # lines that separator and decimal comma are judged by
 _COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
@@ -57,7 +57,7 @@ def read_text(
     if not any(lines):
         raise ValueError(f"{path} has no header and no rows")
     separator = _separator(lines[:SAMPLE])
-    rows = list(csv.reader(lines[:SAMPLE], delimiter=separator))
+    rows = list(csv.reader(lines[:SAMPLE], delimiter=separator, skipinitialspace=True))
     if not rows:
         raise ValueError(f"{path} has no header and no rows")
     header, first = [name.strip() for name in rows[0]], 1
@@ -113,7 +113,9 @@ def _separator(lines: list[str]) -> str:
     """The separator that cuts the header into the most columns which the rows have too."""
     best, most = ",", 1
     for separator in SEPARATORS:
-        counts = [len(row) for row in csv.reader(lines[:20], delimiter=separator) if row]
+        if separator == " " and most > 1:
+            break
+        counts = [len(row) for row in csv.reader(lines[:20], delimiter=separator, skipinitialspace=True) if row]
         agreeing = all(count in (counts[0], counts[0] + 1) for count in counts[1:])
         if agreeing and counts[0] > most:
             best, most = separator, counts[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,18 @@ def _refuse_two_spellings(table: pd.DataFrame, wells: pd.Series, read: pd.Series
         )
 
 
-def with_plates(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
-    """The table with a plate column: its own, or the file's name if no well is there twice.
+def plate_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A plate's name for each file without a plate column: the file's name, with the folder's where files share theirs."""
+    stems = {path: path.name.split(".")[0] for path in paths}
+    shared = pd.Series(list(stems.values()), dtype=object).duplicated(keep=False).to_numpy()
+    return {
+        path: f"{path.parent.name}_{stem}" if again else stem
+        for (path, stem), again in zip(stems.items(), shared, strict=True)
+    }
+
+
+def with_plates(table: pd.DataFrame, path: Path, name: str, notes: list[str]) -> pd.DataFrame:
+    """The table with a plate column: its own, or `name` if no well is there twice.
 
     Raises:
         ValueError: no column is the plate and wells repeat; the message lists columns that could be it.
@@ -83,9 +94,8 @@ def with_plates(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFra
             f"{path}: no column is the plate, and well {well} is there {int((table[schema.WELL] == well).sum())} times: "
             f"name it by columns.plate=…{hint}"
         )
-    stem = path.name.split(".")[0]
-    notes.append(f"{path.name}: no column is the plate, so the file's name is: {stem}")
-    return table.assign(**{schema.PLATE: stem})
+    notes.append(f"{path.name}: no column is the plate, so the file's name is: {name}")
+    return table.assign(**{schema.PLATE: name})
 
 
 def plate_format(wells: pd.Series) -> int:
