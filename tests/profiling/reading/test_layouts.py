@@ -135,6 +135,12 @@ LAYOUTS: dict[str, tuple[Write, dict, list[str]]] = {
     "a prefix in lower case": (
         lambda f: renamed(f, **{c: f"metadata_{c.lower()}" for c in ("Plate", "Well", "Compound", "Dose")}), {}, [],
     ),
+    "a column without values": (
+        lambda f: written(screen().assign(comment=np.nan), f / "t.csv"), {}, [r"\['comment'\] hold no value and are left out"],
+    ),
+    "true and false": (
+        lambda f: parquet(f, lambda t: t.assign(passed=pd.array([True, None] * 12, dtype="boolean"))), {}, [],
+    ),
     "names of compounds only": (
         lambda f: renamed(f, Compound="pert_iname"), {"control": "DMSO"}, ["no column holds perturbations, so Metadata_pert_iname does"],
     ),

@@ -144,10 +144,11 @@ def _column(table: pd.DataFrame, name: str) -> str:
 
 
 def _as_lists(control: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
-    return {
-        str(c): [str(values)] if isinstance(values, str) or not isinstance(values, Sequence) else [*map(str, values)]
+    lists = {
+        c: [*values] if isinstance(values, Sequence) and not isinstance(values, str) else [values]
         for c, values in control.items()
     }
+    return {str(c): ["" if value is None else str(value) for value in values] for c, values in lists.items()}
 
 
 def _by_pert_type(table: pd.DataFrame) -> tuple[np.ndarray, str]:

@@ -57,15 +57,18 @@ def sorted_out(
     families = stems(bare)
     unjudged = [c for c in bare if not (c in plain or c in left or c in wanted or feature_like(c, families))]
     left |= {c: "bookkeeping" for c in unjudged if _counts_up(table[c])}
+    left |= {c: "without any value" for c in unjudged if table[c].isna().all()}
     names = {c: f"{schema.PREFIX}{c}" for c in plain}
     twice = [c for c, ours in names.items() if ours in table]
     left |= {c: f"the table has {names[c]} too" for c in twice}
     names = {c: ours for c, ours in names.items() if c not in twice}
     if bookkeeping := [c for c, why in left.items() if why == "bookkeeping"]:
         notes.append(f"{where}: columns {_list(bookkeeping)} are bookkeeping, not features, and are left out")
+    if blank := [c for c, why in left.items() if why == "without any value"]:
+        notes.append(f"{where}: columns {_list(blank)} hold no value and are left out")
     numeric = [c for c in names if plain[c] != "text" and pd.to_numeric(table[c], errors="coerce").notna().any()]
     if numeric:
-        notes.append(f"{where}: columns {_list(numeric)} are metadata by their names, not features")
+        notes.append(f"{where}: columns {_list(numeric)} are metadata, not features")
     plan = [Column(c, LEFT_OUT, why=why) for c, why in left.items()]
     plan += [Column(c, METADATA, ours, plain[c]) for c, ours in names.items()]
     return table.drop(columns=list(left)).rename(columns=names), plan

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
+NO_TABLES = ("<", "{", "version https://git-lfs")  # a web page, JSON, a file that `git lfs pull` would fetch
 SAMPLE = 200  # lines that separator and decimal comma are judged by
 _COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
@@ -61,12 +62,17 @@ def read_text(
     if not rows:
         raise ValueError(f"{path} has no header and no rows")
     header, first = [name.strip() for name in rows[0]], 1
-    if len(header) < 2 and any(len(row) > 1 for row in rows):
-        raise ValueError(f"{path} has no header of columns: its first line is {lines[0][:60]!r}")
+    if len(header) < 2 or lines[0].startswith(NO_TABLES):
+        raise ValueError(f"{path} holds no table: its first line is {lines[0][:60]!r}")
     if _two_rows(rows):
         header, first = [f"{above}_{below.strip()}" for above, below in zip(header, rows[1], strict=True)], 2
     if len(rows) <= first:
         raise ValueError(f"{path} has no rows")
+    last = next(csv.reader([lines[-1]], delimiter=separator, skipinitialspace=True))
+    if len(last) < len(header) - 1 and len({len(row) for row in rows[first:-1] if row}) < 2:
+        raise ValueError(
+            f"{path} is cut off: its last row has {len(last)} of {len(header)} cells ({lines[-1][:40]!r}); copy it again"
+        )
     if {len(row) for row in rows[first:] if row} == {len(header) + 1}:
         trailing = all(row[-1].strip() == "" for row in rows[first:] if row)
         header = [*header, ""] if trailing else ["", *header]

@@ -39,6 +39,8 @@ def _plain(name: str, column: pd.Series, path: Path, notes: list[str]) -> pd.Ser
         pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)
     ):
         whole = column.dropna()
+        if len(whole) < len(column) and pd.api.types.is_bool_dtype(kind):
+            return column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
         if len(whole) < len(column):
             return pd.Series(column.to_numpy(np.float64, na_value=np.nan), name=name)
         return pd.Series(whole.to_numpy(), name=name).infer_objects()
