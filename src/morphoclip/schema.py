@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -36,6 +37,7 @@ WELL_KEY = (*PLATE_KEY, WELL)
 # A condition is one perturbation at one dose, in one cell line, at one timepoint.
 CONDITION = (PERTURBATION, MODALITY, CELL_LINE, TIMEPOINT, DOSE)
 
+POSITION_ROWS = 32
 POSITION_COLUMNS = 48  # a well position is row · 48 + column (those of a 1536-well plate), on every plate format
 
 NEGCON = "negcon"
@@ -44,30 +46,44 @@ MODALITIES = ("compound", "crispr", "orf")
 MILLIMOLAR = 0.3  # a largest dose of 0.3 mM is usual for a screen, one of 0.3 µM is not
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 
-# Synonyms, lower-cased and without the prefix. If a table has several, the first match wins.
+# Synonyms, as `plain_name` returns them. If a table has several, the first match wins.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     SOURCE: ("source",),
-    BATCH: ("batch", "batch_id"),
-    PLATE: ("plate", "assay_plate_barcode", "plate_id", "barcode"),
-    WELL: ("well", "well_position", "well_id"),
-    SITE: ("site", "field", "fieldid", "field_id"),
-    PERTURBATION: ("perturbation", "broad_sample", "jcp2022", "perturbation_id", "treatment"),
-    MODALITY: ("modality", "experiment_type"),
-    PERT_TYPE: ("pert_type",),
-    CONTROL_TYPE: ("control_type",),
-    CELL_LINE: ("cell_line", "cell_type"),
-    TIMEPOINT: ("timepoint_h", "timepoint", "time"),
+    BATCH: ("batch", "batchid", "batchname"),
+    # Plate_DAPI, Well_DAPI: BBBC021's image table.
+    PLATE: ("plate", "assayplatebarcode", "plateid", "barcode", "platebarcode", "platename", "assayplate", "platedapi"),
+    WELL: ("well", "wellposition", "wellid", "wellname", "welllabel", "welldapi"),
+    SITE: ("site", "field", "fieldid", "fieldofview", "fov"),
+    PERTURBATION: (
+        "perturbation", "broadsample", "jcp2022", "perturbationid", "treatment",
+        "compound", "compoundid", "pertid", "broadid", "drug", "perturbagen", "reagent",
+    ),
+    MODALITY: ("modality", "experimenttype", "perturbationtype"),
+    PERT_TYPE: ("perttype",),
+    CONTROL_TYPE: ("controltype", "welltype", "control"),
+    CELL_LINE: ("cellline", "celltype", "celllinename"),
+    TIMEPOINT: ("timepointh", "timepoint", "time", "timeh", "timehours", "timepointhours", "hours"),
     # JUMP's plate maps call the dose mmoles_per_liter but hold µM: a known mislabel. See `canonicalize`.
-    DOSE: ("dose_um", "mmoles_per_liter", "concentration_um"),
-    GENE: ("gene", "symbol", "genes"),
-    GUIDE: ("guide_sequence", "target_sequence", "sgrna"),
-    TARGETS: ("target_list",),
-    MOA: ("moa", "moa_list"),
-    SMILES: ("smiles",),
+    DOSE: (
+        "doseum", "mmolesperliter", "concentrationum", "concum", "dose", "concentration", "conc",
+        "dosenm", "concentrationnm", "concnm", "dosemm", "concentrationmm", "concmm",
+    ),
+    GENE: ("gene", "symbol", "genes", "genesymbol"),
+    GUIDE: ("guidesequence", "targetsequence", "sgrna", "guide", "sgrnasequence"),
+    TARGETS: ("targetlist", "targets"),
+    MOA: ("moa", "moalist", "mechanism", "mechanismofaction"),
+    SMILES: ("smiles", "canonicalsmiles", "isomericsmiles"),
     INCHIKEY: ("inchikey",),
-    NAME: ("pert_iname", "name", "pert_name"),
-    CELL_COUNT: ("cell_count", "count_cells", "number_of_cells"),
-}
+    NAME: ("pertiname", "name", "pertname", "compoundname", "drugname"),
+    CELL_COUNT: ("cellcount", "countcells", "numberofcells", "cellscount", "ncells", "numcells"),
+}  # fmt: skip
+
+
+def plain_name(column: str) -> str:
+    """A column's name in lower case without prefix, unit in brackets, blanks and punctuation: 'cellline' of 'Cell-Line'."""
+    bare = re.sub(r"(?i)^(Image_)?Metadata_", "", column.strip())
+    bare = re.sub(r"(?<=\S)\s*[\[(][^\])]*[\])]$", "", bare) or bare
+    return re.sub(r"[^a-z0-9]", "", bare.lower().replace("µ", "u").replace("μ", "u"))
 
 
 def is_negcon(table: pd.DataFrame) -> np.ndarray:
@@ -86,7 +102,7 @@ def is_treated(table: pd.DataFrame) -> np.ndarray:
 
 def canonical_columns(columns: list[str]) -> dict[str, str]:
     """Column of `columns` -> canonical name, for those to rename; canonical names already present are kept."""
-    bare = {column.removeprefix(PREFIX).lower(): column for column in reversed(columns)}
+    bare = {plain_name(column): column for column in reversed(columns)}
     renames: dict[str, str] = {}
     for canonical, spellings in SPELLINGS.items():
         if canonical in columns:
@@ -104,7 +120,7 @@ def canonicalize(table: pd.DataFrame) -> pd.DataFrame:
     look like millimolar (none above `MILLIMOLAR`) are kept with a warning.
     """
     renames = canonical_columns(list(table.columns))
-    mislabelled = [old for old, new in renames.items() if new == DOSE and old.lower().endswith("mmoles_per_liter")]
+    mislabelled = [old for old, new in renames.items() if new == DOSE and plain_name(old) == "mmolesperliter"]
     for column in mislabelled:
         doses = pd.to_numeric(table[column], errors="coerce")
         if (doses > 0).any() and doses.max() < MILLIMOLAR:
@@ -134,19 +150,25 @@ def split_columns(table: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def well_position(well: str) -> tuple[int, int]:
-    """(row, column), both from 0, of a well name such as 'B07' or 'AA12'.
+    """(row, column), both from 0, of a well name such as 'B07', 'b7', 'B - 7', 'AA12' or Opera's 'r02c07'.
 
     Raises:
-        ValueError: the name is not letters followed by a number.
+        ValueError: it is no row of letters followed by a column number, or lies beyond AF48, the last of 1536 wells.
     """
-    letters = well.rstrip("0123456789")
-    digits = well[len(letters) :]
-    if not letters.isalpha() or not letters.isascii() or not digits:
+    name = re.fullmatch(r"\s*([A-Za-z]{1,2})\s*[-_:, ]?\s*0*(\d{1,3})\s*", well)
+    numbers = re.fullmatch(r"\s*[rR](\d{1,2})[cC](\d{1,2})(?:[fF]\d+)?\s*", well)
+    if name is None and numbers is None:
         raise ValueError(f"well {well!r} is not a letter row followed by a column number, e.g. B07")
-    row = 0
-    for letter in letters.upper():
-        row = row * 26 + ord(letter) - ord("A") + 1
-    return row - 1, int(digits) - 1
+    if numbers is not None:
+        row, column = int(numbers[1]), int(numbers[2])
+    else:
+        assert name is not None
+        row, column = 0, int(name[2])
+        for letter in name[1].upper():
+            row = row * 26 + ord(letter) - ord("A") + 1
+    if not (1 <= row <= POSITION_ROWS and 1 <= column <= POSITION_COLUMNS):
+        raise ValueError(f"well {well!r} does not exist: rows end at AF and columns run from 1 to {POSITION_COLUMNS}")
+    return row - 1, column - 1
 
 
 def well_name(row: int, column: int) -> str:

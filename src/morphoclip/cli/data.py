@@ -1,4 +1,4 @@
-"""`morphoclip data …`: make a dataset from images, inspect it, verify it, and derive others from it."""
+"""`morphoclip data …`: make a dataset from images, inspect it, verify it, derive others from it; describe a table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from morphoclip.cli.app import PASS_ON
+from morphoclip.cli.table import table
 from morphoclip.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command()(table)
 
 
 @app.command(context_settings=PASS_ON)

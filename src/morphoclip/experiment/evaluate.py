@@ -23,7 +23,7 @@ from morphoclip.experiment.random_baseline import KINDS, random_arm
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, score_arms
 from morphoclip.experiment.score_run import score_run
-from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
+from morphoclip.experiment.tables import read_arm, read_baseline, read_training
 
 MAIN, BASELINE = "profiles", "baseline"
 ANY_NUMBERS = "Numbers that the named sources publish, beside ours; checked: computed by us on the same data."
@@ -49,7 +49,8 @@ def run(config: DictConfig) -> Path:
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms, notes = {MAIN: arm}, []
+    arms: dict[str, Arm] = {MAIN: arm}
+    notes: list[str] = []
     if config.baseline is not None:
         arms, notes = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), MAIN: arm})
         arm = arms[MAIN]
@@ -88,14 +89,14 @@ def baseline_arm(arm: Arm, config: DictConfig, protocol: Protocol) -> Arm:
     """The arm that `config.baseline` names: a table of the same wells, or profiles without information."""
     if config.baseline in KINDS:
         return random_arm(arm, config.baseline, config.seed)
-    return as_arm(read_tables(config.baseline), config, protocol)
+    return read_baseline(config, protocol)
 
 
 def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:
     """The card with separate scores of wells seen in `config.training`, as defined by `config.seen_by`, and unseen ones."""
     if config.training is None:
         return card
-    training = annotated(read_tables(config.training), config.metadata, protocol)
+    training = read_training(config, protocol)
     return mark_leaks(card, seen_perturbations(arm.table, training, config.seen_by), list(config.prompt_fields))
 
 

@@ -39,18 +39,24 @@ _CHOICE = re.compile(r"Could not find '([^']+)'")
 def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Arguments in Hydra's terms: `--dry-run` as `dry_run=true`, a group or part set to null as switched off.
 
+    `columns.<ours>=`, `control=` and `features=` of `evaluate` take names of a user's table, with any characters.
+
     Args:
         name: main config, `train` or `evaluate`.
         arguments: as typed.
         folders: of configs.
 
     Raises:
-        WrongOverride: a group that cannot be switched off.
+        WrongOverride: a group that cannot be switched off, or a column of ours that does not exist.
     """
     read = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if name == "train" and argument == "--dry-run":
+        if name == "evaluate" and key.startswith(("columns.", "+columns.", "++columns.")):
+            read.append(f"++{_column_key(key)}={_as_name(value)}")
+        elif name == "evaluate" and key in ("control", "features"):
+            read.append(f"{key}={_as_name(value)}")
+        elif name == "train" and argument == "--dry-run":
             read.append("dry_run=true")
         elif re.match(r"(score\.)?task\.\w+\.", key):
             read.append(f"++{argument}")  # a field of a task, checked where tasks are read
@@ -69,6 +75,25 @@ def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path])
             read.append(f"{key}=none")
         # else null is the default of an optional group
     return read
+
+
+def _column_key(key: str) -> str:
+    """`columns.<ours>` without a plus, if there is such a column of ours."""
+    from morphoclip.profiling.reading.columns import canonical_mapping
+
+    key = key.lstrip("+")
+    try:
+        canonical_mapping({key.partition(".")[2]: ""})
+    except ValueError as error:
+        raise WrongOverride(str(error)) from error
+    return key
+
+
+def _as_name(value: str) -> str:
+    """A value in quotes, unless it is a list, a mapping, null or has quotes already."""
+    if value == "null" or value.startswith(("[", "{", "'", '"')):
+        return value
+    return "'" + value.replace("'", r"\'") + "'"
 
 
 def checked(config: DictConfig, name: str) -> list[str]:

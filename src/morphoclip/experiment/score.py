@@ -20,14 +20,16 @@ from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.experiment.design import FOLD, PROFILED, QUERY, SCORED, TRAINED, Design
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.profiling import Normalizer, crossfit, negcon_folds
+from morphoclip.profiling.reading.dominance import dominating_features
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Profiles of the wells (one row per well, or per well and FOLD of the design), and their normalisation."""
+    """Profiles of the wells (one row per well, or per well and FOLD of the design), their normalisation, and notes on both."""
 
     table: pd.DataFrame
     normalizer: Normalizer
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None 
         card, wells = score_folds(folds, scoring)
         if arm.normalizer.uses_negcon and not scoring.crossfit:
             card.alarms += crossfit_alarm(card, table, arm.normalizer, scoring)
-        card.notes = list(dict.fromkeys([*notes, *card.notes]))
+        card.notes = list(dict.fromkeys([*arm.notes, *notes, *card.notes]))
+        card.alarms += dominating_features(wells)
         scored[name] = Scored(card, wells)
     return scored
 

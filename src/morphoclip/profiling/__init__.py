@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from morphoclip.profiling.cross_fitting import crossfit, negcon_folds
     from morphoclip.profiling.embedding import embed
     from morphoclip.profiling.normalize import Normalizer
-    from morphoclip.profiling.profiles import read_profiles, write_profiles
+    from morphoclip.profiling.profiles import write_profiles
+    from morphoclip.profiling.reading.tables import read_profiles
 
 _own, __dir__, _own_names = lazy_loader.attach(
     __name__,
@@ -23,7 +24,8 @@ _own, __dir__, _own_names = lazy_loader.attach(
         "cross_fitting": ["crossfit", "negcon_folds"],
         "embedding": ["embed"],
         "normalize": ["Normalizer"],
-        "profiles": ["read_profiles", "write_profiles"],
+        "profiles": ["write_profiles"],
+        "reading.tables": ["read_profiles"],
     },
 )
 _of_export = ("encoder_provenance", "export_encoder", "load_encoder", "training_data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ class CardBuilder:
 
     def _groups_with_p(self, questions: list[Question], rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         first, settings = questions[0], self.settings
-        options = {"threshold": settings.threshold, "seed": settings.seed}
+        options: dict[str, Any] = {"threshold": settings.threshold, "seed": settings.seed}
         if settings.p_convention == "exact":
             from morphoclip.evaluation.ranking.exchange import exchange_questions
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,9 @@ class Question:
         rules = self.rules
         four = (rules.pos_sameby, rules.pos_diffby, rules.neg_sameby, rules.neg_diffby)
         meta = self.meta if meta is None else meta
-        options = {"distance": rules.distance, "ties": ties, "multilabel_col": rules.multilabel_col}
+        options: dict[str, Any] = {
+            "distance": rules.distance, "ties": ties, "multilabel_col": rules.multilabel_col,
+        }  # fmt: skip
         return ranked(average_precision(meta, self.feats, *four, queries=self.queries, **options))
 
     def labels(self) -> list[set[str]]:
