@@ -11,13 +11,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from morphoclip import schema
-from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
+from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.tasks.tables import join_profiles, profile_paths
 from morphoclip.experiment.arms import table_path
 from morphoclip.experiment.score import Arm, preset
 from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
+from morphoclip.profiling.reading.joins import join_metadata
 
 SOURCES = ("profiles", "encoder", "checkpoint")
 
@@ -88,7 +89,7 @@ def read_tables(patterns: str | Sequence[str]) -> pd.DataFrame:
     return join_profiles({str(path): read_profiles(path) for path in profile_paths(patterns)})
 
 
-def annotated(table: pd.DataFrame, metadata: str | None, protocol: Protocol) -> pd.DataFrame:
-    """The table with canonical columns and the annotations of a metadata folder."""
+def annotated(table: pd.DataFrame, metadata: str | Sequence[str] | None, protocol: Protocol) -> pd.DataFrame:
+    """The table with canonical columns and the annotations of a metadata folder or of tables."""
     table = with_canonical_ids(table.rename(columns=dict(protocol.columns)))
-    return table if metadata is None else annotate(table, metadata)
+    return table if metadata is None else join_metadata(table, metadata)

@@ -1,0 +1,1 @@
+"""Tables of profiles and of metadata, in any layout ▶ canonical tables."""
