@@ -14,7 +14,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
 from morphoclip.profiling.reading.jump import with_modality_and_controls
-from morphoclip.profiling.reading.keys import IDENTIFIERS, Key, bare, located, possible_keys
+from morphoclip.profiling.reading.keys import IDENTIFIERS, Key, bare, located, on_plates, possible_keys
 from morphoclip.profiling.reading.matching import Matches
 from morphoclip.profiling.reading.merge import merge
 from morphoclip.profiling.reading.metadata_files import (
@@ -91,7 +91,7 @@ def _join_all(
     table: pd.DataFrame, given: Mapping[str, pd.DataFrame], in_folders: Mapping[str, pd.DataFrame], notes: list[str]
 ) -> pd.DataFrame:
     """Join the tables in the order of their keys, most specific first; each can bring the key of the next."""
-    left = {**given, **in_folders}
+    left = {name: on_plates(table, frame) for name, frame in {**given, **in_folders}.items()}
     kinds: set[str] = set()
     while True:
         found = {name: f for name, frame in left.items() if (f := find_key(table, frame)) is not None}

@@ -67,6 +67,15 @@ def bare(column: str) -> str:
     return "".join(character for character in short if character.isalnum())
 
 
+def on_plates(table: pd.DataFrame, extra: pd.DataFrame) -> pd.DataFrame:
+    """The metadata's rows on plates of the profiles; all rows if it has no plates or none of these."""
+    if not _in_both(table, extra, schema.PLATE):
+        return extra
+    found = match(_strings(table[schema.PLATE]).unique(), extra[schema.PLATE].unique(), PLATES)
+    kept = {*found.theirs.values(), *(one for candidates in found.unclear.values() for one in candidates)}
+    return extra[extra[schema.PLATE].isin(kept)] if kept else extra
+
+
 def possible_keys(table: pd.DataFrame, extra: pd.DataFrame) -> Iterator[Key]:
     """The keys that both tables have the columns for, most specific first."""
     plate, well = (_in_both(table, extra, column) for column in (schema.PLATE, schema.WELL))

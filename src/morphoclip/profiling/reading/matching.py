@@ -59,13 +59,14 @@ def match(ours: Iterable[str], theirs: Iterable[str], forms: Forms) -> Matches:
     found = Matches()
     for name, form in forms.items():
         index: dict[str, list[str]] = {}
-        if not left:
-            break
+        formed = {value: key for value in left if (key := form(value))}
+        if not formed:
+            continue
         for value in known:
             if key := form(value):
                 index.setdefault(key, []).append(value)
-        for value in left:
-            candidates = index.get(form(value), []) if form(value) else []
+        for value, key in formed.items():
+            candidates = index.get(key, [])
             if len(candidates) > 1:
                 found.unclear[value] = candidates
             if candidates:

@@ -137,7 +137,7 @@ def _text(column: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(column):
         return plate_ids(column.fillna(0)).mask(missing, "")
     text = column.astype(object).where(~missing, "").astype(str)
-    return text.mask(text.str.strip() == "", "")
+    return text.mask(text.isin([value for value in text.unique() if not value.strip()]), "")
 
 
 def _prefixed(column: str) -> str:
