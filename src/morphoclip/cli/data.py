@@ -1,6 +1,6 @@
 """`morphoclip data …`: make a dataset from images, inspect it, verify it, and derive others from it."""
 
-from __future__ import annotations
+from __future__ import annotation_table
 
 import json
 from pathlib import Path
@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from morphoclip.cli.annotations import annotation_table
 from morphoclip.cli.app import PASS_ON
 from morphoclip.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command("annotations")(annotation_table)
 
 
 @app.command(context_settings=PASS_ON)

@@ -198,14 +198,14 @@ def _add_reagents(wells: pd.DataFrame, modality: str, folder: Path) -> pd.DataFr
     return wells
 
 
-def _precedence(path: Path) -> tuple[bool, bool, str]:
+def reagent_precedence(path: Path) -> tuple[bool, bool, str]:
     """Sort key: `_additional_annotations` (its target lists are those of the paper) before `_targets` (older symbols)."""
     return "additional_annotations" not in path.name, "targets" not in path.name, path.name
 
 
 def _read_reagents(folder: Path, modality: str) -> pd.DataFrame:
     """All tables of a modality as one; where they differ the first wins, as in the CPJUMP1 paper's own notebook."""
-    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=_precedence)
+    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=reagent_precedence)
     if not files:
         raise FileNotFoundError(f"no *{modality}_metadata*.tsv under {folder}, but there are {modality} plates")
     reagents = pd.DataFrame()

@@ -17,6 +17,7 @@ from morphoclip.data.metadata.perturbations import PerturbationTable
 ANNOTATION_COLUMNS = {"gene": schema.GENE, "targets": schema.TARGETS, "moa": schema.MOA, "name": schema.NAME} | {
     name: schema.PREFIX + name for name in ("gene_name", "gene_group", "pathways", "protein_function", "description")
 }
+_IDS = (schema.PERTURBATION, schema.NAME, schema.INCHIKEY)  # a row without one is of a gene
 
 
 def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str, licence: str) -> PerturbationTable:
@@ -24,8 +25,8 @@ def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str,
 
     Args:
         path: csv, tsv or parquet with the column `key` and descriptions; other columns get the prefix `Metadata_`.
-            In a table of `morphoclip data annotations`, rows without a key are left out, and columns that the
-            conditions have already.
+            Of a table of `morphoclip data annotations`, the rows of genes are used for a key of genes or targets,
+            else those of perturbations, without the columns that the conditions have already.
         key: `Metadata_gene`, `Metadata_InChIKey`, `Metadata_perturbation`, … Where a condition lists several keys
             (`A|B`), their descriptions are joined by '; '.
         source, licence: origin and terms of the descriptions; kept with the run's configuration.
@@ -36,12 +37,15 @@ def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str,
     if not source or not licence:
         raise ValueError(f"{path}: give the source and the licence of the descriptions (source=, licence=)")
     said = _read(path)
+    if built := bool(sidecar(path)):
+        alone = (said[[c for c in _IDS if c in said]] == "").all(axis=1)
+        said = said[alone].assign(**{key: said[schema.GENE]}) if key in (schema.GENE, schema.TARGETS) else said[~alone]
     said.columns = [c if c.startswith(schema.PREFIX) else schema.PREFIX + c for c in said.columns]
     if key not in said or key not in table.frame:
         raise ValueError(
             f"{path} and the conditions must both have the column {key}; the file has {list(said.columns)}"
         )
-    if sidecar(path):
+    if built:
         said = said.loc[said[key] != "", [c for c in said if c == key or c not in table.frame]].drop_duplicates()
     twice = said.loc[said[key].duplicated(), key]
     if len(twice):

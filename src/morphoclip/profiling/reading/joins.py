@@ -14,7 +14,7 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
 from morphoclip.profiling.reading.jump import with_modality_and_controls
-from morphoclip.profiling.reading.keys import IDENTIFIERS, Key, bare, located, on_plates, possible_keys
+from morphoclip.profiling.reading.keys import GENES, IDENTIFIERS, Key, bare, located, on_plates, possible_keys
 from morphoclip.profiling.reading.matching import Matches
 from morphoclip.profiling.reading.merge import merge
 from morphoclip.profiling.reading.metadata_files import (
@@ -22,6 +22,8 @@ from morphoclip.profiling.reading.metadata_files import (
     read_metadata_file,
     tables_of_folder,
 )
+
+GENES_PART = " (rows of genes)"  # name of a part of a table in notes
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,13 @@ def _join_all(
     table: pd.DataFrame, given: Mapping[str, pd.DataFrame], in_folders: Mapping[str, pd.DataFrame], notes: list[str]
 ) -> pd.DataFrame:
     """Join the tables in the order of their keys, most specific first; each can bring the key of the next."""
-    left = {name: on_plates(table, frame) for name, frame in {**given, **in_folders}.items()}
+    left = {
+        name: on_plates(table, part)
+        for file, frame in {**given, **in_folders}.items()
+        for name, part in _parts(file, frame).items()
+    }
     kinds: set[str] = set()
+    joined: set[str] = set()
     while True:
         found = {name: f for name, frame in left.items() if (f := find_key(table, frame)) is not None}
         if not found:
@@ -102,16 +109,29 @@ def _join_all(
         try:
             table = merge(table, frame, one.key, one.ours, one.theirs, one.how, name, notes)
             kinds.add(one.key.kind)
+            joined.add(name.removesuffix(GENES_PART))
         except ValueError as error:
-            if name in given:
+            if name.removesuffix(GENES_PART) in given:
                 raise
             notes.append(f"not joined: {error}")
     for name, frame in left.items():
         alike = {key.kind for key in possible_keys(table, frame)} | _kinds_of(frame)
-        if name in given and not kinds & alike:
+        file = name.removesuffix(GENES_PART)
+        if file in joined:
+            continue
+        if file in given and not kinds & alike:
             raise ValueError(_nothing_matches(table, frame, name))
         notes.append(f"{name}: not joined, none of its rows belongs to a well of the profiles")
     return table
+
+
+def _parts(name: str, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table, or its rows of perturbations and its rows of genes alone, which have keys of their own."""
+    ids, genes = ([c for c in frame if bare(c) in names] for names in (IDENTIFIERS, GENES))
+    alone = (frame[ids] == "").all(axis=1) & (frame[genes] != "").any(axis=1)
+    if not ids or not alone.any() or alone.all():
+        return {name: frame}
+    return {name: frame[~alone], name + GENES_PART: frame[alone]}
 
 
 def find_key(table: pd.DataFrame, extra: pd.DataFrame) -> Found | None:
