@@ -1,6 +1,6 @@
 """`morphoclip data …`: make a dataset from images, inspect it, verify it, and derive others from it."""
 
-from __future__ import annotation_table
+from __future__ import annotations
 
 import json
 from pathlib import Path
