@@ -13,7 +13,7 @@ from morphoclip.data.metadata.annotations import reagent_precedence
 
 GENE_NAME, GENE_GROUP = "Metadata_gene_name", "Metadata_gene_group"
 PATHWAYS, FUNCTION = "Metadata_pathways", "Metadata_protein_function"
-_EVIDENCE = re.compile(r"\s*(\{ECO:[^}]*\}|\(PubMed:[^)]*\))")
+_EVIDENCE = re.compile(r"\s*(\{ECO:[^}]*\}\.?|\(PubMed:[^)]*\))")
 _HUB_DRUGS = {"moa": schema.MOA, "target": schema.TARGETS}
 _HUB_SAMPLES = {"broad_id": schema.PERTURBATION, "smiles": schema.SMILES, "InChIKey": schema.INCHIKEY}
 _HUB_FIELDS = ("clinical_phase", "disease_area", "indication")
