@@ -119,6 +119,8 @@ def test_a_compound_at_several_doses_is_joined_by_both(tmp_path):
     assert joined[schema.MOA].tolist() == ["DMSO", "Microtubule stabilizers", ""] * 2
     assert "perturbation and dose" in notes
     assert "taxol 1" in notes
+    in_nanomolar, _ = join(table, text.replace("concentration", "Conc [nM]").replace("0.3,", "300,"), tmp_path)
+    pd.testing.assert_frame_equal(in_nanomolar, joined)
 
 
 def test_own_values_stay_blanks_are_filled_and_differences_are_counted(tmp_path):
@@ -143,8 +145,8 @@ def test_a_row_without_an_id_describes_the_controls(tmp_path):
 
 
 def test_tables_build_on_each_other_in_any_order_and_one_warning_a_table(tmp_path):
-    (tmp_path / "1_names.csv").write_text("compound,name\nC1,aspirin\nC2,taxol\n")
-    (tmp_path / "2_map.csv").write_text("well,compound\nA01,C1\nA02,C2\n")
+    (tmp_path / "1_names.csv").write_text("compound alias,name\nC1,aspirin\nC2,taxol\n")
+    (tmp_path / "2_map.csv").write_text("well,compound alias\nA01,C1\nA02,C2\n")
     with gzip.open(tmp_path / "3_plates.tsv.gz", "wt") as file:
         file.write("plate\tcell_line\nP1\tU2OS\nP2\tA549\n")
     table = profiles().drop(columns=schema.PERTURBATION)
@@ -153,13 +155,13 @@ def test_tables_build_on_each_other_in_any_order_and_one_warning_a_table(tmp_pat
             table, [tmp_path / "1_names.csv", str(tmp_path / "*_map.csv"), tmp_path / "3_plates.tsv.gz"]
         )
     assert len(caught) == 3
-    assert joined["Metadata_compound"].tolist() == ["C1", "C2", ""] * 2
+    assert joined["Metadata_compound alias"].tolist() == ["C1", "C2", ""] * 2
     assert joined[schema.NAME].tolist() == ["aspirin", "taxol", ""] * 2
     assert joined[schema.CELL_LINE].tolist() == ["U2OS"] * 3 + ["A549"] * 3
     in_folder: list[str] = []
     pd.testing.assert_frame_equal(join_metadata(table, tmp_path, notes=in_folder), joined)
     (tmp_path / "other.csv").write_text("guide,label\nx,y\n")
-    (tmp_path / "suppliers.csv").write_text("compound,supplier\nC1,a\nC1,b\n")
+    (tmp_path / "suppliers.csv").write_text("compound alias,supplier\nC1,a\nC1,b\n")
     more: list[str] = []
     join_metadata(table, tmp_path, notes=more)
     assert more[:3] == in_folder

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from morphoclip.data.metadata.annotations import EXPERIMENT_COLUMNS, EXPERIMENT_
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".parquet", ".feather", ".xlsx", ".xls")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+_DOSE_UNIT = re.compile(r"(?:dose|conc|concentration)(nm|mm)")
 _OPENERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 
 
@@ -92,6 +94,7 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
     if {"Assay_Plate_Barcode", *list(EXPERIMENT_COLUMNS)[:3]} <= set(table.columns):  # CPJUMP1's list of plates
         table = table.rename(columns=EXPERIMENT_COLUMNS)
         table[schema.MODALITY] = table[schema.MODALITY].str.lower()
+    table = _in_micromolar(table)
     spelled = {ours: _prefixed(theirs) for theirs, ours in schema.canonical_columns(list(table)).items()}
     table = schema.canonicalize(table)
     if {"row", "column"} <= {_bare(c) for c in table} and schema.WELL not in table:
@@ -102,6 +105,17 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
         table[schema.WELL] = [f"{r}{c}" for r, c in zip(names, table["Metadata_Column"], strict=True)]
     table = table.set_axis([_prefixed(c) for c in table.columns], axis=1)
     table.attrs["spelled"] = spelled
+    return table
+
+
+def _in_micromolar(table: pd.DataFrame) -> pd.DataFrame:
+    """A dose whose name says nM or mM, as the dose in µM."""
+    for column in table:
+        unit = _DOSE_UNIT.fullmatch("".join(c for c in _bare(column) if c.isalnum()))
+        if unit and schema.DOSE not in table:
+            micromolar = pd.to_numeric(table[column], errors="coerce") * {"nm": 1e-3, "mm": 1e3}[unit[1]]
+            text = micromolar.map(lambda dose: f"{dose:.6g}" if dose == dose else "")
+            return table.drop(columns=column).assign(**{schema.DOSE: text})
     return table
 
 
@@ -148,8 +162,8 @@ def _ours(name: str) -> str:
     """The canonical name that a short one stands for: `perturbation`, `dose`, `time`, …"""
     short = {canonical.removeprefix(schema.PREFIX).lower(): canonical for canonical in schema.SPELLINGS}
     spelled = {spelling: canonical for canonical, names in schema.SPELLINGS.items() for spelling in names}
-    bare = _bare(name)
-    return (spelled | short | {"dose": schema.DOSE, "targets": schema.TARGETS}).get(bare, _prefixed(name))
+    known = spelled | short | {"dose": schema.DOSE, "targets": schema.TARGETS}
+    return known.get(_bare(name), known.get(_bare(name).replace("_", ""), _prefixed(name)))
 
 
 def _bare(column: str) -> str:
