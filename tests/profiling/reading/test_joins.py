@@ -50,12 +50,12 @@ JOINS = {
     "wells as letter and number": ("plate,row,column,label\nP1,A,2,b\n", "-b----", "1 of 6 wells"),
     "plate": ("Assay_Plate_Barcode,label\nP1,a\nP2,b\n", "aaabbb", "by plate"),
     "one map for all plates": ("well_position;label\nA01;x\nB12;y\n", "x-yx-y", "by well"),
-    "perturbation": ("broad_sample\tlabel\naspirin\tx\nDMSO\ty\n", "yx-yx-", "2 wells (1 values of perturbation) have no row"),
+    "perturbation": ("broad_sample\tlabel\naspirin\tx\nDMSO\ty\n", "yx-yx-", "no row there for 2 wells (1 of perturbation)"),
     "compound in another case": ("Compound,label\nAspirin,x\n", "-x--x-", "whatever the case, e.g. 'aspirin' to 'Aspirin'"),
     "a trailing blank": ("compound,label\naspirin ,x\n", "-x--x-", "without blanks around it, e.g. 'aspirin' to 'aspirin '"),
     "another batch of a BRD id": ("broad_sample,label\nBRD-K62391742-001-03-0,x\n", "--x--x", "first 17 characters"),
     "another salt of a BRD id": ("broad_sample,label\nBRD-K62391742-300-03-0,x\n", "--x--x", "first 13 characters"),
-    "rows that repeat": ("compound,label\naspirin,x\naspirin,x\nDMSO,y\n", "yx-yx-", "1 rows repeat another"),
+    "rows that repeat": ("compound,label\naspirin,x\naspirin,x\nDMSO,y\n", "yx-yx-", "rows that repeat another and are left out: 1"),
     "batches of one BRD id, alike": ("broad_sample,label\nBRD-K62391742-001-03-0,x\nBRD-K62391742-001-04-0,x\n", "--x--x", "first 17"),
     "a byte order mark": ("\ufeffcompound,label\naspirin,x\n", "-x--x-", "2 of 6 wells"),
     "comment lines": ("!version 3\n!licence CC0\ncompound\tlabel\naspirin\tx\n", "-x--x-", "2 of 6 wells"),
@@ -139,7 +139,7 @@ def test_a_row_without_an_id_describes_the_controls(tmp_path):
     joined, notes = join(table, text, tmp_path)
     assert joined[schema.CONTROL_TYPE].tolist() == ["negcon", "", ""] * 2
     assert joined[schema.PERTURBATION].tolist() == ["DMSO", "aspirin", "x"] * 2
-    assert "2 wells without an id are its negative control DMSO" in notes
+    assert "2 wells without an id: its negative control DMSO" in notes
     empty = table.assign(**{schema.CONTROL_TYPE: ["empty", "", ""] * 2})
     assert join(empty, text, tmp_path)[0][schema.PERTURBATION].tolist() == ["", "aspirin", "x"] * 2
 
@@ -205,5 +205,5 @@ def test_jump_moas_compounds_are_found_whatever_the_batch_of_the_sample(plate, n
     assert (len(found), len(treated) - len(found)) == (named, without)
     if "Metadata_Common Name" in joined:  # the plate's own names agree with those of the joined rows
         assert (found["Metadata_Common Name"].str.lower() == found[schema.NAME].str.lower()).all()
-        assert f"({without} values of perturbation) have no row there" in notes[0]
+        assert f"no row there for {4 * without} wells ({without} of perturbation)" in notes[0]
     assert (joined.loc[schema.is_negcon(joined), schema.PERTURBATION] == "DMSO").all()

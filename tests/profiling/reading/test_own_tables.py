@@ -143,7 +143,10 @@ def test_the_cell_injury_table_and_its_annotations():
     folder = SHARED / "cell_injury"
     if not folder.is_dir():
         pytest.skip("no ../shared/data/cell_injury beside the checkout")
-    table, notes = read(folder / "wells_24h.parquet", metadata=folder / "compound_annotations_MOESM5.csv.gz")
+    path, metadata = folder / "wells_24h.parquet", folder / "compound_annotations_MOESM5.csv.gz"
+    with pytest.raises(ValueError, match=r"rel_cellcount.*features="):
+        read(path, metadata=metadata)  # numbers beside CellProfiler's: the user says which are features
+    table, notes = read(path, metadata=metadata, features=["Cells_*", "Cytoplasm_*", "Nuclei_*"])
     assert len(table) == 4419
     assert (table["Metadata_Cellular injury category"] != "").sum() > 1000
     assert "joined by perturbation" in notes

@@ -63,7 +63,7 @@ def merge(
         if apart.any():
             first = int(np.flatnonzero(apart)[0])
             differing.append(
-                f"{column.removeprefix(schema.PREFIX)} in {int(apart.sum())} wells ({own[first]!r}, not {values[first]!r})"
+                f"{column.removeprefix(schema.PREFIX)} in {_wells(int(apart.sum()))} ({own[first]!r}, not {values[first]!r})"
             )
         filled = np.where(own == "", values, own)
         if (filled != own).any():
@@ -75,17 +75,18 @@ def merge(
         changed[schema.PERTURBATION] = np.where(controls, given, _strings(table[schema.PERTURBATION]))
     said = [_joined_by(key, met, changed, table), *_missing(table, key, met)]
     if controls.any():
-        said.append(f"{int(controls.sum())} wells without an id are its negative control {given}")
+        said.append(f"{_wells(int(controls.sum()))} without an id: its negative control {given}")
     for matches in how:
         for form, pairs in matches.inexact.items():
-            said.append(f"{len(pairs)} values matched {form}, e.g. {pairs[0][0]!r} to {pairs[0][1]!r}")
+            said.append(f"{len(pairs)} matched {form}, e.g. {pairs[0][0]!r} to {pairs[0][1]!r}")
     if len(rows) > len(plain):
-        said.append(f"{len(rows) - len(plain)} rows repeat another and are left out")
+        said.append(f"rows that repeat another and are left out: {len(rows) - len(plain)}")
     if differing:
         said.append(f"the profiles keep their own {', '.join(differing)}")
     notes.append(f"{name}: {'; '.join(said)}")
-    kept = table.drop(columns=[c for c in changed if c in table])
-    return pd.concat([kept, pd.DataFrame(changed, index=table.index)], axis=1)
+    kept = table.assign(**{c: values for c, values in changed.items() if c in table})
+    added = {c: values for c, values in changed.items() if c not in table}
+    return pd.concat([kept, pd.DataFrame(added, index=table.index)], axis=1)
 
 
 def _joined_by(key: Key, met: np.ndarray, changed: dict[str, np.ndarray], table: pd.DataFrame) -> str:
@@ -107,10 +108,14 @@ def _missing(table: pd.DataFrame, key: Key, met: np.ndarray) -> list[str]:
     if len(without):
         distinct = without.drop_duplicates()
         examples = ", ".join(" ".join(row) for row in distinct.head(2).itertuples(index=False, name=None))
-        said.append(f"{len(without)} wells ({len(distinct)} values of {key.kind}) have no row there, e.g. {examples}")
+        said.append(f"no row there for {_wells(len(without))} ({len(distinct)} of {key.kind}), e.g. {examples}")
     if blank.any():
-        said.append(f"{int(blank.sum())} wells have no {key.kind}")
+        said.append(f"{_wells(int(blank.sum()))} without {key.kind}")
     return said
+
+
+def _wells(number: int) -> str:
+    return "1 well" if number == 1 else f"{number} wells"
 
 
 def _with_controls(

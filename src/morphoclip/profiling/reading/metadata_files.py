@@ -19,6 +19,7 @@ from morphoclip.data.metadata.annotations import EXPERIMENT_COLUMNS, EXPERIMENT_
 SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".parquet", ".feather", ".xlsx", ".xls")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 _DOSE_UNIT = re.compile(r"(?:dose|conc|concentration)(nm|mm)")
+_OF_COMPOUNDS = {"compoundsmiles": schema.SMILES, "compoundinchikey": schema.INCHIKEY, "compoundname": schema.NAME}
 _OPENERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 
 
@@ -95,6 +96,8 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
         table = table.rename(columns=EXPERIMENT_COLUMNS)
         table[schema.MODALITY] = table[schema.MODALITY].str.lower()
     table = _in_micromolar(table)
+    of_compounds = {c: _OF_COMPOUNDS[name] for c in table if (name := _letters(c)) in _OF_COMPOUNDS}
+    table = table.rename(columns={c: ours for c, ours in of_compounds.items() if ours not in set(table)})
     spelled = {ours: _prefixed(theirs) for theirs, ours in schema.canonical_columns(list(table)).items()}
     table = schema.canonicalize(table)
     if {"row", "column"} <= {_bare(c) for c in table} and schema.WELL not in table:
@@ -111,7 +114,7 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
 def _in_micromolar(table: pd.DataFrame) -> pd.DataFrame:
     """A dose whose name says nM or mM, as the dose in µM."""
     for column in table:
-        unit = _DOSE_UNIT.fullmatch("".join(c for c in _bare(column) if c.isalnum()))
+        unit = _DOSE_UNIT.fullmatch(_letters(column))
         if unit and schema.DOSE not in table:
             micromolar = pd.to_numeric(table[column], errors="coerce") * {"nm": 1e-3, "mm": 1e3}[unit[1]]
             text = micromolar.map(lambda dose: f"{dose:.6g}" if dose == dose else "")
@@ -168,3 +171,7 @@ def _ours(name: str) -> str:
 
 def _bare(column: str) -> str:
     return column.removeprefix(schema.PREFIX).lower()
+
+
+def _letters(column: str) -> str:
+    return "".join(character for character in _bare(column) if character.isalnum())
