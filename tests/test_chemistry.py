@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from morphoclip.chemistry import canonical_structure, element_graph, fingerprint, read_molecule, scaffold
+from morphoclip.chemistry import (
+    canonical_structure,
+    element_graph,
+    fingerprint,
+    inchikey_block,
+    read_molecule,
+    scaffold,
+)
 
 # stereoisomers, tautomers and a salt of one compound are that compound; other molecules are not
 SAME = [
@@ -33,6 +40,17 @@ def test_what_cannot_be_read_is_blank():
     assert fingerprint("not a molecule") is None
     assert scaffold("CCO") == ""
     assert scaffold("Cc1ccccc1") == "c1ccccc1"
+
+
+@pytest.mark.parametrize("suffix", [" |r|", " |o1:1|", " |&1:1,r| alanine", " |not an extension|"])
+def test_the_extensions_of_a_cxsmiles_are_left_out(suffix):
+    assert canonical_structure(f"C[C@H](N)C(=O)O{suffix}") == canonical_structure("CC(N)C(=O)O")
+    np.testing.assert_array_equal(fingerprint(f"CCO{suffix}"), fingerprint("CCO"))
+
+
+def test_the_first_block_of_the_inchikey_is_that_of_all_stereoisomers():
+    assert inchikey_block("C[C@H](N)C(=O)O") == inchikey_block("CC(N)C(=O)O |r|") == "QNAYBMKLOCPYGJ"
+    assert inchikey_block("") == inchikey_block("not a molecule") == ""
 
 
 def test_fingerprints_are_rdkits():

@@ -43,6 +43,34 @@ POSITION_COLUMNS = 48  # a well position is row · 48 + column (those of a 1536-
 NEGCON = "negcon"
 EMPTY = "empty"
 MODALITIES = ("compound", "crispr", "orf")
+# Prompt fields that contain the answer to tasks on targets and mechanisms; lower-cased, without the prefix.
+TELLING = frozenset(
+    [
+        "gene",
+        "genes",
+        "symbol",
+        "gene_synonyms",
+        "gene_name",
+        "gene_group",
+        "families",
+        "family",
+        "target",
+        "targets",
+        "target_list",
+        "moa",
+        "moa_list",
+        "mechanism",
+        "name",
+        "pert_iname",
+        "pathway",
+        "pathways",
+        "function",
+        "protein_function",
+        "description",
+        "indication",
+        "disease_area",
+    ]
+)
 MILLIMOLAR = 0.3  # a largest dose of 0.3 mM is usual for a screen, one of 0.3 µM is not
 CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 

@@ -171,6 +171,23 @@ def test_a_holdout_asks_for_unseen_compounds_of_unseen_plates(wells):
     assert "DMSO" in set(asked)
 
 
+def test_a_form_of_a_trained_molecule_is_not_asked_where_it_is_on_unseen_plates_only(wells):
+    """a2 is a tautomer of a, and only on the held-out plate."""
+    smiles = {"a": "Oc1ccccn1", "a2": "O=c1cccc[nH]1"}
+    unseen = (wells[schema.PLATE] == "P3").to_numpy()
+    table = wells[unseen | (wells[schema.PERTURBATION] != "a2")].assign(
+        **{schema.SMILES: wells[schema.PERTURBATION].map(smiles).fillna(""), schema.GENE: "G"}
+    )
+    table[schema.BATCH] = np.where(table[schema.PLATE] == "P3", "b2", "b1")
+    trained = set()
+    for seed in range(12):
+        design = holdout_design(table, {"batches": ["b2"], "fraction": 0.5, "seed": seed}, [])
+        scored = table.merge(design.wells[design.wells[SCORED]], on=design.keys)[schema.PERTURBATION]
+        assert ("a" in design.seen) == ("a2" in design.seen) == ("a2" not in set(scored))
+        trained.add("a" in design.seen)
+    assert trained == {True, False}
+
+
 def test_a_design_is_read_back_as_written(rotation, tmp_path):
     rotation.write(tmp_path, arms=["x"], given={}, main="x")
     again, about = Design.read(tmp_path)

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from morphoclip.cli.annotations import annotation_table
 from morphoclip.cli.app import PASS_ON
 from morphoclip.cli.table import table
 from morphoclip.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 app.command()(table)
+app.command("annotations")(annotation_table)
 
 
 @app.command(context_settings=PASS_ON)

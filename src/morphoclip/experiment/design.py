@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from morphoclip import schema
+from morphoclip import chemistry, schema
 from morphoclip.data.splits.holdout import TRAIN, holdout
 from morphoclip.data.splits.rotation import Rotation
 from morphoclip.files import write_atomically
@@ -93,7 +93,11 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_
     if split is None:
         return Design(_wells(table, np.ones(len(table), bool), np.ones(len(table), bool)))
     trained = (holdout(table, **split) == TRAIN).to_numpy()
-    seen = table.loc[trained, schema.PERTURBATION]
+    molecule = chemistry.molecules(
+        table
+    )  # a form of a trained molecule is seen, also where it is on unseen plates only
+    met = trained | molecule.isin(set(molecule[trained]) - {""}).to_numpy()
+    seen = table.loc[met, schema.PERTURBATION]
     unseen_plate = table[schema.BATCH].isin([str(batch) for batch in split["batches"]]).to_numpy()
     compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
     scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())

@@ -24,6 +24,7 @@ from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, score_arms
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import read_arm, read_baseline, read_training
+from morphoclip.profiling.reading.metadata_files import has_annotations_folder
 
 MAIN, BASELINE = "profiles", "baseline"
 ANY_NUMBERS = "Numbers that the named sources publish, beside ours; checked: computed by us on the same data."
@@ -102,7 +103,7 @@ def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) ->
 
 def note_absent_sets(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> set[str]:
     """Add notes on sets that lack plates to the card; returns the complete sets."""
-    if config.metadata is None:
+    if not has_annotations_folder(config.metadata):
         return set()
     annotations = read_annotations(config.metadata)
     missing = absent_sets(annotations, arm.table, protocol)

@@ -212,10 +212,17 @@ def provenance_of_training(config: DictConfig, method: Method, loader: CellDataM
 
 
 def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str]:
-    """Fields contained in the training prompts: those in the templates, and those found in the text of the prompts."""
+    """Fields contained in the training prompts: those in the templates, and those found in the text of the prompts.
+
+    A column of `data.enrich` that describes a target counts as `description`.
+    """
+    from morphoclip.data.metadata.enrichment import telling_columns
+
     templates = as_dict(config.perturbation).values() if config.perturbation else ()
     named = {name for template in templates for _, name, _, _ in Formatter().parse(template) if name}
-    return sorted(named | set(trained_on.get("prompts_contain", [])))
+    describing = {name for source in config.data.get("enrich") or [] for name in telling_columns(source["path"])}
+    found = {*trained_on.get("prompts_contain", []), *(["description"] if named & describing else [])}
+    return sorted(named | found)
 
 
 def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:

@@ -22,7 +22,7 @@ from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 from morphoclip.profiling.reading.columns import canonical_mapping
 from morphoclip.profiling.reading.controls import named_controls, with_controls
 from morphoclip.profiling.reading.features import UndecidedFeatures
-from morphoclip.profiling.reading.tables import joined
+from morphoclip.profiling.reading.joins import join_metadata
 from morphoclip.profiling.reading.tables import read_tables as reading_of_files
 
 SOURCES = ("profiles", "encoder", "checkpoint")
@@ -123,7 +123,7 @@ def annotated(table: pd.DataFrame, config: DictConfig, protocol: Protocol, notes
     names = {theirs: ours for ours, theirs in columns.items()}
     table = with_canonical_ids(table.rename(columns=names))
     metadata = _plain(config, "metadata")
-    table = table if metadata is None else joined(table, metadata, columns, notes)
+    table = table if metadata is None else join_metadata(table, metadata, columns=columns, notes=notes)
     return named_controls(with_controls(table, _plain(config, "control"), notes, names))
 
 

@@ -1,11 +1,13 @@
 """Descriptions join conditions with their source and licence, and what a prompt tells is found out."""
 
+import json
+
 import pandas as pd
 import pytest
 
 from morphoclip import schema
 from morphoclip.data import PerturbationTable
-from morphoclip.data.metadata.enrichment import annotations_in_prompts, enrich
+from morphoclip.data.metadata.enrichment import ANNOTATION_COLUMNS, annotations_in_prompts, enrich, telling_columns
 
 FIELDS = pd.DataFrame(
     {
@@ -38,7 +40,7 @@ def test_descriptions_reach_prompts(functions):
     assert prompts[1] == "SMILES: CC(=O)Oc1ccccc1C(=O)O"  # nothing is known of PTGS2, and nothing is said
     assert prompts[2] == "loss of a kinase of mitosis, also called STPK13"
     # a description that names the gene by a synonym leaks it, though no template asked for the gene
-    assert annotations_in_prompts(table, prompts) == ["gene"]
+    assert annotations_in_prompts(table, prompts) == ["gene", "protein_function"]
 
 
 def test_lists_of_targets_are_described_together(functions, tmp_path):
@@ -62,6 +64,31 @@ def test_lists_of_targets_are_described_together(functions, tmp_path):
 def test_annotations_are_found_in_the_text_of_prompts(template, expected):
     table = PerturbationTable.from_frame(FIELDS[:1])
     assert annotations_in_prompts(table, table.prompts({"compound": template})) == expected
+
+
+def test_what_describes_a_target_is_known_of_an_annotation_table(functions, tmp_path):
+    """All columns of a table without a sidecar, and those that the sidecar marks of one with it."""
+    assert telling_columns(functions) == {"gene", "protein_function", "gene_synonyms"}
+    path = tmp_path / "built.parquet"
+    pd.DataFrame(
+        {"Metadata_gene": ["PLK1", None], "Metadata_moa": ["x", ""], "Metadata_Pathways": ["mitosis", None]}
+    ).to_parquet(path)
+    marked = {"Metadata_gene": True, "Metadata_Pathways": True, "Metadata_phase": False}
+    (tmp_path / "built.parquet.json").write_text(
+        json.dumps({"columns": {column: {"tells": tells} for column, tells in marked.items()}})
+    )
+    assert telling_columns(path) == {"gene", "pathways"}
+    table = enrich(PerturbationTable.from_frame(FIELDS), path, schema.GENE, **OPEN)  # its mechanism is known already
+    assert table.frame["Metadata_Pathways"].tolist() == ["mitosis", "", "mitosis"]
+
+
+def test_families_pathways_and_functions_tell_too():
+    table = PerturbationTable.from_frame(
+        FIELDS[:1].assign(Metadata_pathways="Mitotic G2|Signalling", Metadata_gene_group="Polo kinases")
+    )
+    assert annotations_in_prompts(table, ["cells with a block of mitotic G2"]) == ["pathways"]
+    assert annotations_in_prompts(table, ["{polo kinases}"]) == ["gene_group"]
+    assert {"pathways", "gene_group", "protein_function", "description", *ANNOTATION_COLUMNS} <= schema.TELLING
 
 
 def test_without_source_or_licence_nothing_enters(functions, tmp_path):

@@ -64,6 +64,44 @@ def test_seen_is_what_shares_a_unit_with_training_also_where_the_tables_differ_i
     assert seen_perturbations(meta, training, by="perturbation") == set()
 
 
+TAUTOMERS = {  # BVT-948: the two entries of JUMP-Target-1
+    "a": ("AJVXVYTVAAWZAP-UHFFFAOYSA-N", "CC1(C)C2C(=NC1=O)c1ccccc1C(=O)C2=O"),
+    "b": ("LLPBUXODFQZPFH-UHFFFAOYSA-N", "CC1(C)C(=O)NC2=C1C(=O)C(=O)c1ccccc21"),
+}
+
+
+def entries(ids: str, *columns: str) -> pd.DataFrame:
+    rows = [(one, *TAUTOMERS[one]) for one in ids]
+    return pd.DataFrame(rows, columns=[schema.PERTURBATION, schema.INCHIKEY, schema.SMILES])[
+        [schema.PERTURBATION, *columns]
+    ]
+
+
+def test_splits_and_leaks_are_judged_by_one_rule_on_all_that_is_known_of_each_table():
+    """The columns that only one table has count as well, and a second row of a perturbation can say more than its first."""
+    both = entries("ab", schema.INCHIKEY, schema.SMILES)
+    assert split_units(both).tolist() == ["a", "a"]
+    assert seen_perturbations(both, entries("b", schema.INCHIKEY)) == {"a", "b"}
+    keys, structures = entries("b", schema.INCHIKEY), entries("ab", schema.SMILES)
+    assert seen_perturbations(structures, keys.assign(**{schema.PERTURBATION: "x"})) == {
+        "a",
+        "b",
+    }  # the key is computed
+    bare = entries("a", schema.SMILES).assign(**{schema.SMILES: ""})
+    twice = pd.concat([bare, entries("a", schema.SMILES)])
+    assert seen_perturbations(entries("b", schema.SMILES), twice) == {"b"}
+    with pytest.raises(
+        ValueError, match=r"the profiles have \['Metadata_pert_iname'\] and the training table \['Metadata_s"
+    ):
+        seen_perturbations(compounds(**{schema.NAME: ["x"]}), structures)
+
+
+def test_a_blank_id_or_a_placeholder_for_a_name_links_nothing():
+    table = compounds(**{schema.NAME: ["unknown", "NA", "Unknown", "x", "X "]})
+    table.loc[5] = ["", "x"]
+    assert split_units(table).tolist() == ["a", "b", "c", "d", "d", ""]
+
+
 def test_real_duplicates_are_seen_together():
     """Dexamethasone and thiostrepton appear twice, BVT-948 as two tautomers, quinine and quinidine as stereoisomers."""
     if not METADATA.is_dir():
@@ -81,3 +119,7 @@ def test_real_duplicates_are_seen_together():
     assert unit.nunique() > 0.95 * len(table)  # and nearly nothing else is one molecule
     by_structure = split_units(table.drop(columns=[schema.NAME, schema.INCHIKEY]))
     assert by_structure[table[schema.NAME] == "BVT-948"].nunique() == 1
+    first, second = table[table[schema.NAME] == "BVT-948"][schema.PERTURBATION]
+    profiles = table[table[schema.PERTURBATION] != second].drop(columns=schema.NAME)
+    trained = table.loc[table[schema.PERTURBATION] == second, [schema.PERTURBATION, schema.SMILES]]
+    assert seen_perturbations(profiles, trained) == {first}

@@ -36,3 +36,10 @@ def test_without_telling_prompts_nothing_leaks(make_screen):
     assert set(marked.tables["sister_ungated"]["seen"]) == {"clean", "seen"}
     assert not marked.alarms
     assert not card.tables["sister"].columns.isin(["seen"]).any()
+
+
+@pytest.mark.parametrize("field", ["Metadata_pathways", "gene_group", "protein_function"])
+def test_a_family_a_pathway_or_a_function_tells_the_target(make_screen, field):
+    card = score(make_screen(0), tasks=["sister"], null_size=500, shuffles=0, bootstrap=50)
+    marked = mark_leaks(card, {"compound-GENE0-1"}, ["smiles", field])
+    assert set(marked.tables["sister_ungated"]["seen"]) == {"clean", "leaked"}

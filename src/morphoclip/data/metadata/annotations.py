@@ -9,7 +9,7 @@ import pandas as pd
 from morphoclip import schema
 
 # `Cell_line` of experiment-metadata.tsv holds Parental or Cas9; the cell line itself is in `Cell_type`.
-_EXPERIMENT = {
+EXPERIMENT_COLUMNS = {
     "Perturbation": schema.MODALITY,
     "Cell_type": schema.CELL_LINE,
     "Time": schema.TIMEPOINT,
@@ -30,6 +30,7 @@ _REAGENT = (
     schema.NAME,
 )
 DMSO = "DMSO"
+MAPS_FILE, EXPERIMENT_FILE = "barcode_platemap.csv", "experiment-metadata.tsv"
 
 
 def read_annotations(folder: str | Path) -> pd.DataFrame:
@@ -50,7 +51,7 @@ def read_annotations(folder: str | Path) -> pd.DataFrame:
         ValueError: a plate is missing from experiment-metadata.tsv, or a reagent from the annotation tables.
     """
     folder = Path(folder)
-    wells = _read_maps(folder)
+    wells = read_maps(folder)
     wells = wells.merge(_read_experiments(folder), on=[schema.BATCH, schema.PLATE], how="left", indicator=True)
     unknown = wells.loc[wells["_merge"] != "both", schema.PLATE].unique()
     if len(unknown):
@@ -130,8 +131,9 @@ def plate_ids(plates: pd.Series) -> pd.Series:
     return plates.astype(str).astype(object)
 
 
-def _read_maps(folder: Path) -> pd.DataFrame:
-    barcode_files = sorted(folder.rglob("barcode_platemap.csv"))
+def read_maps(folder: Path) -> pd.DataFrame:
+    """Batch, plate, well and what each map says of the well, of all plates listed in `barcode_platemap.csv`; strings."""
+    barcode_files = sorted(folder.rglob(MAPS_FILE))
     if not barcode_files:
         raise FileNotFoundError(f"no barcode_platemap.csv under {folder}: point metadata= at a folder with plate maps")
     parts = []
@@ -155,7 +157,7 @@ def _read_map(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _experiment_file(folder: Path) -> Path:
-    files = sorted(folder.rglob("experiment-metadata.tsv"))
+    files = sorted(folder.rglob(EXPERIMENT_FILE))
     if not files:
         raise FileNotFoundError(
             f"no experiment-metadata.tsv under {folder}: it must list each plate's Batch, Perturbation, Cell_type and Time"
@@ -165,7 +167,7 @@ def _experiment_file(folder: Path) -> Path:
 
 def _read_experiments(folder: Path) -> pd.DataFrame:
     experiments = _read(_experiment_file(folder), "\t")
-    columns = {"Batch": schema.BATCH, "Assay_Plate_Barcode": schema.PLATE, **_EXPERIMENT}
+    columns = {"Batch": schema.BATCH, "Assay_Plate_Barcode": schema.PLATE, **EXPERIMENT_COLUMNS}
     required = ["Batch", "Assay_Plate_Barcode", "Perturbation", "Cell_type", "Time"]
     absent = [c for c in required if c not in experiments]
     if absent:
@@ -196,14 +198,14 @@ def _add_reagents(wells: pd.DataFrame, modality: str, folder: Path) -> pd.DataFr
     return wells
 
 
-def _precedence(path: Path) -> tuple[bool, bool, str]:
+def reagent_precedence(path: Path) -> tuple[bool, bool, str]:
     """Sort key: `_additional_annotations` (its target lists are those of the paper) before `_targets` (older symbols)."""
     return "additional_annotations" not in path.name, "targets" not in path.name, path.name
 
 
 def _read_reagents(folder: Path, modality: str) -> pd.DataFrame:
     """All tables of a modality as one; where they differ the first wins, as in the CPJUMP1 paper's own notebook."""
-    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=_precedence)
+    files = sorted(folder.rglob(f"*{modality}_metadata*.tsv"), key=reagent_precedence)
     if not files:
         raise FileNotFoundError(f"no *{modality}_metadata*.tsv under {folder}, but there are {modality} plates")
     reagents = pd.DataFrame()

@@ -7,9 +7,8 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from morphoclip import schema
+from morphoclip import chemistry, schema
 from morphoclip.data.splits.draws import uniform
-from morphoclip.data.splits.units import molecules
 
 TRAIN = "train"
 HELDOUT = "heldout"
@@ -26,7 +25,7 @@ def holdout(
 ) -> pd.Series:
     """'train' or 'heldout' for each row of `fields`, on its index.
 
-    Forms of one molecule (`split_units`) stay on one side, so that no held-out structure is seen in training. Molecules
+    Forms of one molecule (`chemistry.molecules`) stay on one side, so that no held-out structure is seen in training. Molecules
     are chosen by a hash of (seed, id), whatever the order of rows; if a gene has an odd number of molecules, a hash of
     the gene rounds up or down.
 
@@ -51,10 +50,10 @@ def holdout(
     treated = fields[(fields[schema.MODALITY] == modality).to_numpy() & schema.is_treated(fields)]
     if treated.empty:
         raise ValueError(f"no treated {modality!r} fields to hold out: are the fields annotated (--metadata)?")
-    columns = [schema.PERTURBATION, schema.INCHIKEY, schema.NAME, schema.SMILES, stratify]
+    columns = [schema.PERTURBATION, *chemistry.IDENTITY, stratify]
     present = [column for column in dict.fromkeys(columns) if column in treated]
     perturbations = treated[present].drop_duplicates(schema.PERTURBATION).fillna("").astype(str)
-    perturbations["unit"] = molecules(perturbations)
+    perturbations["unit"] = chemistry.molecules(perturbations)
     units = perturbations.sort_values(schema.PERTURBATION).drop_duplicates("unit")
 
     held: set[str] = set()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from morphoclip import schema
+from morphoclip import chemistry, schema
 from morphoclip.data.splits.draws import uniform
-from morphoclip.data.splits.units import split_units
 
 
 def validation(fields: pd.DataFrame, among: np.ndarray, *, fraction: float, seed: int = 0) -> np.ndarray:
@@ -28,8 +27,7 @@ def validation(fields: pd.DataFrame, among: np.ndarray, *, fraction: float, seed
     if not 0 < fraction < 1:
         raise ValueError(f"data.validation.fraction={fraction} must be between 0 and 1")
     treated = schema.is_treated(fields)
-    known = any(column in fields for column in (schema.SMILES, schema.INCHIKEY, schema.NAME))
-    units = split_units(fields, "structure" if known else "perturbation")
+    units = chemistry.molecules(fields)
     possible = sorted(set(units[among & treated]) - {""})
     chosen = {unit for unit in possible if uniform(seed, "validation", unit) < fraction}
     if not chosen or len(chosen) == len(possible):

@@ -8,28 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from morphoclip import schema
 from morphoclip.evaluation.card.scorecard import ALL, METRIC_COLUMNS, ScoreCard
 from morphoclip.evaluation.ranking.intervals import cluster_interval
 from morphoclip.evaluation.tasks.task import REPLICATE
 
 CLEAN, SEEN, LEAKED = "clean", "seen", "leaked"
-# Prompt fields that contain the answer to sister and compound-gene matching.
-TELLING_FIELDS = frozenset(
-    {"gene", "genes", "target", "targets", "target_list", "moa", "mechanism", "name", "pert_iname", "description"}
-)
 
 
 def mark_leaks(card: ScoreCard, seen: Collection[str], prompt_fields: Sequence[str]) -> ScoreCard:
     """The card with a column `seen` (clean | seen | leaked) in every table and separate scores of each kind.
 
-    A perturbation seen in training is not clean. If its training prompt contained its gene, target, mechanism, name or
-    description, it is leaked for every task except replicate. A row takes the worst state of its perturbations.
+    A perturbation seen in training is not clean. If its training prompt contained its gene, target, mechanism, name,
+    family, pathway or description (`schema.TELLING`), it is leaked for every task except replicate. A row takes the worst
+    state of its perturbations.
 
     Args:
         seen: perturbations seen in training (`seen_perturbations`).
         prompt_fields: fields of the training prompts, e.g. ['smiles', 'targets']; [] for training without text.
     """
-    telling = sorted(TELLING_FIELDS & {field.lower() for field in prompt_fields})
+    telling = sorted(schema.TELLING & {field.lower().removeprefix("metadata_") for field in prompt_fields})
     known, tables, rows = set(seen), {}, []
     for name, table in card.tables.items():
         task, ungated = name.removesuffix("_ungated"), name.endswith("_ungated")

@@ -24,6 +24,7 @@ from morphoclip.profiling.reading.columns import (
 from morphoclip.profiling.reading.controls import Control, named_controls, with_controls
 from morphoclip.profiling.reading.features import asked_features, chosen_features, sorted_out
 from morphoclip.profiling.reading.files import read_frame
+from morphoclip.profiling.reading.joins import join_metadata
 from morphoclip.profiling.reading.values import as_text, canonical_values, in_micromolar, without_blanks
 from morphoclip.profiling.reading.wells import outside_format, plate_names, with_plates, with_wells
 
@@ -151,7 +152,7 @@ def read_tables(
     if schema.PLATE in table and schema.WELL in table:
         said += outside_format(table)
     if metadata is not None:
-        table = joined(table, metadata, mapping, said)
+        table = join_metadata(table, metadata, columns=mapping, notes=said)
         absent = {ours: theirs for ours, theirs in asked.items() if ours not in table}
         refuse_absent(
             absent, [*(n for found in names.values() for n in found), *table], f"{_called(paths)} with metadata="
@@ -185,15 +186,6 @@ def with_perturbations(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             notes.append(f"no column holds perturbations, so {column} does; name another by columns.perturbation=…")
             return table.assign(**{schema.PERTURBATION: table[column]})
     return table
-
-
-def joined(table: pd.DataFrame, metadata: Metadata, columns: Mapping[str, str], notes: list[str]) -> pd.DataFrame:
-    """The table with the annotations of a metadata folder."""
-    from morphoclip.data.metadata.annotations import annotate
-
-    if not isinstance(metadata, str | Path):
-        raise ValueError(f"metadata={list(metadata)}: give one folder")
-    return annotate(table, metadata)
 
 
 def _read_one(
