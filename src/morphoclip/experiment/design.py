@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import schema
-from morphoclip.data.splits.holdout import TRAIN, holdout
+from morphoclip.data.splits.holdout import TRAIN, holdout, on_unseen_plates
 from morphoclip.data.splits.rotation import Rotation
 from morphoclip.files import write_atomically
 
@@ -83,7 +83,7 @@ class Design:
 
 
 def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_fields: Sequence[str]) -> Design:
-    """The design of one training: queries are unseen compounds on the plates of unseen batches.
+    """The design of one training: queries are unseen compounds on unseen plates.
 
     Args:
         table: profiles of all wells, annotated.
@@ -94,7 +94,7 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_
         return Design(_wells(table, np.ones(len(table), bool), np.ones(len(table), bool)))
     trained = (holdout(table, **split) == TRAIN).to_numpy()
     seen = table.loc[trained, schema.PERTURBATION]
-    unseen_plate = table[schema.BATCH].isin([str(batch) for batch in split["batches"]]).to_numpy()
+    unseen_plate = on_unseen_plates(table, split.get("batches") or (), split.get("plates") or ()).to_numpy()
     compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
     scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
     return Design(_wells(table, trained, scored), frozenset(seen), tuple(prompt_fields))

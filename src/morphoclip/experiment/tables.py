@@ -11,12 +11,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from morphoclip import schema
+from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.tasks.tables import join_profiles, profile_paths
 from morphoclip.experiment.arms import table_path
+from morphoclip.experiment.prepare import dataset_folder
 from morphoclip.experiment.score import Arm, preset
 from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
+from morphoclip.profiling.import_table import table_of
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
 SOURCES = ("profiles", "encoder", "checkpoint")
@@ -28,11 +31,9 @@ def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> d
     Args:
         about: the sidecar of the run's design: `arms` (names of tables in the folder), `given` (name -> preset).
     """
-    from morphoclip.experiment.rotation import read_wells
-
     given = {}
     if about["given"]:
-        wells = read_wells(config.data)
+        wells = table_of(FeatureDataset(dataset_folder(config.data)))
         given = {name: Arm(wells, preset(choice)) for name, choice in about["given"].items()}
     tables = {name: read_profiles(table_path(folder, name)) for name in about["arms"]}
     return {**given, **{name: Arm(table, instantiate(config.normalize)) for name, table in tables.items()}}
