@@ -15,10 +15,11 @@ from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
+from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles, through_encoder
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
-from morphoclip.experiment.report import Pictures, Published, report
+from morphoclip.experiment.report import Pictures, Published, arm_table, print_arms, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
@@ -44,12 +45,18 @@ def run(config: DictConfig) -> Path:
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms = {MAIN: arm}
+    arms, notes = {MAIN: arm}, []
+    if takes_profiles(config):
+        made, notes = through_encoder(arm.table, config)
+        *given, (_, (table, normalizer)) = made.items()
+        arm = Arm(table, normalizer)
+        arms = {**{name: Arm(*parts) for name, parts in given}, MAIN: arm}
     if config.baseline is not None:
-        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm}
+        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), **arms}
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
+    card.notes[:0] = notes
     scored[MAIN] = Scored(card, scored[MAIN].wells)
     complete = note_absent_sets(card, arm, config, protocol)
     published = Published()
@@ -69,6 +76,8 @@ def run(config: DictConfig) -> Path:
         inputs=file_hashes(inputs),
         configuration=config,
     )
+    if takes_profiles(config):
+        print_arms(arm_table(scored, MAIN), MAIN)
     print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
     for line in [*card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
         print(line)
@@ -77,9 +86,16 @@ def run(config: DictConfig) -> Path:
 
 
 def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:
-    """The card with separate scores of wells seen in `config.training`, as defined by `config.seen_by`, and unseen ones."""
+    """The card with separate scores of seen and unseen wells, as defined by `config.seen_by`.
+
+    Seen are the wells in `config.training`; without it, those of perturbations that an encoder of profile tables records.
+    """
     if config.training is None:
-        return card
+        training, fields = perturbations_of_training(config) if takes_profiles(config) else (None, [])
+        if training is None:
+            return card
+        seen = seen_perturbations(arm.table, training, seen_unit(arm.table, config.seen_by))
+        return mark_leaks(card, seen, list(config.prompt_fields) or fields)
     training = annotated(read_tables(config.training), config.metadata, protocol)
     return mark_leaks(card, seen_perturbations(arm.table, training, config.seen_by), list(config.prompt_fields))
 

@@ -16,6 +16,7 @@ from morphoclip.data.metadata.annotations import annotate, with_canonical_ids
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.tasks.tables import join_profiles, profile_paths
 from morphoclip.experiment.arms import table_path
+from morphoclip.experiment.other_tables import takes_profiles
 from morphoclip.experiment.prepare import dataset_folder
 from morphoclip.experiment.score import Arm, preset
 from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
@@ -43,11 +44,13 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     """The profiles named by an evaluation's config, read from disk or embedded now, and annotated.
 
     Raises:
-        ValueError: not exactly one of `SOURCES` is given, or an encoder without `dataset`.
+        ValueError: not exactly one of `SOURCES` is given (or profiles with an encoder), or an encoder without `dataset`.
     """
-    sources = [key for key in SOURCES if config[key] is not None]
+    sources = ["profiles"] if takes_profiles(config) else [key for key in SOURCES if config[key] is not None]
     if len(sources) != 1:
-        raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
+        raise ValueError(
+            f"give profiles=, encoder= or checkpoint=, or profiles= with one of the other two; got {sources or 'none'}"
+        )
     if sources == ["profiles"]:
         table = read_tables(config.profiles)
     else:

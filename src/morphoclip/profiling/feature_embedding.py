@@ -15,8 +15,8 @@ from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.export.provenance import facts_of_training
 from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.profiling.crops import well_codes
+from morphoclip.profiling.feature_matching import Alignment, feature_names
 from morphoclip.profiling.features import STANDARDISED, standardise_wells
-from morphoclip.profiling.matching import Alignment, feature_names
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 
 LEVELS = ("well", "perturbation")
@@ -96,7 +96,7 @@ def embed_features(
 ) -> pd.DataFrame:
     """A profile table from a folder of features: a bag is all crops (or rows) of a well, or of all wells of a condition.
 
-    Features of imported tables are matched with those of training by name, see `matching.Alignment`.
+    Features of imported tables are matched with those of training by name, see `feature_matching.Alignment`.
 
     Args:
         encoder: a `FeatureEncoder`; it is moved to `device`, and its training mode is restored afterwards.
