@@ -85,6 +85,9 @@ class Design:
 def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_fields: Sequence[str]) -> Design:
     """The design of one training: queries are unseen compounds on unseen plates.
 
+    Where plates are held out by name, there may be only one: then positives may be a compound's wells on the plates that
+    were trained on, without these wells. Where whole batches are, positives are on unseen plates too.
+
     Args:
         table: profiles of all wells, annotated.
         split: arguments of `holdout`; None: all wells were trained on, and all are scored.
@@ -96,8 +99,12 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_
     seen = table.loc[trained, schema.PERTURBATION]
     unseen_plate = on_unseen_plates(table, split.get("batches") or (), split.get("plates") or ()).to_numpy()
     compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
-    scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
-    return Design(_wells(table, trained, scored), frozenset(seen), tuple(prompt_fields))
+    unseen = ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
+    queries = unseen_plate & unseen
+    scored = queries
+    if split.get("plates"):
+        scored = unseen & (~trained | schema.is_negcon(table))
+    return Design(_wells(table, trained, scored, queries), frozenset(seen), tuple(prompt_fields))
 
 
 def rotation_design(wells: pd.DataFrame, units: pd.Series, turns: Mapping[str, Rotation]) -> Design:
