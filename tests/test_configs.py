@@ -32,7 +32,6 @@ def load(name: str, *overrides: str) -> DictConfig:
 
 # What code adds to a config's keywords when it builds the object.
 GIVEN_BY_CODE = {
-    "morphoclip.data.loading.features.TableDataModule": {"table"},
     "morphoclip.methods.clip.CLIP": {"prompts", "modalities", "doses"},
     "morphoclip.losses.CWCLLoss": set(),
 }

@@ -174,13 +174,15 @@ def test_every_debug_recipe_runs_on_simulated_data(run, outputs, experiment):
     overrides = [f"experiment={experiment}", f"output_dir={outputs}", "trainer.max_steps=2", "run_id=debug"]
     with initialize_config_dir(str(morphoclip.configs_dir()), version_base="1.3"):
         recipe = compose("train", overrides=overrides)
-        if "features" not in recipe.data and "profiles" not in recipe.data:  # the screen of `run`
+        if "features" not in recipe.data and "table" not in recipe.data:  # the screen of `run`
             recipe = compose("train", overrides=[*overrides, *(o for o in TINY if o.startswith("data.screen."))])
     made = start(recipe)
     if recipe.get("rotation"):
+        turns = sorted((made / "turns").iterdir())
+        assert all(morphoclip.load_encoder(turn / "encoder").trained_on["perturbations"] for turn in turns)
         assert {p.stem for p in (made / "profiles").glob("*.parquet")} == {"untrained_encoder", experiment}
         arms = pd.read_csv(made / "arms.csv")
-        assert set(arms["arm"]) == {"classical features, none", "untrained encoder", experiment}
+        assert set(arms["arm"]) == {"simulated profiles, none", "untrained encoder", experiment}
         return
     encoder = morphoclip.load_encoder(made / "encoder")
     if recipe.perturbation:

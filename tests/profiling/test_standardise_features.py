@@ -12,13 +12,8 @@ from morphoclip.data.loading.features import FeatureDataset, FeatureWriter
 from morphoclip.models import create_encoder
 from morphoclip.profiling import embed, export_encoder, load_encoder
 from morphoclip.profiling import features as module
-from morphoclip.profiling.features import (
-    features_made_by,
-    features_of_training,
-    standardise_by_plate,
-    write_features,
-    write_standardised_features,
-)
+from morphoclip.profiling.feature_embedding import features_made_by, features_of_training
+from morphoclip.profiling.features import standardise_by_plate, write_features, write_standardised_features
 from tests.datasets import screen_rows, write_screen
 
 

@@ -1,4 +1,4 @@
-"""`morphoclip data …`: make a dataset from images, inspect it, verify it, derive others from it; describe a table."""
+"""`morphoclip data …`: make a dataset from images or tables, inspect it, verify it, derive others from it."""
 
 from __future__ import annotations
 
@@ -41,13 +41,84 @@ Out = Annotated[Path, typer.Option(help="dataset folder to make; it is never ove
 Codec = Annotated[str | None, typer.Option(help="blosc, raw, sqrt, png16 or tiff (default: that of the dataset)")]
 
 
+Columns = Annotated[list[str] | None, typer.Option(help="ours=theirs, e.g. perturbation=Compound; may be repeated")]
+Control = Annotated[str | None, typer.Option(help="negative controls: a perturbation, or column=value")]
+Features = Annotated[str | None, typer.Option(help="feature columns: a name, a pattern or a file of names")]
+
+
+@app.command("import")
+def import_(
+    tables: Annotated[list[str], typer.Argument(help="profile tables of the same features: paths or quoted globs")],
+    out: Out,
+    metadata: Annotated[str | None, typer.Option(help="folder of plate maps and annotations, or a table")] = None,
+    columns: Columns = None,
+    control: Control = None,
+    features: Features = None,
+    standardise_by_plate: Annotated[
+        bool,
+        typer.Option(
+            "--standardise-by-plate",
+            "--standardize-by-plate",
+            help="for tables that are not normalised: by the plate's negative controls",
+        ),
+    ] = False,
+    not_finite: Annotated[
+        str, typer.Option(help="missing values: error, or leave out the features or wells")
+    ] = "error",
+) -> None:
+    """Make a dataset of profile tables: a sample per well, one channel. Train on it with data=features data.root=OUT."""
+    from morphoclip.profiling.import_table import import_tables
+
+    notes: list[str] = []
+    try:
+        import_tables(
+            tables,
+            out,
+            metadata=metadata,
+            columns=named_columns(columns),
+            control=control_wells(control),
+            features=features,
+            standardise_by_plate=standardise_by_plate,
+            not_finite=not_finite,
+            notes=notes,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise typer.BadParameter(str(error)) from error
+    for note in notes:
+        typer.echo(f"note: {note}")
+    made = _open(out)
+    counts = ", ".join(f"{number} {name}" for name, number in made.manifest["counts"].items())
+    typer.echo(f"{counts}, {made.shape[-1]} features: {out}")
+
+
+def named_columns(given: list[str] | None) -> dict[str, str]:
+    """The columns of `--columns ours=theirs …`."""
+    pairs = [part.partition("=") for part in given or []]
+    if wrong := [name for name, _, column in pairs if not (name and column)]:
+        raise typer.BadParameter(f"--columns {wrong[0]}: give ours=theirs, e.g. --columns perturbation=Compound")
+    return {name: column for name, _, column in pairs}
+
+
+def control_wells(given: str | None) -> str | dict[str, str] | None:
+    """`--control DMSO` as it is, `--control column=value` as a dict."""
+    column, equals, value = (given or "").partition("=")
+    return {column: value} if equals else given
+
+
 def _open(dataset: str | Path, split: str | None = None, scale_by: str = "field"):
-    from morphoclip.data.shards.dataset import ShardDataset
+    from morphoclip.data.loading.features import open_folder
 
     try:
-        return ShardDataset(dataset, split, scale_by)
+        return open_folder(dataset, split, scale_by)
     except (FileNotFoundError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _open_images(dataset: str | Path, split: str | None = None, scale_by: str = "field"):
+    data = _open(dataset, split, scale_by)
+    if "features" in data.manifest:
+        raise typer.BadParameter(f"{dataset} holds features, no images: give a dataset of crops")
+    return data
 
 
 @app.command()
@@ -62,13 +133,22 @@ def info(
     from morphoclip.data.shards.inspection import count_crops
 
     data = _open(dataset, split)
-    manifest, size = data.manifest, sum(shard["nbytes"] for shard in data.manifest["shards"])
+    manifest, features = data.manifest, data.manifest.get("features")
     counts = ", ".join(f"{number} {name}" for name, number in manifest["counts"].items())
     typer.echo(f"{dataset}: {counts}")
-    typer.echo(f"  {' '.join(data.channels)}, {data.shape[1]} px of {data.pixel_size_um} µm, codec {manifest['codec']}")
-    typer.echo(
-        f"  {len(manifest['shards'])} shards, {size / 1e9:.3g} GB; made by {manifest['made_by'].get('tool', '?')}"
-    )
+    if features is None:
+        size = sum(shard["nbytes"] for shard in manifest["shards"]) / 1e9
+        typer.echo(
+            f"  {' '.join(data.channels)}, {data.shape[1]} px of {data.pixel_size_um} µm, codec {manifest['codec']}"
+        )
+        typer.echo(f"  {len(manifest['shards'])} shards, {size:.3g} GB; made by {manifest['made_by'].get('tool', '?')}")
+    else:
+        source = features.get("source") or ", ".join(manifest["made_by"]["arguments"]["tables"])
+        typer.echo(
+            f"  {data.shape[0]} x {data.shape[1]} features of each {data.unit}, {data.features.dtype}; of {source}"
+        )
+        if "standardised_by_plate" in features:
+            typer.echo("  standardised by the negative controls of each plate")
     if data.store is None:
         names = sorted(path.stem for path in (data.folder / "splits").glob("*.npy"))
         typer.echo(f"  splits: {', '.join(names) or 'none'}")
@@ -89,9 +169,10 @@ def verify(dataset: Dataset, workers: Workers = None) -> None:
     from morphoclip.data.shards.inspection import verify as verify_samples
 
     data = _open(dataset)
-    problems = check_files(data)
+    features = "features" in data.manifest
+    problems = data.problems() if features else check_files(data)
     with progress_bar(total=len(data), unit="crop", desc="verify") as bar:
-        for count, wrong in verify_samples(data, workers):
+        for count, wrong in [] if features else verify_samples(data, workers):
             bar.update(count)
             problems += [what for _, what in wrong]
     for problem in problems:
@@ -110,7 +191,7 @@ def stats(
     """Print mean and standard deviation per channel over all pixels, raw and scaled, as JSON."""
     from morphoclip.data.shards.inspection import channel_statistics
 
-    data, seen = _open(dataset, split, scale_by), 0
+    data, seen = _open_images(dataset, split, scale_by), 0
     statistics: dict = {}
     with progress_bar(total=len(data), unit="crop", desc="stats") as bar:
         for crops, statistics in channel_statistics(data, workers):  # noqa: B007
@@ -134,11 +215,15 @@ def subset(
 ) -> None:
     """Write a smaller dataset: the crops of some fields, of one split, or a few per field."""
     from morphoclip.data.shards.repack import choose_rows
+    from morphoclip.profiling.import_table import subset_table
 
     data = _open(dataset, split)
     try:
         items = choose_rows(data, where, crops_per_field, seed)
-    except ValueError as error:
+        if "features" in data.manifest:
+            typer.echo(f"{len(items)} of {len(data)} wells: {subset_table(data, items, out)}")
+            return
+    except (ValueError, FileExistsError) as error:
         raise typer.BadParameter(str(error)) from error
     _write(data, out, codec, items, workers)
 
@@ -152,7 +237,7 @@ def repack(
     workers: Workers = None,
 ) -> None:
     """Write the same crops with another codec or shard size."""
-    _write(_open(dataset), out, codec, None, workers, shard_mb * 2**20)
+    _write(_open_images(dataset), out, codec, None, workers, shard_mb * 2**20)
 
 
 def _write(data, out: Path, codec: str | None, items, workers: int | None, shard_bytes: int = 2**28) -> None:
@@ -188,4 +273,4 @@ def split(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     for name, size in sizes.items():
-        typer.echo(f"{name}: {size} crops")
+        typer.echo(f"{name}: {size} {data.unit}s")

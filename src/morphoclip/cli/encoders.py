@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from morphoclip.cli.app import Out, Trust, app
+from morphoclip.cli.data import Columns, Control, Features, control_wells, named_columns
 
 
 @app.command()
@@ -28,7 +29,9 @@ def export(
 @app.command()
 def embed(
     encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint, run folder or hub id")],
-    source: Annotated[str, typer.Argument(help="dataset folder or load_data.csv (path, quoted glob or URL)")],
+    source: Annotated[
+        str, typer.Argument(help="dataset folder, load_data.csv, or profile tables (path, quoted glob or URL)")
+    ],
     out: Out,
     level: Annotated[str, typer.Option(help="crop, site, well or perturbation")] = "well",
     batch_size: int = 256,
@@ -40,7 +43,12 @@ def embed(
         float | None, typer.Option(help="load_data.csv: µm before binning; default: as trained")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="load_data.csv: grid, nuclei or random; default: as trained")] = None,
-    metadata: Annotated[str | None, typer.Option(help="load_data.csv: folder of plate maps and annotations")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="load_data.csv, profile tables: folder of plate maps and annotations")
+    ] = None,
+    columns: Columns = None,
+    control: Control = None,
+    features: Features = None,
     attention: Annotated[
         bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
     ] = False,
@@ -48,30 +56,40 @@ def embed(
 ) -> None:
     """Write profiles of all images of a dataset, with a JSON sidecar on the encoder and settings.
 
-    Encoders trained on cached features read a folder written by `morphoclip features`.
+    Encoders trained on cached features read a folder written by `morphoclip features`. Encoders trained on profile tables
+    read other profile tables (with --columns, --control, --features as `morphoclip data import`), matched by name.
     """
     import torch
 
     from morphoclip import load_encoder
     from morphoclip.export.crop_pool import check_attends, load_crop_pool
     from morphoclip.export.provenance import encoder_provenance
+    from morphoclip.models import FeatureEncoder
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
     from morphoclip.profiling.crop_attention import write_crop_attention
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
-    asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
+    cut = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode}
+    read = {"columns": named_columns(columns) or None, "control": control_wells(control), "features": features}
+    asked = {**cut, **read, "metadata": metadata}
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if options and Path(source).is_dir():
+        raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv or a table; {source} is a dataset")
+    wrong = sorted(options.keys() & (cut if isinstance(model, FeatureEncoder) else read).keys())
+    if wrong:
         raise typer.BadParameter(
-            f"{sorted(options)} are for a load_data.csv; {source} is a dataset of crops already cut"
+            f"{wrong} are not for this encoder, which takes {'features' if isinstance(model, FeatureEncoder) else 'images'}"
         )
     if attention and not Path(source).is_dir():
         raise typer.BadParameter("--attention needs a dataset folder: make one with `morphoclip data prepare`")
     if attention:
         check_attends(model, load_crop_pool(encoder))
-    table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
+    notes: list[str] = []
+    table = embed_source(model, source, level, batch_size=batch_size, device=device, notes=notes, **options)
+    for note in notes:
+        typer.echo(note)
     write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
     typer.echo(f"{len(table)} rows: {out}")
     if attention:
@@ -127,12 +145,14 @@ def features(
     import torch
 
     from morphoclip import load_encoder
-    from morphoclip.data import ShardDataset
+    from morphoclip.data.loading.features import open_folder
     from morphoclip.models import create_encoder
     from morphoclip.profiling.features import write_features, write_standardised_features
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    known = ShardDataset(dataset)
+    known = open_folder(dataset)
+    if "features" in known.manifest:
+        raise typer.BadParameter(f"{dataset} holds features, no images: give a dataset of crops")
     if encoder.startswith(("timm:", "hf:")):
         backbone = encoder.removeprefix("timm:")
         channels = list(known.channels)

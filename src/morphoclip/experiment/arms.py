@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -29,22 +29,15 @@ def runs_own_code(encoder: DictConfig) -> bool:
 
 
 def image_dataset(dataset: ShardDataset) -> ShardDataset | None:
-    """The dataset of images: `dataset`, or the one its features were computed from; None if that no longer exists."""
+    """The dataset of images: `dataset`, or the one its features were computed from; None if there is none."""
     from morphoclip.data import ShardDataset
     from morphoclip.data.shards.manifest import MANIFEST
 
     made = dataset.manifest.get("features")
     if made is None:
         return dataset
-    exists = (Path(made["source"]) / MANIFEST).is_file()
+    exists = "source" in made and (Path(made["source"]) / MANIFEST).is_file()
     return ShardDataset(made["source"], None, *made["scaling"]) if exists else None
-
-
-def feature_dataset(loader: CellDataModule) -> FeatureDataset | None:
-    """The cached features of all crops that `loader` reads; None if it reads images."""
-    from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset
-
-    return FeatureDataset(loader.roots[0]) if isinstance(loader, FeatureDataModule) else None
 
 
 def untrained_encoder(
@@ -94,6 +87,11 @@ def _with_bag_statistics(encoder: FeatureEncoder, loader: CellDataModule, batche
     return encoder.eval()
 
 
+def given_arms(score: DictConfig) -> dict[str, str]:
+    """Name -> preset of the given profiles, for a run on profile tables: `score.given` under each of `score.baselines`."""
+    return {f"{score.given}, {preset}": preset for preset in score.baselines} if score.get("baselines") else {}
+
+
 def table_path(folder: Path, arm: str) -> Path:
     """Path of the profile table of an arm within a run folder."""
     return folder / "profiles" / f"{arm.replace(' ', '_')}.parquet"
@@ -102,7 +100,7 @@ def table_path(folder: Path, arm: str) -> Path:
 def write_profiles_of(
     encoders: Mapping[str, Encoder | FeatureEncoder],
     images: ShardDataset | None,
-    features: FeatureDataset | None,
+    trained_on: ShardDataset,
     folder: Path,
     num_workers: int = 0,
 ) -> dict[str, pd.DataFrame]:
@@ -111,6 +109,7 @@ def write_profiles_of(
     Each rank embeds the images of its plates, and all must call this; rank 0 writes and gets the tables, the others none.
 
     Args:
+        trained_on: all samples of the dataset that encoders of features were trained on.
         num_workers: threads that read and decode images ahead.
     """
     import torch
@@ -120,7 +119,7 @@ def write_profiles_of(
     from morphoclip.export import encoder_provenance
     from morphoclip.models import FeatureEncoder
     from morphoclip.profiling import write_profiles
-    from morphoclip.profiling.features import embed_features
+    from morphoclip.profiling.feature_embedding import embed_features
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = {}
@@ -130,8 +129,7 @@ def write_profiles_of(
         if isinstance(encoder, FeatureEncoder):
             if rank() > 0:
                 continue
-            assert features is not None  # `feature_dataset` of the data that the encoder was trained on
-            tables[name] = embed_features(encoder, features, device=device)
+            tables[name] = embed_features(encoder, cast("FeatureDataset", trained_on), device=device)
         else:
             assert images is not None  # encoders of images are trained on or chosen for images
             table = embed_by_ranks(encoder, images, folder, device=device, num_workers=num_workers)

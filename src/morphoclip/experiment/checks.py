@@ -33,6 +33,11 @@ def check_before_start(config: DictConfig) -> None:
         raise ValueError(
             "trainer=fsdp needs callbacks.checkpoint: the whole weights are put together by its last checkpoint"
         )
+    if config.get("rotation") and (config.data.get("holdout") or config.data.get("validation")):
+        raise ValueError(
+            "the rotation decides what is held out of each training: leave data.holdout and data.validation null, or set "
+            "rotation=null for one training"
+        )
     check_accelerator(config.trainer.accelerator)
     check_batches(config.data.loader)
     encoder = as_dict(config.encoder)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from morphoclip import chemistry, schema
-from morphoclip.data.splits.holdout import TRAIN, holdout
+from morphoclip.data.splits.holdout import TRAIN, holdout, on_unseen_plates
 from morphoclip.data.splits.rotation import Rotation
 from morphoclip.files import write_atomically
 
@@ -83,7 +83,10 @@ class Design:
 
 
 def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_fields: Sequence[str]) -> Design:
-    """The design of one training: queries are unseen compounds on the plates of unseen batches.
+    """The design of one training: queries are unseen compounds on unseen plates.
+
+    Where plates are held out by name, there may be only one: then positives may be a compound's wells on the plates that
+    were trained on, without these wells. Where whole batches are, positives are on unseen plates too.
 
     Args:
         table: profiles of all wells, annotated.
@@ -93,15 +96,18 @@ def holdout_design(table: pd.DataFrame, split: Mapping[str, Any] | None, prompt_
     if split is None:
         return Design(_wells(table, np.ones(len(table), bool), np.ones(len(table), bool)))
     trained = (holdout(table, **split) == TRAIN).to_numpy()
-    molecule = chemistry.molecules(
-        table
-    )  # a form of a trained molecule is seen, also where it is on unseen plates only
+    # A form of a trained molecule is seen, also where it is on unseen plates only.
+    molecule = chemistry.molecules(table)
     met = trained | molecule.isin(set(molecule[trained]) - {""}).to_numpy()
     seen = table.loc[met, schema.PERTURBATION]
-    unseen_plate = table[schema.BATCH].isin([str(batch) for batch in split["batches"]]).to_numpy()
+    unseen_plate = on_unseen_plates(table, split.get("batches") or (), split.get("plates") or ()).to_numpy()
     compound = (table[schema.MODALITY] == "compound").to_numpy() & ~schema.is_negcon(table)
-    scored = unseen_plate & ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
-    return Design(_wells(table, trained, scored), frozenset(seen), tuple(prompt_fields))
+    unseen = ~(compound & table[schema.PERTURBATION].isin(seen).to_numpy())
+    queries = unseen_plate & unseen
+    scored = queries
+    if split.get("plates"):
+        scored = unseen & (~trained | schema.is_negcon(table))
+    return Design(_wells(table, trained, scored, queries), frozenset(seen), tuple(prompt_fields))
 
 
 def rotation_design(wells: pd.DataFrame, units: pd.Series, turns: Mapping[str, Rotation]) -> Design:

@@ -67,7 +67,7 @@ def data_folder(data: DictConfig, temporary: Path) -> str:
     parts = [
         data.root,
         *([data.features.folder] if "features" in data else []),
-        *([data.profiles] if "profiles" in data else []),
+        *([data.table.folder] if "table" in data else []),
     ]
     if all(Path(part).exists() for part in parts):
         return str(data.folder)
@@ -85,7 +85,8 @@ def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     pl.seed_everything(config.seed, verbose=False)
     loader: CellDataModule
     if config.get("rotation"):  # its trainings have neither callbacks nor loggers
-        loader, trainings = first_turn(config)
+        turn, trainings = first_turn(config)
+        loader = open_loader(turn)
         planned = make_trainer(config, loader, [], [])
     else:
         loader, trainings = open_loader(config), 1

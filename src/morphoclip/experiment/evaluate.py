@@ -16,11 +16,12 @@ from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
+from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles, through_encoder
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.random_baseline import KINDS, random_arm
-from morphoclip.experiment.report import Pictures, Published, report
+from morphoclip.experiment.report import Pictures, Published, arm_table, print_arms, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, score_arms
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import read_arm, read_baseline, read_training
@@ -52,9 +53,15 @@ def run(config: DictConfig) -> Path:
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms: dict[str, Arm] = {MAIN: arm}
     notes: list[str] = []
+    if takes_profiles(config):
+        made, notes = through_encoder(arm.table, config)
+        arms = {name: Arm(*parts) for name, parts in made.items()}
+        *others, encoded = arms
+        arm = replace(arms.pop(encoded), notes=arm.notes)
+        arms = {**{name: arms[name] for name in others}, MAIN: arm}
     if config.baseline is not None:
-        arms, notes = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), MAIN: arm})
-        arm = arms[MAIN]
+        arms, apart = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), **arms})
+        arm, notes = arms[MAIN], [*notes, *apart]
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
@@ -79,6 +86,8 @@ def run(config: DictConfig) -> Path:
         inputs=file_hashes(inputs),
         configuration=config,
     )
+    if takes_profiles(config):
+        print_arms(arm_table(scored, MAIN), MAIN)
     print(card.metrics.to_string(index=False, float_format="{:.5f}".format, na_rep=""))
     for line in [*card.notes, *(f"ALARM {alarm}" for alarm in card.alarms)]:
         print(line)
@@ -94,9 +103,16 @@ def baseline_arm(arm: Arm, config: DictConfig, protocol: Protocol) -> Arm:
 
 
 def marked(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Protocol) -> ScoreCard:
-    """The card with separate scores of wells seen in `config.training`, as defined by `config.seen_by`, and unseen ones."""
+    """The card with separate scores of seen and unseen wells, as defined by `config.seen_by`.
+
+    Seen are the wells in `config.training`; without it, those of perturbations that an encoder of profile tables records.
+    """
     if config.training is None:
-        return card
+        training, fields = perturbations_of_training(config) if takes_profiles(config) else (None, [])
+        if training is None:
+            return card
+        seen = seen_perturbations(arm.table, training, seen_unit(arm.table, config.seen_by))
+        return mark_leaks(card, seen, list(config.prompt_fields) or fields)
     training = read_training(config, protocol)
     return mark_leaks(card, seen_perturbations(arm.table, training, config.seen_by), list(config.prompt_fields))
 

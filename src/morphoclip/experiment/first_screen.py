@@ -93,8 +93,6 @@ def batch_line(loader: Mapping[str, Any], batch_size: int, accumulated: int) -> 
 
 def data_line(mixture: Any, split: str | None) -> str:
     """Crops (wells of a profile table), perturbations and plates of the split; negative controls are no perturbation."""
-    from morphoclip.data.loading.features import TableDataset
-
     codes, present = mixture.codes, mixture.present
     treated = mixture.named[present] & ~codes.is_control[present]
     perturbations = len(np.unique(codes.perturbation[present][treated]))
@@ -103,8 +101,11 @@ def data_line(mixture: Any, split: str | None) -> str:
         name = "all data"
     else:
         name = "what the holdout leaves" if Path(split).suffix == ".npy" else f"split {split}"
-    row = "well" if isinstance(mixture.datasets[0], TableDataset) else "crop"
-    counted = [plural(len(mixture), row), plural(perturbations, "perturbation"), plural(plates, "plate")]
+    counted = [
+        plural(len(mixture), mixture.datasets[0].unit),
+        plural(perturbations, "perturbation"),
+        plural(plates, "plate"),
+    ]
     return f"{', '.join(counted)}: {name}"
 
 

@@ -135,16 +135,16 @@ def make_loggers(config: DictConfig, checkpoint: Path | None) -> list[Logger]:
     return made
 
 
-def fit_turn(
-    config: DictConfig, loader: CellDataModule, *, screen: bool = False
-) -> tuple[Encoder | FeatureEncoder, Encoder | FeatureEncoder]:
-    """(untrained encoder, trained encoder) of one turn of a rotation; nothing is saved. `screen` prints the first screen."""
+def fit_turn(config: DictConfig, *, screen: bool = False) -> tuple[Encoder | FeatureEncoder, Method]:
+    """(untrained encoder, trained method) of one turn of a rotation; nothing is saved. `screen` prints the first screen."""
+    loader = open_loader(config)
     pl.seed_everything(config.seed, verbose=False)
     method = build_method(config, loader)
     untrained = copy.deepcopy(method.export_encoder())
     shown: list[pl.Callback] = [FirstScreen(config)] if screen else []
     make_trainer(config, loader, shown, [], enable_progress_bar=False).fit(method, datamodule=loader)
-    return untrained, method.export_encoder()
+    method.trained_on = provenance_of_training(config, method, loader)
+    return untrained, method
 
 
 def build_method(config: DictConfig, loader: CellDataModule) -> Method:
@@ -195,16 +195,22 @@ def described_conditions(data: DictConfig, table: PerturbationTable) -> Perturba
 
 
 def provenance_of_training(config: DictConfig, method: Method, loader: CellDataModule) -> dict[str, object]:
-    """Facts of the training for users of the encoder: data, commit, features, and annotations found in prompts."""
-    from morphoclip.data.loading.features import FeatureDataModule
+    """Facts of the training for users of the encoder: data, commit, features, and annotations found in prompts.
+
+    Of profile tables also the perturbations, so that scores of other tables can keep them apart.
+    """
     from morphoclip.data.metadata.enrichment import annotations_in_prompts
     from morphoclip.evaluation.report.provenance import commit
     from morphoclip.export import training_data
-    from morphoclip.profiling.features import features_of_training
+    from morphoclip.profiling.feature_embedding import features_of_training
 
-    known = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
-    if isinstance(loader, FeatureDataModule):
+    dataset = open_dataset(config, loader)
+    known: dict[str, Any] = {**training_data(dataset), "git_commit": commit()}
+    if "features" in dataset.manifest:
         known["features"] = features_of_training(loader.roots)
+        if "names" in known["features"]:
+            identity = [schema.PERTURBATION, schema.NAME, schema.INCHIKEY, schema.SMILES, schema.GENE]
+            known["perturbations"] = loader.table.frame[identity].drop_duplicates().to_dict("list")
     if config.perturbation:
         table = described_conditions(config.data, loader.table)
         known["prompts_contain"] = annotations_in_prompts(table, method.hparams["prompts"])
@@ -226,7 +232,8 @@ def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str
 
 
 def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:
-    """All crops of the run's dataset, scaled as in training."""
-    from morphoclip.data import ShardDataset
+    """All samples of the run's dataset, scaled as in training."""
+    from morphoclip.data.loading.features import open_folder
+    from morphoclip.experiment.prepare import dataset_folder
 
-    return ShardDataset(config.data.root, None, *loader.scaling)
+    return open_folder(dataset_folder(config.data), None, *loader.scaling)

@@ -16,10 +16,19 @@ NAMED = ("callbacks", "logger", "score.encoders")  # nodes of named parts, each 
 # Keys that code reads where they are given, besides those of the config.
 OPTIONAL = {
     "": {"rotation"},
-    "data": {"enrich", "features", "folder", "holdout", "lede", "prepare", "profiles", "screen", "truth"},
+    "data": {"enrich", "features", "folder", "holdout", "lede", "prepare", "screen", "table", "truth"},
     "perturbation": {"compound", "crispr", "orf"},
 }
-CLOSED = ("", "data", "perturbation", "rotation", "score", "text", "data.features")  # with the parts of `method`
+CLOSED = (
+    "",
+    "data",
+    "perturbation",
+    "rotation",
+    "score",
+    "text",
+    "data.features",
+    "data.table",
+)  # with the parts of `method`
 
 
 class WrongOverride(ValueError):

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from morphoclip import schema
 from morphoclip.evaluation import Protocol, ScoreCard
 from morphoclip.evaluation.report.nearest import Gallery, galleries, nearest_wells
-from morphoclip.experiment.arms import feature_dataset, image_dataset, runs_own_code
+from morphoclip.experiment.arms import image_dataset, runs_own_code
 from morphoclip.experiment.report import Pictures
 from morphoclip.experiment.score import Scored
 
@@ -27,7 +27,7 @@ AVERAGED = "crops are averaged with equal weights, so no crop is the most attend
 
 
 def run_pictures(folder: Path, config: DictConfig, main: Scored, protocol: Protocol) -> Pictures:
-    """Pictures for a run's trained arm, from its dataset and its encoder folder; none if the run has no images."""
+    """Pictures for a run's trained arm, from its dataset and its encoder folder; none of profile tables, which have no images."""
     from hydra.utils import instantiate
 
     from morphoclip.experiment.fit import open_dataset
@@ -38,14 +38,17 @@ def run_pictures(folder: Path, config: DictConfig, main: Scored, protocol: Proto
     if not (folder / "encoder").is_dir():
         return Pictures()
     loader = instantiate(config.data.loader)
-    images = image_dataset(open_dataset(config, loader))
+    dataset = open_dataset(config, loader)
+    if dataset.unit == "well":
+        return Pictures()
+    images = image_dataset(dataset)
     encoder = load_encoder(folder / "encoder", trust_remote_code=runs_own_code(config.encoder))
     pool = load_crop_pool(folder / "encoder")
     weighted = attends(encoder, pool)
     notes = [] if weighted else [AVERAGED]
     if images is None:
         return Pictures(notes=notes)
-    attention = partial(crop_attention, encoder, feature_dataset(loader) or images, pool)
+    attention = partial(crop_attention, encoder, dataset, pool)
     card, wells = main.card, main.wells
     shown = best_wells(card, wells, ATTENDED_WELLS)
     return Pictures(

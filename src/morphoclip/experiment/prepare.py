@@ -1,4 +1,4 @@
-"""Prepares the data of a run: the simulated screen, the dataset, features or profiles, and the split."""
+"""Prepares the data of a run: the simulated screen, the dataset, its features or imported tables, and the split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from morphoclip import schema
 from morphoclip.experiment.plain import as_dict
 from morphoclip.files import write_atomically
 from morphoclip.lock import FolderLock
@@ -29,7 +28,7 @@ def prepare_data(data: DictConfig) -> None:
 
     Args:
         data: the group `data` of a run's config: `screen` (simulate), `prepare` (cut crops), `features` (by a frozen
-            encoder), `profiles` (by classical features).
+            encoder), `table` (import profile tables).
     """
     if "folder" not in data:
         return
@@ -40,16 +39,20 @@ def prepare_data(data: DictConfig) -> None:
             prepare_screen(data)
         if "features" in data and not Path(data.features.folder).is_dir():
             prepare_features(data)
-        if "screen" in data and "profiles" in data and not Path(data.profiles).is_file():
-            prepare_profiles(data)
+        if "table" in data:
+            prepare_table(data)
 
 
 def prepare_screen(data: DictConfig) -> None:
-    """Simulate the screen and cut its crops."""
+    """Simulate the screen and cut its crops; without `prepare`, simulate profiles of its wells instead of images."""
     from morphoclip.preparation import prepare_dataset, read_load_data
-    from morphoclip.simulation import simulate_screen
+    from morphoclip.simulation import simulate_profiles, simulate_screen
 
-    screen = simulate_screen(Path(data.folder) / "screen", hydra.utils.instantiate(data.screen))
+    simulated = hydra.utils.instantiate(data.screen)
+    if "prepare" not in data:
+        simulate_profiles(data.root, simulated)
+        return
+    screen = simulate_screen(Path(data.folder) / "screen", simulated)
     sources = read_load_data(str(screen / "workspace/load_data_csv/*/*/load_data.csv"))
     prepare_dataset(sources, data.root, metadata=screen / "workspace/metadata", **data.prepare)
 
@@ -70,15 +73,21 @@ def prepare_features(data: DictConfig) -> None:
     write_features(create_encoder(**encoder), dataset, data.features.folder, device=device)
 
 
-def prepare_profiles(data: DictConfig) -> None:
-    """Write well profiles by classical image features, which replace CellProfiler's."""
-    from morphoclip.data import ShardDataset
-    from morphoclip.models.classical import ClassicalFeatures
-    from morphoclip.profiling import embed, write_profiles
+def prepare_table(data: DictConfig) -> None:
+    """Import the profile tables; a folder made of the same tables is reused, one made of others is an error."""
+    from morphoclip.profiling.import_table import import_tables
 
-    wells = embed(ClassicalFeatures(), ShardDataset(data.root))
-    kept = [schema.PLATE, schema.WELL, *schema.split_columns(wells)[1]]
-    write_profiles(wells[kept], data.profiles, {"encoder": "classical"})
+    notes: list[str] = []
+    table = {key: value for key, value in as_dict(data.table).items() if key not in ("profiles", "folder")}
+    import_tables(as_dict(data.table)["profiles"], data.table.folder, notes=notes, **table)
+    for note in notes:
+        print(f"note: {note}", flush=True)
+
+
+def dataset_folder(data: DictConfig) -> str:
+    """The folder that a run trains on: the first of the loader's datasets, or else the root of the data."""
+    datasets = data.loader.get("datasets")
+    return str(datasets[0].root if datasets else data.root)
 
 
 def holdout_of(data: DictConfig) -> dict[str, Any] | None:
@@ -96,7 +105,8 @@ def choose_splits(data: DictConfig, folder: Path) -> tuple[str | None, str | Non
     Raises:
         ValueError: both `data.validation` and `data.loader.val_split`, or see `holdout` and `validation`.
     """
-    from morphoclip.data import ShardDataset, holdout
+    from morphoclip.data import holdout
+    from morphoclip.data.loading.features import open_folder
     from morphoclip.data.splits.holdout import TRAIN
     from morphoclip.data.splits.validation import validation
 
@@ -106,7 +116,12 @@ def choose_splits(data: DictConfig, folder: Path) -> tuple[str | None, str | Non
         raise ValueError("give either data.validation (a share to draw) or data.loader.val_split (a split that exists)")
     if held_out is None and not validated:
         return split, val_split
-    dataset = ShardDataset(data.root, split)
+    if len(data.loader.get("datasets") or []) > 1:
+        raise ValueError(
+            "data.holdout and data.validation choose rows of one dataset, and data.loader.datasets has several: write splits "
+            "of the same name into each (morphoclip data split), and set data.loader.split"
+        )
+    dataset = open_folder(dataset_folder(data), split)
     fields = dataset.fields
     training = np.ones(len(fields), bool)
     if held_out is not None:

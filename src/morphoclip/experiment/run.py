@@ -28,7 +28,7 @@ from morphoclip.experiment.arms import (
     CEILING,
     TRAINED,
     UNTRAINED,
-    feature_dataset,
+    given_arms,
     image_dataset,
     runs_own_code,
     table_path,
@@ -158,7 +158,8 @@ def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
             print(f"encoder: {folder / 'encoder'}")
         return
     trust = runs_own_code(config.encoder)
-    images, features = image_dataset(open_dataset(config, loader)), feature_dataset(loader)
+    dataset = open_dataset(config, loader)
+    images = image_dataset(dataset)
     fixed = {} if images is None else dict(config.score.encoders or {})
     channels = [] if images is None else list(images.channels)
     encoders = {
@@ -166,11 +167,11 @@ def leave(config: DictConfig, method: Method, loader: CellDataModule) -> None:
         UNTRAINED: untrained_encoder(method.export_encoder(), loader, config.seed, trust=trust),
         TRAINED: load_encoder(folder / "encoder", trust_remote_code=trust),
     }
-    tables = write_profiles_of(encoders, images, features, folder, loader.num_workers)
+    tables = write_profiles_of(encoders, images, dataset, folder, loader.num_workers)
     if rank() > 0:
         return
     if config.score.truth is not None:
         tables[CEILING] = true_profiles(config.score.truth, tables[TRAINED])
         write_profiles(tables[CEILING], table_path(folder, CEILING), {"source": str(config.score.truth)})
     design = holdout_design(tables[TRAINED], holdout_of(config.data), prompt_fields(config, method.trained_on))
-    design.write(folder, arms=list(tables), given={}, main=TRAINED)
+    design.write(folder, arms=list(tables), given=given_arms(config.score), main=TRAINED)

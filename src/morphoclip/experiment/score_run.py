@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 
 from morphoclip.evaluation.card.leaks import mark_leaks
-from morphoclip.experiment.design import Design
+from morphoclip.experiment.design import QUERY, TRAINED, Design
 from morphoclip.experiment.pictures import run_pictures
 from morphoclip.experiment.plain import load_config
 from morphoclip.experiment.report import arm_table, print_arms, report
@@ -30,6 +30,8 @@ def score_run(folder: str | Path) -> Path:
     scored = score_arms(arms, scoring, design)
     main = about["main"]
     card = scored[main].card
+    if design.wells.loc[design.wells[QUERY], TRAINED].all():
+        card.notes.append("every query was trained on: the scores do not tell how the encoder does on unseen wells")
     if design.seen is not None:
         scored[main] = replace(scored[main], card=mark_leaks(card, design.seen, design.prompt_fields))
     path = report(

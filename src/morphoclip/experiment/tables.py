@@ -11,13 +11,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from morphoclip import schema
+from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.arms import table_path
+from morphoclip.experiment.other_tables import takes_profiles
 from morphoclip.experiment.plain import as_dict, load_config
+from morphoclip.experiment.prepare import dataset_folder
 from morphoclip.experiment.score import Arm, preset
 from morphoclip.profiling import Normalizer, aggregate, embed, load_encoder, read_profiles
+from morphoclip.profiling.import_table import table_of
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
 from morphoclip.profiling.reading.columns import canonical_mapping
 from morphoclip.profiling.reading.controls import named_controls, with_controls
@@ -34,11 +38,9 @@ def arms_of_run(folder: Path, config: DictConfig, about: Mapping[str, Any]) -> d
     Args:
         about: the sidecar of the run's design: `arms` (names of tables in the folder), `given` (name -> preset).
     """
-    from morphoclip.experiment.rotation import read_wells
-
     given = {}
     if about["given"]:
-        wells = read_wells(config.data)
+        wells = table_of(FeatureDataset(dataset_folder(config.data)))
         given = {name: Arm(wells, preset(choice)) for name, choice in about["given"].items()}
     tables = {name: read_profiles(table_path(folder, name), notes=[]) for name in about["arms"]}
     return {**given, **{name: Arm(table, instantiate(config.normalize)) for name, table in tables.items()}}
@@ -48,11 +50,13 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     """The profiles named by an evaluation's config, read from disk or embedded now, and annotated.
 
     Raises:
-        ValueError: not exactly one of `SOURCES` is given, or an encoder without `dataset`.
+        ValueError: not exactly one of `SOURCES` is given (or profiles with an encoder), or an encoder without `dataset`.
     """
-    sources = [key for key in SOURCES if config[key] is not None]
+    sources = ["profiles"] if takes_profiles(config) else [key for key in SOURCES if config[key] is not None]
     if len(sources) != 1:
-        raise ValueError(f"give exactly one of profiles=, encoder= and checkpoint=; got {sources or 'none'}")
+        raise ValueError(
+            f"give profiles=, encoder= or checkpoint=, or profiles= with one of the other two; got {sources or 'none'}"
+        )
     if sources == ["profiles"]:
         reading = reading_of_files(
             profile_paths(_plain(config, "profiles")),

@@ -47,6 +47,10 @@ def load_encoder(
             encoder = _from_folder(path, trust)
         elif checkpoint.is_file():
             encoder = _from_checkpoint(checkpoint, trust)
+        elif turns := sorted(path.glob("turns/*/encoder")):
+            raise ValueError(
+                f"{path} holds {len(turns)} encoders, one for each training: give one of them, e.g. {turns[0]}"
+            )
         else:
             raise ValueError(f"{path} holds neither {CONFIG} (an encoder folder) nor checkpoints/last.ckpt (a run)")
     elif path.is_file():

@@ -45,24 +45,41 @@ from morphoclip.profiling import embed
 encoder = morphoclip.load_encoder("path/to/this/folder")
 profiles = embed(encoder, "FEATURES")  # one row per well; level="perturbation" gives one row per condition
 ```
+"""
 
-Trained on a profile table (one channel, `profile`), it takes `profiling.features.embed_features(encoder, TableDataset(table))`.
+
+_OF_TABLES = """Takes no images, but {dim} named features of each well, and gives {size} features per well. The names are in
+`config.json` (`trained_on.features.names`); those of another table are matched by name:
+
+```sh
+{embed} --metadata METADATA
+```
+
+Features are standardised by mean and standard deviation of the training wells{by_plate}, clipped at ±{clip}: a table of
+another batch must be normalised as the training table was.
 """
 
 
 def model_card(config: Mapping, reads_words: bool = False) -> str:
     """The model card in the format of Hugging Face."""
     known = {key: value for key, value in config["trained_on"].items() if value is not None}
-    facts = "\n".join(f"| {key} | `{value}` |" for key, value in {**config["encoder"], **known}.items())
-    encoder = config["encoder"]
+    encoder, made = config["encoder"], known.get("features") or {}
+    of_tables = "names" in made
+    listed = [key for key in ("features", "perturbations") if of_tables and key in known]
+    shown = {key: "see config.json" if key in listed else value for key, value in {**encoder, **known}.items()}
+    facts = "\n".join(f"| {key} | `{value}` |" for key, value in shown.items())
     usage, source = (_OF_FEATURES, "FEATURES") if encoder["name"] in FEATURE_ENCODERS else (_OF_CROPS, "DATASET")
+    if of_tables:
+        usage, source = _OF_TABLES, "'plates/*.csv.gz'"
     embed = f"morphoclip embed path/to/this/folder {source} --out profiles.parquet"
     usage = usage.format(
         channels=", ".join(config["channels"]),
         size=config["feature_size"],
         dim=encoder.get("feature_dim"),
-        write=_features_command(known.get("features") or {}),
+        write=_features_command(made),
         embed=embed,
+        clip=encoder.get("clip"),
+        by_plate=", after those of the negative controls of each plate" if made.get("standardised_by_plate") else "",
     )
     return f"""---
 library_name: morphoclip

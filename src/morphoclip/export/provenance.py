@@ -35,9 +35,12 @@ def training_data(dataset) -> dict[str, object]:
     """Facts of the `ShardDataset` an encoder was trained on, for its users, as plain JSON.
 
     Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, the settings of
-    cutting crops (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256.
+    cutting crops (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256, of profile tables
+    this alone.
     """
     manifest = dataset.manifest
+    if manifest["crop_size"] is None:  # profile tables
+        return {"manifest_sha256": manifest_hash(manifest)}
     made_with = manifest["made_by"].get("arguments", {})
     return {
         "pixel_size_um": manifest["pixel_size_um"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,8 @@ def embed(
     within: str = "all",
     min_foreground: float | None = None,
     num_workers: int = 0,
-    **crop_options: object,
+    notes: list[str] | None = None,
+    **crop_options: Any,
 ) -> pd.DataFrame:
     """A profile table of all images in `source`.
 
@@ -49,8 +50,9 @@ def embed(
         encoder: an `Encoder`, or a module with its `channels`, `embed_dim`, `preprocess` and `forward`. It is moved to
             `device`, and its training mode is restored afterwards.
         source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
-            are cut on the fly. For an encoder of cached features a `FeatureDataset` or its folder; then profiles are of
-            wells or perturbations, and the options of crops are ignored.
+            are cut on the fly. For an encoder of features a `FeatureDataset` or its folder, or profile tables (a path or
+            glob) whose features are matched by name; then profiles are of wells or perturbations, and the options of crops
+            are ignored.
         level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (wells by condition).
         batch_size: crops per forward pass.
         progress: show a progress bar.
@@ -59,7 +61,8 @@ def embed(
         min_foreground: crops with a smaller fraction of nuclear pixels are left out; a well without others keeps its
             best one, with `Metadata_low_foreground` set. None for the dataset's own minimum, as in training.
         num_workers: threads that read and decode a dataset ahead, or processes that read and cut the fields of a csv.
-        crop_options: for a load_data.csv, arguments of `FieldCrops` (`crop_size`, `mode`, `metadata`, …). Default: those
+        notes: gets what was matched, filled and left out of a profile table.
+        crop_options: for profile tables, arguments of `read_profiles`; for a load_data.csv, arguments of `FieldCrops` (`crop_size`, `mode`, `metadata`, …). Default: those
             of the encoder's training data, if recorded.
 
     Returns:
@@ -73,7 +76,7 @@ def embed(
         raise ValueError(f"level={level!r}: use one of {LEVELS}")
     reduction(reduce)
     if isinstance(encoder, FeatureEncoder):
-        return _embed_features(encoder, source, level, device)
+        return _embed_features(encoder, source, level, device, notes, crop_options)
     crop_options |= {"min_foreground": min_foreground, "num_workers": num_workers}
     crops = _open(source, encoder, batch_size, crop_options)
     check_match(encoder, crops)
@@ -136,11 +139,22 @@ def open_dataset(encoder: Encoder | FeatureEncoder, folder: str | Path) -> Shard
     return ShardDataset(folder, **{key: known[key] for key in SCALING if key in known})
 
 
-def _embed_features(encoder: FeatureEncoder, source: ShardDataset | str | Path, level: str, device) -> pd.DataFrame:
-    from morphoclip.profiling.features import embed_features
+def _embed_features(
+    encoder: FeatureEncoder,
+    source: ShardDataset | str | Path,
+    level: str,
+    device,
+    notes: list[str] | None,
+    options: dict,
+) -> pd.DataFrame:
+    from morphoclip.profiling.feature_embedding import embed_features, embed_table
+    from morphoclip.profiling.reading.tables import read_profiles
 
-    dataset = source if isinstance(source, ShardDataset) else open_dataset(encoder, source)
-    return embed_features(encoder, cast("FeatureDataset", dataset), level, device=device)
+    if isinstance(source, ShardDataset) or Path(source).is_dir():
+        dataset = source if isinstance(source, ShardDataset) else open_dataset(encoder, source)
+        return embed_features(encoder, cast("FeatureDataset", dataset), level, device=device, notes=notes)
+    table = read_profiles(str(source), notes=notes, **{"columns": {}, **options})
+    return embed_table(encoder, table, level, device=device, notes=notes)
 
 
 def _open(

@@ -19,6 +19,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from morphoclip.simulation.phenotype import AXES
+    from morphoclip.simulation.profiles import simulate_profiles
     from morphoclip.simulation.screen import FINAL_SEED, SIMULATOR_VERSION, ScreenConfig
     from morphoclip.simulation.writing import simulate_screen
 
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "phenotype": ["AXES"],
+        "profiles": ["simulate_profiles"],
         "screen": ["FINAL_SEED", "SIMULATOR_VERSION", "ScreenConfig"],
         "writing": ["simulate_screen"],
     },

@@ -46,7 +46,7 @@ def simulate_screen(
     """
     out, config = Path(out), config or ScreenConfig()
     if out.exists():
-        _check_same(out, config)
+        check_same(out, config)
         return out
     plates = plan(config)
     partial = out.with_name(out.name + ".partial")
@@ -61,7 +61,8 @@ def simulate_screen(
     return out
 
 
-def _check_same(out: Path, config: ScreenConfig) -> None:
+def check_same(out: Path, config: ScreenConfig) -> None:
+    """Raise FileExistsError unless the folder holds a simulated screen of this config."""
     made = out / "truth/config.json"
     if not made.is_file():
         raise FileExistsError(

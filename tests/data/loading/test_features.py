@@ -1,4 +1,4 @@
-"""Features on disk and tables in memory: the same rows, samplers and splits as pixels; nothing half-written."""
+"""Features on disk, of crops and of imported tables: the same rows, samplers and splits as pixels; nothing half-written."""
 
 import numpy as np
 import pandas as pd
@@ -7,16 +7,13 @@ import torch
 
 from morphoclip import schema
 from morphoclip.data import ShardDataset
-from morphoclip.data.loading.features import (
-    FeatureDataModule,
-    FeatureDataset,
-    FeatureWriter,
-    TableDataModule,
-    TableDataset,
-)
+from morphoclip.data.loading import datamodule, resumable
+from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset, FeatureWriter
 from morphoclip.data.shards.assignments import write_splits
 from morphoclip.models import create_encoder
-from morphoclip.profiling.features import embed_features, write_features
+from morphoclip.profiling.feature_embedding import embed_features
+from morphoclip.profiling.features import write_features
+from morphoclip.profiling.import_table import write_table
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +34,17 @@ def table():
     return pd.concat([pd.DataFrame(rows), values], axis=1)
 
 
-def test_a_table_gives_bags_of_one_perturbation_across_plates(table):
-    module = TableDataModule(table, 4, sampler_options={"bag_size": 3})
+@pytest.fixture(scope="module")
+def imported(table, tmp_path_factory):
+    return write_table(table, tmp_path_factory.mktemp("imported") / "dataset", {})
+
+
+def module_of(folder, batch_size, **options):
+    return FeatureDataModule([{"root": str(folder)}], batch_size, "bags", **options)
+
+
+def test_a_table_gives_bags_of_one_perturbation_across_plates(table, imported):
+    module = module_of(imported, 4, sampler_options={"bag_size": 3})
     batch = next(iter(module.train_dataloader()))
     assert batch.features.shape == (4, 3, 1, 4)
     for bag, perturbation in enumerate(batch.perturbation):
@@ -48,9 +54,9 @@ def test_a_table_gives_bags_of_one_perturbation_across_plates(table):
         np.testing.assert_array_equal(batch.features[bag, :, 0], table[list("wxyz")].to_numpy(np.float32)[rows])
 
 
-def test_batches_made_ahead_are_the_same_and_resume_where_they_were_handed_out(table):
+def test_batches_made_ahead_are_the_same_and_resume_where_they_were_handed_out(imported):
     def module(num_workers):
-        return TableDataModule(table, 4, num_workers=num_workers, sampler_options={"bag_size": 2, "steps_per_epoch": 6})
+        return module_of(imported, 4, num_workers=num_workers, sampler_options={"bag_size": 2, "steps_per_epoch": 6})
 
     plain = [batch.sample for batch in module(0).train_dataloader()]
     ahead = module(1).train_dataloader()
@@ -69,10 +75,10 @@ def small_dataset(screen):
 
 
 @pytest.mark.parametrize(("modality", "held"), [("compound", "b"), ("crispr", "g1"), ("orf", "o1")])
-def test_held_out_perturbations_never_leave_the_loader(table, modality, held):
+def test_held_out_perturbations_never_leave_the_loader(table, imported, tmp_path, modality, held):
     """Walk three epochs of the loader; what is held out, of whatever modality, is in no batch."""
-    training = table[table[schema.PERTURBATION] != held]
-    module = TableDataModule(training, 3, sampler_options={"bag_size": 2})
+    np.save(tmp_path / "rows.npy", np.flatnonzero(table[schema.PERTURBATION] != held))
+    module = module_of(imported, 3, split=str(tmp_path / "rows.npy"), sampler_options={"bag_size": 2})
     loader, seen = module.train_dataloader(), set()
     for _ in range(3):
         for batch in loader:
@@ -81,9 +87,39 @@ def test_held_out_perturbations_never_leave_the_loader(table, modality, held):
     assert held not in set(module.table.frame[schema.PERTURBATION])
 
 
-def test_well_and_perturbation_profiles_pool_bags(table):
+def test_two_ranks_give_the_batches_of_one(imported, monkeypatch):
+    def samples(rank, ranks):
+        monkeypatch.setattr(datamodule, "rank", lambda: rank)
+        for place in (datamodule, resumable):
+            monkeypatch.setattr(place, "world_size", lambda: ranks)
+        options = {"global_batch_size": 4, "sampler_options": {"bag_size": 2, "steps_per_epoch": 3}}
+        return [batch.sample for batch in module_of(imported, None, **options).train_dataloader()]
+
+    one, first, second = samples(0, 1), samples(0, 2), samples(1, 2)
+    assert len(one) == len(first) == len(second) == 3
+    for whole, *halves in zip(one, first, second, strict=True):
+        assert sorted(map(tuple, whole.tolist())) == sorted(tuple(bag) for half in halves for bag in half.tolist())
+
+
+def test_folders_of_the_same_features_mix_and_others_are_refused(table, imported, tmp_path):
+    again = write_table(table.assign(**{schema.PLATE: "Q"})[:12], tmp_path / "again", {})
+    mixed = FeatureDataModule(
+        [{"root": str(imported)}, {"root": str(again)}], 6, "bags", sampler_options={"bag_size": 4}
+    )
+    assert len(mixed.mixture) == 36
+    assert {int(plate) for batch in mixed.train_dataloader() for plate in batch.plate.flatten()} == {0, 1, 2}
+    other = write_table(table.rename(columns={"z": "zz"}), tmp_path / "other", {})
+    two = FeatureDataModule([{"root": str(imported)}, {"root": str(other)}], 4)
+    with pytest.raises(ValueError, match=r"other features .*1 missing \(e.g. z\), 1 surplus \(e.g. zz\).*--features"):
+        two.setup()
+    turned = write_table(table[[*table.columns[:-2], "z", "y"]], tmp_path / "turned", {})
+    with pytest.raises(ValueError, match="the same in another order"):
+        FeatureDataModule([{"root": str(imported)}, {"root": str(turned)}], 4).setup()
+
+
+def test_well_and_perturbation_profiles_pool_bags(table, imported):
     encoder = create_encoder("profile_mlp", channels=["profile"], feature_dim=4, embed_dim=3, width=8, blocks=1).eval()
-    dataset = TableDataset(table)
+    dataset = FeatureDataset(imported)
     wells = embed_features(encoder, dataset, batch_size=5)
     assert len(wells) == 24
     row = wells[(wells[schema.PLATE] == "P1") & (wells[schema.WELL] == "A03")].iloc[0]
@@ -100,11 +136,6 @@ def test_well_and_perturbation_profiles_pool_bags(table):
     np.testing.assert_allclose(
         got[[c for c in pooled if c.startswith("embedding")]].astype(float), bag, rtol=1e-4, atol=1e-6
     )
-
-
-def test_a_profile_that_is_not_finite_is_named(table):
-    with pytest.raises(ValueError, match=r"row 7 .* x"):
-        TableDataset(table.assign(x=table["x"].where(table.index != 7)))
 
 
 def test_features_keep_the_index_of_their_pixels(small_dataset, tmp_path):

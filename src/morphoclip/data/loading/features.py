@@ -1,4 +1,4 @@
-"""Training on cached features and profile tables, with the same samplers and exact resume as for pixels."""
+"""Training on features (cached ones, or those of profile tables), with the same samplers and exact resume as for pixels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from morphoclip import schema
 from morphoclip.batch import Batch
 from morphoclip.data.loading.datamodule import CellDataModule
 from morphoclip.data.sampling.mixture import Mixture
@@ -21,32 +19,43 @@ from morphoclip.data.sampling.samplers import EpochSampler
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.data.shards.manifest import MANIFEST, read_manifest
 from morphoclip.data.shards.parallel import make_ahead
+from morphoclip.data.shards.remote import is_remote
+from morphoclip.files import sha256_of_file
 
 FEATURES = "features.npy"
 PROFILE = "profile"  # the one channel of a profile vector
+CHUNK = 4096  # samples checked at a time
 
 
 class FeatureDataset(ShardDataset):
-    """A frozen encoder's features of a dataset: the same index, fields and splits, with (C, D) features for crops.
+    """Features (C, D) in place of images: a frozen encoder's of each crop, or the wells of profile tables.
 
     Args:
-        folder, split: see `ShardDataset`; the folder was written by `FeatureWriter`.
+        folder, split: see `ShardDataset`; the folder was written by `FeatureWriter` or `profiling.import_tables`.
 
     Attributes:
         shape: (C, D).
-        features: (crops of the folder, C, D), memory-mapped.
+        features: (samples of the folder, C, D), memory-mapped.
+        names: of the D features of a profile table; None for an encoder's features.
+        unit: `well` for a profile table, else `crop`.
 
     Raises:
         FileNotFoundError: the folder holds no features.
     """
 
-    def _open(self) -> None:
-        super()._open()
+    def _open_samples(self) -> None:
         path = self.folder / FEATURES
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} has no {FEATURES}: write features with `morphoclip features`")
+            raise FileNotFoundError(
+                f"{self.folder} has no {FEATURES}: write features with `morphoclip features` or `morphoclip data import`"
+            )
         self.features = np.load(path, mmap_mode="r")
         self.shape = self.features.shape[1:]
+        names = self.manifest["features"].get("names")
+        self.names = None if names is None else tuple(names)
+        self.unit = "crop" if names is None else "well"
+        fields = (self.manifest["counts"]["fields"], len(self.channels))
+        self._low, self._high = (np.broadcast_to(np.float32(bound), fields) for bound in (0, 1))
 
     def read(self, items: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """Features (n, C, D) float32."""
@@ -57,63 +66,58 @@ class FeatureDataset(ShardDataset):
         return out
 
     def channel_statistics(self, max_crops: int = 16_384) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (C, D) float32 each, over up to `max_crops` crops spread evenly over the split."""
-        return _statistics(
-            self.read(np.unique(np.linspace(0, len(self) - 1, min(max_crops, len(self))).astype(np.int64)))
-        )
+        """Mean and standard deviation, (C, D) float32 each, over up to `max_crops` samples spread evenly over the split."""
+        values = self.read(np.unique(np.linspace(0, len(self) - 1, min(max_crops, len(self))).astype(np.int64)))
+        mean, deviation = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+        return mean.astype(np.float32), deviation.astype(np.float32)
+
+    def problems(self) -> list[str]:
+        """Contradictions between the files of the folder, and samples that are not finite."""
+        found, counts = [], {"index.arrow": len(self.index["field"]), FEATURES: len(self.features)}
+        found += [
+            f"{name} has {count} rows, the manifest {self.manifest['counts']['samples']}"
+            for name, count in counts.items()
+            if count != self.manifest["counts"]["samples"]
+        ]
+        if self.manifest["features"].get("sha256") not in (None, sha256_of_file(self.folder / FEATURES)):
+            found.append(f"{self.folder / FEATURES} fails its checksum: it was changed or damaged after it was written")
+        for start in range(0, len(self.features), CHUNK):
+            rows = np.isfinite(self.features[start : start + CHUNK]).all(axis=(1, 2))
+            found += [f"{self.unit} {start + row} has features that are not finite" for row in np.flatnonzero(~rows)]
+        return found
 
 
-class TableDataset:
-    """A profile table as a dataset whose samples are its rows, (1, D) each.
-
-    Args:
-        table: `Metadata_*` columns and features, one row per well.
-        features: feature columns in order; None for all that are not metadata.
-
-    Raises:
-        ValueError: a feature is missing or not finite.
-    """
-
-    channels = (PROFILE,)
-    pixel_size_um = None
-    folder = Path("profile table")
-
-    def __init__(self, table: pd.DataFrame, features: Sequence[str] | None = None) -> None:
-        metadata, known = schema.split_columns(table)
-        self.names = list(known if features is None else features)
-        values = table[self.names].to_numpy(np.float32)
-        if not np.isfinite(values).all():
-            row, column = np.argwhere(~np.isfinite(values))[0]
-            raise ValueError(f"row {row} of the profile table has no finite {self.names[column]}: drop it or impute")
-        self.features = values[:, None]
-        self.shape = self.features.shape[1:]
-        absent = {column: "" for column in (schema.SOURCE, schema.BATCH, schema.CONTROL_TYPE) if column not in metadata}
-        self.fields = table[metadata].assign(**absent).reset_index(drop=True)
-        self.present = np.arange(len(table))
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def rows_of(self, items: np.ndarray | Sequence[int]) -> np.ndarray:
-        return np.asarray(items)
-
-    fields_of = rows_of
-
-    def read(self, items: np.ndarray | Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Profiles (n, 1, D) float32."""
-        return np.take(self.features, items, axis=0, out=out, mode="clip" if out is not None else "raise")
-
-    def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (1, D) float32 each."""
-        return _statistics(self.features)
+def open_folder(folder: str | Path, split: str | None = None, *scaling: Any) -> ShardDataset:
+    """A dataset folder as what it holds: a `FeatureDataset`, or a `ShardDataset` of crops scaled by `scaling`."""
+    features = not is_remote(str(folder)) and "features" in read_manifest(folder)
+    return FeatureDataset(folder, split) if features else ShardDataset(folder, split, *scaling)
 
 
-def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0, dtype=np.float64).astype(np.float32), values.std(0, dtype=np.float64).astype(np.float32)
+def different_names(known: Sequence[str], given: Sequence[str]) -> str:
+    """How the features of two profile tables differ: counts and examples, or their order."""
+    parts = []
+    for first, second, what in ((known, given, "missing"), (given, known, "surplus")):
+        odd = [name for name in first if name not in set(second)]
+        parts += [f"{len(odd)} {what} (e.g. {', '.join(odd[:3])})"] if odd else []
+    return ", ".join(parts) or "the same in another order"
 
 
 class FeatureMixture(Mixture):
-    """A `Mixture` of feature datasets; its batches hold `features` (B, N, C, D)."""
+    """A `Mixture` of feature datasets; its batches hold `features` (B, N, C, D).
+
+    Raises:
+        ValueError: profile tables with different features, or as `Mixture`.
+    """
+
+    def __init__(self, datasets: Sequence[FeatureDataset], weights: Sequence[float] | None = None) -> None:
+        first = datasets[0]
+        for other in datasets[1:]:
+            if first.names is not None and other.names is not None and first.names != other.names:
+                raise ValueError(
+                    f"{other.folder} has other features than {first.folder}: {different_names(first.names, other.names)}. "
+                    "Import both with the same --features, e.g. a file of the names that both tables have"
+                )
+        super().__init__(datasets, weights)
 
     def __getitem__(self, items: np.ndarray) -> Batch:
         """The batch of bags `items` (B, N), or of single samples (B,) as bags of one."""
@@ -164,31 +168,16 @@ class FeatureLoader:
 
 
 class FeatureDataModule(CellDataModule):
-    """`CellDataModule` on folders of cached features; arguments as there.
+    """`CellDataModule` on folders of features; arguments as there.
 
     Options of pixels have no effect; with `num_workers` above 0, one thread makes batches ahead.
     """
 
-    def setup(self, stage: str | None = None) -> None:
-        for split in {self.split, self.val_split or self.split}:
-            if split not in self._mixtures:
-                self._mixtures[split] = FeatureMixture(
-                    [FeatureDataset(root, split) for root in self.roots], self.weights
-                )
+    def _open(self, split: str | None) -> FeatureMixture:
+        return FeatureMixture([FeatureDataset(root, split) for root in self.roots], self.weights)
 
     def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> FeatureLoader:
         return FeatureLoader(mixture, sampler, self.prefetch if self.num_workers else 0)
-
-
-class TableDataModule(FeatureDataModule):
-    """`FeatureDataModule` on all rows of a profile table in memory."""
-
-    def __init__(self, table: pd.DataFrame, batch_size: int | None = None, sampler: str = "bags", **options) -> None:
-        super().__init__([{"root": "profile table"}], batch_size, sampler, **options)
-        dataset = TableDataset(table)
-        self.names = dataset.names  # of the features
-        # A TableDataset has all that a mixture of features uses
-        self._mixtures = {None: FeatureMixture([dataset])}  # type: ignore[list-item]
 
 
 class FeatureWriter:

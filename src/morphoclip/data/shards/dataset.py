@@ -82,8 +82,11 @@ class ShardDataset:
 
     Raises:
         FileNotFoundError: no dataset, an unfinished one, or no such split.
-        ValueError: a newer format, an unknown scaling or percentile, `negcon` without negative controls, rows in another order.
+        ValueError: a newer format, an unknown scaling or percentile, `negcon` without negative controls, rows in another
+            order, or a folder without images.
     """
+
+    unit = "crop"  # what a sample is
 
     def __init__(
         self,
@@ -104,12 +107,17 @@ class ShardDataset:
         self.manifest = read_manifest(self.folder)
         self.channels = tuple(self.manifest["channels"])
         self.pixel_size_um = self.manifest["pixel_size_um"]
-        self.codec = get_codec(self.manifest["codec"])
-        self.shape = (len(self.channels), self.manifest["crop_size"], self.manifest["crop_size"])
         self.index = map_index(self.folder / "index.arrow")
         self._split_rows = None if self.split is None else read_split(self.folder, self.split)
         self._files: OrderedDict[int, _Handle] = OrderedDict()
         self._files_lock = ProcessLock()
+        self._open_samples()
+
+    def _open_samples(self) -> None:
+        if self.manifest["crop_size"] is None:
+            raise ValueError(f"{self.root} holds profiles of wells, no images: give a dataset of crops")
+        self.codec = get_codec(self.manifest["codec"])
+        self.shape = (len(self.channels), self.manifest["crop_size"], self.manifest["crop_size"])
         columns = scaling_columns(self.folder / "fields.parquet", self.channels, *self.scaling)
         bounds = pd.read_parquet(self.folder / "fields.parquet", columns=columns)
         present = np.empty(0, np.int64) if self.scaling[0] == "field" else self.present

@@ -192,7 +192,7 @@ class ShardWriter:
                 raise ValueError(f"no crops were written to {self.folder}: a dataset needs at least one")
             with room_for(self.folder):
                 self._close_shard()
-                _write_arrow(self.partial / "index.arrow", self._index)
+                write_index(self.partial / "index.arrow", self._index)
                 fields = self._fields.frame()
                 fields.to_parquet(self.partial / "fields.parquet", compression="zstd", index=False)
                 (self.partial / MANIFEST).write_text(json.dumps(self._manifest(fields), indent=2) + "\n")
@@ -263,7 +263,7 @@ def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return start
 
 
-def _write_arrow(path: Path, columns: Mapping[str, array]) -> None:
+def write_index(path: Path, columns: Mapping[str, array | np.ndarray]) -> None:
     """Write one uncompressed record batch, so that every column can be mapped as one contiguous array."""
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Hold out a fraction of each gene's compounds on all plates, and whole batches of plates."""
+"""Hold out a fraction of each gene's compounds on all plates, and whole plates or batches of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ HELDOUT = "heldout"
 def holdout(
     fields: pd.DataFrame,
     *,
-    batches: Collection[str],
+    batches: Collection[str] = (),
+    plates: Collection[str] = (),
     fraction: float = 0.5,
     stratify: str = schema.GENE,
     modality: str = "compound",
@@ -31,22 +32,16 @@ def holdout(
 
     Args:
         fields: annotated table, one row per field or well.
-        batches: values of `Metadata_Batch` to hold out entirely; may be empty.
+        batches, plates: values of `Metadata_Batch` and `Metadata_Plate` to hold out entirely.
         fraction: fraction of each group's molecules to hold out.
         stratify: column that defines the groups.
         modality: modality of the held-out perturbations; controls and other modalities stay in training.
         seed: seed of the hash.
 
     Raises:
-        ValueError: a batch to hold out is not in `fields`, or there is nothing to hold out.
+        ValueError: a batch or plate to hold out is not in `fields`, or there is nothing to hold out.
     """
-    batches = {str(batch) for batch in batches}  # YAML reads some ids as numbers
-    absent = sorted(batches - set(fields[schema.BATCH]))
-    if absent:
-        raise ValueError(
-            f"held-out batches {absent} are not in the fields; there are {sorted(set(fields[schema.BATCH]))} (quote an id "
-            "that looks like a number)"
-        )
+    unseen = on_unseen_plates(fields, batches, plates)
     treated = fields[(fields[schema.MODALITY] == modality).to_numpy() & schema.is_treated(fields)]
     if treated.empty:
         raise ValueError(f"no treated {modality!r} fields to hold out: are the fields annotated (--metadata)?")
@@ -61,7 +56,28 @@ def holdout(
         number = int(len(members) * fraction + uniform(seed, stratify, group))
         held |= set(sorted(members, key=lambda unit: (uniform(seed, unit), unit))[:number])
     perturbations = perturbations[perturbations["unit"].isin(held)]
-    out = fields[schema.BATCH].isin(list(batches)) | (
+    out = unseen | (
         (fields[schema.MODALITY] == modality) & fields[schema.PERTURBATION].isin(perturbations[schema.PERTURBATION])
     )
     return pd.Series(np.where(out, HELDOUT, TRAIN), index=fields.index, name="split")
+
+
+def on_unseen_plates(fields: pd.DataFrame, batches: Collection[str] = (), plates: Collection[str] = ()) -> pd.Series:
+    """bool per row: on a plate, or in a batch, that is held out entirely.
+
+    Raises:
+        ValueError: there is no such plate or batch.
+    """
+    out = pd.Series(False, index=fields.index)
+    for what, column, asked in (("batches", schema.BATCH, batches), ("plates", schema.PLATE, plates)):
+        names = {str(name) for name in asked}  # YAML reads some ids as numbers
+        if not names:
+            continue
+        known = set(fields[column]) if column in fields else set()
+        if absent := sorted(names - known):
+            raise ValueError(
+                f"held-out {what} {absent} are not in the fields; there are {sorted(known)} (quote an id that looks like a "
+                "number)"
+            )
+        out |= fields[column].isin(names)
+    return out
