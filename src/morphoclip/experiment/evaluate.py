@@ -16,7 +16,7 @@ from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.pictures import neighbours
-from morphoclip.experiment.pipelines import sweep_pipelines
+from morphoclip.experiment.pipelines.sweep import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.report import Pictures, Published, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
@@ -40,9 +40,9 @@ def run(config: DictConfig) -> Path:
             raise ValueError(f"{switch}={config[switch]!r}: give true or false")
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
-    arm = read_arm(config, protocol)
     if config.get("sweep") is not None:
-        return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
+        return sweep_pipelines(config, protocol, output)
+    arm = read_arm(config, protocol)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms = {MAIN: arm}
     if config.baseline is not None:
