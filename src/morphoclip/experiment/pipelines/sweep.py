@@ -140,8 +140,9 @@ def _score(sets: Sequence[WellSet], axes: Axes, orders: Sequence[Order], record:
             processes = _cores() if seconds > WORTH_S or not tried else 1
         processes = max(1, min(processes, len(tasks)))
         if tried and tasks:
-            minutes = seconds / processes / 60
-            bar.write(f"about {math.ceil(minutes)} minutes in {processes} processes, from {tried} orders of one step")
+            left = seconds / processes
+            text = f"{math.ceil(left)} s" if left < 90 else f"{math.ceil(left / 60)} minutes"
+            bar.write(f"about {text} on {processes} cores, going by the first {tried} orders")
         for lines in scored(sets, axes, tasks, processes):
             record.add(lines)
             bar.update(len(lines))

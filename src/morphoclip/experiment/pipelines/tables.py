@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,22 +112,27 @@ def well_sets(
     return result, notes
 
 
-def deal_halves(sets: Iterable[tuple[pd.Series, np.ndarray]]) -> dict[str, int]:
-    """Perturbation -> half, the same in all sets, with halves of nearly equal size among a set's carriers of signal.
+def deal_halves(sets: Sequence[tuple[pd.Series, np.ndarray]]) -> dict[str, int]:
+    """Perturbation -> half, the same in all sets; halves of a set have nearly equally many perturbations that carry signal.
 
-    Perturbations are dealt in the order of their hashes, carriers first, each to the half with fewer of its set.
+    Perturbations are dealt in the order of their hashes, those that carry signal in most sets first, each to the half that
+    has fewer in its sets, of those that carry signal and then of all.
 
     Args:
-        sets: names of the perturbations of a set's wells, and bool (N,) which of them carry signal.
+        sets: names of the perturbations of a set's wells, and bool (N,) which wells carry signal.
     """
+    members = [set(names) for names, _ in sets]
+    carrying = [set(names[signal]) for names, signal in sets]
+    lean = np.zeros((2, len(sets)), np.int64)  # of carriers and of all: number in half 0 less that in half 1
+
+    def turn(name: str) -> tuple[int, bytes]:
+        return -sum(name in names for names in carrying), hashlib.sha256(name.encode()).digest()
+
     halves: dict[str, int] = {}
-    for names, signal in sets:
-        carrying = set(names[signal])
-        for group in (carrying, set(names) - carrying):
-            counts = [sum(halves.get(name) == half for name in group) for half in (0, 1)]
-            for name in sorted(group - set(halves), key=lambda name: hashlib.sha256(name.encode()).digest()):
-                halves[name] = int(counts[1] < counts[0])
-                counts[halves[name]] += 1
+    for name in sorted(set().union(*members), key=turn):
+        where = np.array([[name in names for names in groups] for groups in (carrying, members)])
+        halves[name] = int(tuple((lean * where).sum(axis=1)) > (0, 0))
+        lean += where * (1 - 2 * halves[name])
     return halves
 
 
