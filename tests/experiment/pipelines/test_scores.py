@@ -10,6 +10,7 @@ from morphoclip import schema
 from morphoclip.experiment.pipelines import scores
 from morphoclip.experiment.pipelines.replicates import Profiles
 from morphoclip.experiment.pipelines.scores import SCORES, Scorer
+from morphoclip.experiment.pipelines.walk import Walk
 from tests.experiment.pipelines.screens import plain, well_by_well
 
 
@@ -80,11 +81,10 @@ def test_noise_scores_its_chance(wells):
         assert abs(gap.mean()) < 4 * gap.std() / 300**0.5
 
 
-def test_a_level_without_replicates_is_refused(wells):
-    with pytest.raises(
-        ValueError, match=r"replicates=batch_mean: set compound_U2OS_24 has fewer than two values of Metadata_Batch"
-    ):
-        Profiles.of(wells(0), "batch_mean")
+def test_a_level_without_replicates_is_refused_by_set(wells, axes):
+    no_batches = r"set compound_U2OS_24, sweep\.replicates=batch_mean: fewer than two values of Metadata_Batch"
+    with pytest.raises(ValueError, match=no_batches):
+        Walk(wells(0), axes(1, replicates=("well", "batch_mean")))
 
 
 def test_profiles_that_cannot_be_compared_are_named(wells):

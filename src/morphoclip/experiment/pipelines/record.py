@@ -58,6 +58,9 @@ class Record:
         text = self.path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1].splitlines()  # a killed process can leave half a line
         before, *lines = map(json.loads, whole) if whole else [{}]
+        if before != self.about and not lines:  # it had not begun
+            self._write_anew()
+            return
         if before != self.about:
             changed = [key for key in (before | self.about) if before.get(key) != self.about.get(key)]
             raise ValueError(

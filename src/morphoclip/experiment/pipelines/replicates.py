@@ -50,9 +50,7 @@ class Profiles:
         replicates = Replicates.parse(level)
         within = schema.PLATE if replicates.within == WELL else str(GROUP_COLUMNS[replicates.within])
         if within not in wells.metadata or wells.metadata[within].nunique() < 2:
-            raise ValueError(
-                f"sweep.replicates={level}: set {wells.subset} has fewer than two values of {within}, so no replicates"
-            )
+            raise ValueError(f"fewer than two values of {within}, so no replicates: leave this level out")
         block = pd.factorize(wells.metadata[within].astype(str), sort=True)[0]
         perturbation = pd.factorize(wells.metadata[schema.PERTURBATION].astype(str))[0]
         treated, negcon = np.flatnonzero(~wells.negcon), np.flatnonzero(wells.negcon & (wells.fold != FIT))
@@ -65,8 +63,8 @@ class Profiles:
             for rows in (negcon[block[negcon] == code] for code in np.unique(block)):
                 if len(rows) < size:
                     raise ValueError(
-                        f"sweep.replicates={level}: set {wells.subset} has {len(rows)} negative controls in one of its "
-                        f"{replicates.within}s to score against, fewer than the {size} wells of a replicate"
+                        f"{len(rows)} negative controls of a {replicates.within} are scored against, fewer than the {size} "
+                        "wells of a replicate: leave this level out"
                     )
                 groups += np.array_split(rows, len(rows) // size)
         stacked = list(_stacked(groups))

@@ -119,7 +119,7 @@ def _by_code(rows: np.ndarray, codes: np.ndarray) -> dict[int, np.ndarray]:
 def _block_precision(counter: Counter, rows: np.ndarray, block: np.ndarray) -> float:
     """Mean AP of retrieving profiles of the same block among all others, for rows sorted by block."""
     total, count = 0.0, 0
-    edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
+    edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1)).tolist()
     features = counter.features[rows]
     everything = features @ features.T if len(rows) ** 2 * features.itemsize <= _BLOCK_BYTES else None
     for start, end in pairwise(edges):
@@ -146,7 +146,7 @@ def _run_precision(counter: Counter, here: np.ndarray, positives: slice, own: np
     keys.sort(axis=1)
     positive = (bits[:, :0:-1] & 1).astype(bool)  # best first, without the query
     n_pos = positives.stop - positives.start - 1
-    rank = np.nonzero(positive)[1].reshape(len(keys), n_pos)
+    rank = np.flatnonzero(positive).reshape(len(keys), n_pos) % positive.shape[1]
     precision = (np.arange(1, n_pos + 1) / (rank + 1)).mean(axis=1)
     near = (np.diff(keys[:, 1:], axis=1) <= counter.tolerance + 1e-15)[:, ::-1]
     tied = (near & (positive[:, 1:] != positive[:, :-1])).any(axis=1)

@@ -84,8 +84,8 @@ def well_sets(
     wells, notes = _on_common_wells(wells)
     found: dict[tuple[str, str], dict[str, PlateSet]] = {}
     for key, table in wells.items():
-        sets, left_out = plate_sets(table, protocol)
-        found[key] = {plate_set.name: plate_set for plate_set in sets}
+        of_table, left_out = plate_sets(table, protocol)
+        found[key] = {plate_set.name: plate_set for plate_set in of_table}
         notes += [note if len(wells) == 1 else f"{' '.join(key)}: {note}" for note in left_out]
     first = next(iter(found.values()))
     names = [name for name in first if all(name in sets for sets in found.values())]

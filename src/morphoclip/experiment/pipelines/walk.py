@@ -48,7 +48,12 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.steps = {name: parse_step(step) for name, step in self.axes.steps.items()}
-        self.scorers = {level: Scorer(Profiles.of(self.wells, level)) for level in self.axes.replicates}
+        self.scorers = {}
+        for level in self.axes.replicates:
+            try:
+                self.scorers[level] = Scorer(Profiles.of(self.wells, level))
+            except ValueError as error:
+                raise ValueError(f"set {self.wells.subset}, sweep.replicates={level}: {error}") from error
 
     def results(self, orders: Iterable[Order]) -> Iterator[dict[str, Any]]:
         """For each order: its `set` and `order`, `scores` by level of replicates or why it is `refused`, and `notes`."""
