@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from morphoclip import configs_dir
 from morphoclip.experiment.pipelines.axes import Axes, Replicates, chunks
+from morphoclip.experiment.pipelines.sweep import KEYS
 
 L2 = {"step": "l2"}
-
-
-def settings(name: str) -> dict:
-    return yaml.safe_load(Path(configs_dir(), "sweep", f"{name}.yaml").read_text())["sweep"]
 
 
 def test_orders_are_the_permutations_of_up_to_depth_steps_and_neighbours_share_their_first_steps():
@@ -37,10 +34,14 @@ def test_of_a_group_at_most_one_step_is_in_a_pipeline():
     assert all("group" not in step for step in axes.steps.values())  # the step itself does not take it
 
 
-def test_the_configs_have_as_many_pipelines_as_they_say():
-    small, large = settings("pipelines"), settings("pipelines_5000")
-    assert len(Axes.of(small["steps"], small["depth"]).orders()) == 517
-    assert len(Axes.of(small["steps"] | large["steps"], large["depth"]).orders()) == 5270
+@pytest.mark.parametrize(("name", "number"), [("pipelines", 517), ("pipelines_5000", 5270)])
+def test_the_configs_have_as_many_orders_as_they_say(name, number):
+    with initialize_config_dir(str(configs_dir()), version_base="1.3"):
+        config = compose("evaluate", overrides=[f"+sweep={name}"])
+    settings = OmegaConf.to_container(config.sweep, resolve=True)
+    assert set(settings) <= set(KEYS)
+    orders = Axes.of(settings["steps"], settings["depth"], settings["replicates"]).orders()
+    assert len(orders) == len(set(orders)) == number
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,14 @@ def test_a_set_of_one_plate_has_no_plate_effect():
 def test_without_positive_controls_the_signal_is_that_of_treated_wells():
     sets, notes = well_sets({"drawn": draw_screen(0, poscon="")}, Protocol())
     assert sets[0].signal.sum() == 60
-    assert notes == ["compound_U2OS_24: the signal is that of all treated wells (0 positive controls)"]
+    assert notes == ["compound_U2OS_24: the signal is that of all treated wells (0 positive controls have replicates)"]
+
+
+def test_two_treatments_in_several_wells_are_needed():
+    table = draw_screen(0, poscon="")
+    few = table[table[schema.PERTURBATION].isin(["cpd1", "DMSO"])]
+    with pytest.raises(ValueError, match=r"set compound_U2OS_24: .* two treatments, each in several wells"):
+        well_sets({"drawn": few}, Protocol())
 
 
 def test_a_perturbation_has_one_half_in_all_sets_and_halves_are_even():

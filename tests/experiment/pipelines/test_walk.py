@@ -15,6 +15,7 @@ from morphoclip.profiling import Normalizer
 from tests.experiment.pipelines.screens import STEPS, well_by_well
 
 
+@pytest.mark.filterwarnings("ignore:pca keeps")
 def test_every_order_scores_as_its_normalizer_and_average_precision_alone(wells, axes):
     one, two = wells(5), axes(2)
     table = pd.concat([one.metadata, pd.DataFrame(one.x, columns=one.names)], axis=1)

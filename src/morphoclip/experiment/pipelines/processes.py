@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ def scored(
         try:
             for done in as_completed([pool.submit(_results, *task) for task in tasks]):
                 yield done.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of the {processes} processes of the sweep was killed, perhaps for lack of memory: the same command with "
+                "fewer sweep.processes goes on where it was"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -67,6 +74,7 @@ _walker: _Walker | None = None  # of this process
 def _begin(folder: Path, axes: Axes) -> None:
     global _walker
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the sweep's own process, which ends these
     _walker = _Walker(lambda number: pickle.loads((folder / str(number)).read_bytes()), axes)
 
 

@@ -105,7 +105,11 @@ def sweep(
     )
     with FolderLock(output / ".sweep.lock"):
         record = Record(output / RECORD, _about(sets, axes), restart)
-        _score(sets, axes, orders, record, processes)
+        try:
+            _score(sets, axes, orders, record, processes)
+        except KeyboardInterrupt:
+            print(f"stopped: the same command goes on with {len(record.lines):,} orders in {record.path}", flush=True)
+            raise
         record.close([(one.key, order) for one in sets for order in orders])
         lines = list(record.lines.values())
         sets_table = by_set(lines, axes)

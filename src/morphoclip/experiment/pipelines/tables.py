@@ -174,9 +174,11 @@ def _on_common_wells(
 
 
 def _carriers(table: pd.DataFrame, signal_wells: str) -> tuple[pd.Series, np.ndarray]:
-    """Perturbation of each well, and bool (N,), whether its control type starts with `signal_wells`."""
+    """Perturbation of each well, and bool (N,), whether its control type starts so and its perturbation has other wells."""
     control = table[schema.CONTROL_TYPE].fillna("").astype(str)
-    return table[schema.PERTURBATION].astype(str), control.str.startswith(signal_wells).to_numpy(bool)
+    perturbation = table[schema.PERTURBATION].astype(str)
+    signal = control.str.startswith(signal_wells) & perturbation.duplicated(keep=False)
+    return perturbation, signal.to_numpy(bool)
 
 
 def _signal_of(name: str, table: pd.DataFrame, signal_wells: str, halves: Mapping[str, int]) -> tuple[str, list[str]]:
@@ -185,12 +187,13 @@ def _signal_of(name: str, table: pd.DataFrame, signal_wells: str, halves: Mappin
     half = perturbation.map(halves).to_numpy()
     if len(set(half[signal])) == 2:
         return signal_wells, []
-    if len(set(half[~schema.is_negcon(table)])) < 2:
+    if len(set(half[_carriers(table, "")[1] & ~schema.is_negcon(table)])) < 2:
         raise ValueError(
             f"set {name}: a sweep chooses pipelines on half of the perturbations and reports the other half, so it needs "
-            "two positive controls or, without any, two treatments"
+            "two positive controls or, without any, two treatments, each in several wells"
         )
-    return "", [f"{name}: the signal is that of all treated wells ({perturbation[signal].nunique()} positive controls)"]
+    number = perturbation[signal].nunique()
+    return "", [f"{name}: the signal is that of all treated wells ({number} positive controls have replicates)"]
 
 
 def _refuse_other_labels(subset: str, encoder: str, first: pd.DataFrame, table: pd.DataFrame) -> None:
