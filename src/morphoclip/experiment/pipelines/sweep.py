@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ TABLE, SETS, PAGE = "sweep.csv", "sweep_by_set.csv", "sweep.html"
 KEYS = ("steps", "depth", "replicates", "profiles", "signal", "processes", "restart")
 CHUNK = 24  # orders scored between two writes to the record
 WORTH_S = 20.0  # work that several processes, which take seconds to start, are started for
+INTERRUPTED = 130  # exit status of a command that Ctrl-C has ended
 ONE = "profiles"  # the encoder's name where there is one table
 
 
@@ -50,7 +52,10 @@ def sweep_pipelines(config: DictConfig, protocol: Protocol, output: Path) -> Pat
         crossfit=config.crossfit,
         signal_wells=settings.get("signal", "poscon"),
     )
-    table = sweep(sets, axes, output, settings.get("processes"), bool(settings.get("restart", False)))
+    try:
+        table = sweep(sets, axes, output, settings.get("processes"), bool(settings.get("restart", False)))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     for note in notes:
         print(note)
     shown = ["pipeline", *(name for name in table if name.startswith(("chosen", "reported")) and "chance" not in name)]
