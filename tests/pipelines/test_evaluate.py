@@ -151,13 +151,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 
 
 def test_the_sweep_from_the_command_line(tmp_path):
-    """One process of `-m` goes through all orders and leaves nothing but its two files."""
+    """One command goes through all orders and leaves nothing but its files."""
     table = screen()
     poscon = table[schema.PERTURBATION].isin(["a", "b", "c", "d"])
     table.loc[poscon, schema.CONTROL_TYPE] = "poscon"
     table.to_parquet(tmp_path / "screen.parquet")
     command = [sys.executable, str(ROOT / "evaluate.py"), "-m", "+sweep=pipelines", "profiles=screen.parquet"]
-    words = ["output_dir=out", "sweep.depth=1", "sweep.steps.pca.n_components=5"]
+    words = ["output_dir=out", "sweep.depth=1"]
     done = subprocess.run(
         [*command, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ}
     )
@@ -168,7 +168,9 @@ def test_the_sweep_from_the_command_line(tmp_path):
     assert result["on_front"].any()
     assert result[["chosen_signal", "reported_batch_effect"]].notna().all(axis=None)
     assert "7 pipelines" in (tmp_path / "out" / "sweep.html").read_text()
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"sweep.csv", "sweep.html", "multirun.yaml"}
+    assert "orders, e.g. pca: pca: pca keeps" in done.stdout  # few wells: no 128 components
+    files = {"sweep.csv", "sweep_by_set.csv", "sweep.html", "sweep.jsonl", "multirun.yaml"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= files
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles, through_encoder
 from morphoclip.experiment.pictures import neighbours
-from morphoclip.experiment.pipelines import sweep_pipelines
+from morphoclip.experiment.pipelines.sweep import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.random_baseline import KINDS, random_arm
 from morphoclip.experiment.report import Pictures, Published, arm_table, print_arms, report
@@ -47,9 +47,9 @@ def run(config: DictConfig) -> Path:
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
     if config.batch_columns is not None:
         protocol = replace(protocol, batch_columns=list(config.batch_columns))
-    arm = read_arm(config, protocol)
     if config.get("sweep") is not None:
-        return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
+        return sweep_pipelines(config, protocol, output)
+    arm = read_arm(config, protocol)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
     arms: dict[str, Arm] = {MAIN: arm}
     notes: list[str] = []

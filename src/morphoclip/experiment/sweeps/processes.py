@@ -81,7 +81,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches only the sweep, which asks its trials to end
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         self._busy.append(Process(child, slot))
         return self._busy[-1]
@@ -117,7 +117,7 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Runs in the child before the program: the kernel sends it SIGTERM when its parent has died."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
