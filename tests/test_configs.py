@@ -116,7 +116,7 @@ def test_every_encoder_takes_its_keywords(name):
     assert create_encoder(**settings).embed_dim > 0
 
 
-@pytest.mark.parametrize("name", ["generic", "cpjump1"])
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "protocol").glob("*.yaml")))
 def test_every_protocol_and_normalisation_can_be_built(name):
     assert instantiate(OmegaConf.load(CONFIGS / "protocol" / f"{name}.yaml")).name == name
     for path in (CONFIGS / "normalize").glob("*.yaml"):

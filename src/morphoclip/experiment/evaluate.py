@@ -14,13 +14,13 @@ from morphoclip.evaluation import Protocol, ScoreCard
 from morphoclip.evaluation.card.leaks import mark_leaks
 from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.report.provenance import file_hashes
-from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
+from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.report import Pictures, Published, report
-from morphoclip.experiment.score import Arm, Scored, Scoring, score_arms
+from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, score_arms
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import annotated, as_arm, read_arm, read_tables
 
@@ -47,12 +47,14 @@ def run(config: DictConfig) -> Path:
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms = {MAIN: arm}
+    arms, notes = {MAIN: arm}, []
     if config.baseline is not None:
-        arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm}
+        arms, notes = on_common_wells({BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm})
+        arm = arms[MAIN]
     scoring = Scoring.of(config, protocol)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
+    card.notes += notes
     scored[MAIN] = Scored(card, scored[MAIN].wells)
     complete = note_absent_sets(card, arm, config, protocol)
     published = Published()
@@ -97,7 +99,7 @@ def note_absent_sets(card: ScoreCard, arm: Arm, config: DictConfig, protocol: Pr
         f"{r.subset}: {r.plates_present} of {r.plates_expected} plates, {r.why}" for r in missing.itertuples()
     ]
     card.notes += absent_pairs(annotations, missing, protocol)
-    return set(card.tables["replicate"]["subset"]) - set(missing["subset"])
+    return set(card.metrics["subset"]) - set(missing["subset"])
 
 
 def pictures(scored: Scored, config: DictConfig, protocol: Protocol) -> Pictures:

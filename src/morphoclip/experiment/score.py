@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from morphoclip import configs_dir
+from morphoclip import configs_dir, schema
 from morphoclip.evaluation import Measure, Protocol, ScoreCard, Task, score
 from morphoclip.evaluation.card.alarms import shuffled_labels
 from morphoclip.evaluation.tasks.library import chosen_tasks
@@ -97,9 +98,35 @@ def score_arms(arms: Mapping[str, Arm], scoring: Scoring, design: Design | None 
         card, wells = score_folds(folds, scoring)
         if arm.normalizer.uses_negcon and not scoring.crossfit:
             card.alarms += crossfit_alarm(card, table, arm.normalizer, scoring)
-        card.notes[:0] = notes
+        card.notes = list(dict.fromkeys([*notes, *card.notes]))
         scored[name] = Scored(card, wells)
     return scored
+
+
+def on_common_wells(arms: Mapping[str, Arm]) -> tuple[dict[str, Arm], list[str]]:
+    """The arms on the wells that all of them have, and a note on the others.
+
+    Raises:
+        ValueError: the arms have no well in common.
+    """
+    keys = [c for c in schema.WELL_KEY if all(c in arm.table for arm in arms.values())]
+    wells = {name: pd.MultiIndex.from_frame(arm.table[keys].astype(str)) for name, arm in arms.items()}
+    first, *others = wells.values()
+    common = first[np.logical_and.reduce([first.isin(index) for index in others], initial=True)]
+    if not len(common):
+        examples = " and ".join(f"{name} has {' '.join(index[0])}" for name, index in wells.items() if len(index))
+        raise ValueError(
+            f"the profiles to compare have no well in common by {', '.join(keys)}: {examples}; give profiles of the same "
+            "wells, and name plates and wells alike"
+        )
+    if all(len(index) == len(common) for index in wells.values()):
+        return dict(arms), []
+    counts = ", ".join(f"{name} has {len(index)} wells" for name, index in wells.items())
+    kept = {
+        name: replace(arm, table=arm.table[wells[name].isin(common)].reset_index(drop=True))
+        for name, arm in arms.items()
+    }
+    return kept, [f"{counts}: all are scored on the {len(common)} that they have in common"]
 
 
 def normalized_folds(

@@ -11,7 +11,7 @@ from morphoclip import configs_dir
 from morphoclip.evaluation import ScoreCard
 from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.card.scorecard import METRIC_COLUMNS
-from morphoclip.evaluation.tasks.protocol import absent_pairs, absent_sets
+from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from morphoclip import configs_dir, schema
 from morphoclip.evaluation import Protocol, score
 from morphoclip.evaluation.ranking.significance import null_distribution
+from morphoclip.evaluation.tasks.completeness import absent_sets
 from morphoclip.evaluation.tasks.library import read_task
-from morphoclip.evaluation.tasks.protocol import absent_sets, cross_pairs, plate_sets
+from morphoclip.evaluation.tasks.protocol import cross_pairs, plate_sets
 from morphoclip.evaluation.tasks.questions import ask
 
 NULL = 400

@@ -73,7 +73,7 @@ def score(
             f"task {controlled[0]} needs the column {schema.CONTROL_TYPE} ({schema.NEGCON} for negative controls): name the "
             "controls (control=…), or rank against other treated wells (negatives=others)"
         )
-    key = [schema.PLATE, schema.WELL, *(c for c in protocol.set_by if c in folds[0])]
+    key = [c for c in dict.fromkeys((*schema.WELL_KEY, *protocol.set_by)) if c in folds[0]]
     asking = _in_each_fold(folds, queries, key, "queries")
     profiling = asking if profiled is None else _in_each_fold(folds, profiled, key, "profiled")
     card = CardBuilder(settings, strict)

@@ -114,7 +114,10 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
         notes.append(
             f"{len(plates)} plates ({int((~keep).sum())} wells), e.g. {plates[0]}, are not part of protocol {protocol.name}"
         )
-    empty = (table[schema.PERTURBATION].fillna("") == "") | (table[schema.CONTROL_TYPE] == schema.EMPTY)
+    unnamed, negcon = table[schema.PERTURBATION].fillna("") == "", schema.is_negcon(table)
+    if (unnamed & negcon).any():
+        table = table.assign(**{schema.PERTURBATION: table[schema.PERTURBATION].mask(unnamed & negcon, schema.NEGCON)})
+    empty = (unnamed & ~negcon) | (table[schema.CONTROL_TYPE] == schema.EMPTY)
     if (keep & empty).any():
         one = table[keep & empty].iloc[0]
         notes.append(
@@ -129,7 +132,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
         )
     for column in (schema.PLATE, schema.WELL, *set_by):
         _refuse_missing(table, column, protocol)
-    table = _with_modality(table, notes)
+    table = _by_source(_with_modality(table, notes), notes)
     sets = []
     for key, part in table.groupby(set_by, sort=True) if set_by else [((), table)]:
         plate_set, absent = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part)
@@ -148,17 +151,32 @@ def _set_by(table: pd.DataFrame, protocol: Protocol) -> tuple[list[str], list[st
     how = (
         f"sets of plates are defined by {', '.join(present)}" if present else f"all plates are one set, {EVERYTHING!r}"
     )
+    if schema.MODALITY in absent:
+        how += f", and all wells are taken for {COMPOUND}s"
     return present, [f"the table has no {', '.join(absent)}: {how}"]
 
 
+def _by_source(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The table with plates named source/plate, if sources use the same plate names."""
+    well = [schema.PLATE, schema.WELL]
+    if schema.SOURCE not in table or not table.duplicated(well).any() or table.duplicated([schema.SOURCE, *well]).any():
+        return table
+    notes.append(
+        f"sources share names of plates, e.g. {table.loc[table.duplicated(well), schema.PLATE].iloc[0]}: a plate is "
+        "named by its source too"
+    )
+    return table.assign(**{schema.PLATE: table[schema.SOURCE].astype(str) + "/" + table[schema.PLATE].astype(str)})
+
+
 def _with_modality(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The table with a known modality for each well; wells without one are compounds.
+    """The table with a known modality for each well, if it has the column; wells without one are compounds.
 
     Raises:
         ValueError: a modality is unknown.
     """
-    blank = pd.Series("", table.index)
-    modality = table[schema.MODALITY].fillna("").astype(str) if schema.MODALITY in table else blank
+    if schema.MODALITY not in table:
+        return table
+    modality = table[schema.MODALITY].fillna("").astype(str)
     if (modality == "").any():
         notes.append(f"{int((modality == '').sum())} wells have no {schema.MODALITY}: they are taken for compounds")
     modality = modality.mask(modality == "", COMPOUND)
@@ -200,38 +218,6 @@ def check_controls(sets: Sequence[PlateSet], task: str, whole_set: bool) -> None
                 f"the task {task} ranks every query: name the controls (control=…, or the column {schema.CONTROL_TYPE} "
                 f"= {schema.NEGCON}), rank against other treated wells (negatives=others), or drop the plate"
             )
-
-
-def absent_sets(annotations: pd.DataFrame, table: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Sets of the protocol that the table lacks wholly or in part: subset, plates expected, plates present, why."""
-    wanted = annotations[selected(annotations, protocol)]
-    present, set_by = set(table[schema.PLATE]), [c for c in protocol.set_by if c in annotations]
-    rows = []
-    for key, part in wanted.groupby(set_by, sort=True) if set_by else [((EVERYTHING,), wanted)]:
-        plates = sorted(part[schema.PLATE].unique())
-        missing = [plate for plate in plates if plate not in present]
-        if missing:
-            why = f"no profiles of {', '.join(missing)}"
-            rows.append(("_".join(map(str, key)), len(plates), len(plates) - len(missing), why))
-    table = pd.DataFrame(rows, columns=["subset", "plates_expected", "plates_present", "why"])
-    return table.astype({"plates_expected": int, "plates_present": int})
-
-
-def absent_pairs(annotations: pd.DataFrame, missing: pd.DataFrame, protocol: Protocol) -> list[str]:
-    """A note for each compound x gene pair of sets that cannot be scored; `missing` is the result of `absent_sets`."""
-    set_by = [c for c in protocol.set_by if c in annotations]
-    keys = annotations.loc[selected(annotations, protocol), set_by].drop_duplicates()
-    sets = [
-        PlateSet("_".join(map(str, key)), dict(zip(set_by, map(str, key), strict=True)), pd.DataFrame(), [])
-        for key in (keys.sort_values(set_by) if set_by else keys[:0]).itertuples(index=False, name=None)
-    ]
-    gone = set(missing.loc[missing["plates_present"] == 0, "subset"])
-    notes = []
-    for a, b in cross_pairs(sets, ("compound",), ("crispr", "orf")):
-        lacking = [one.name for one in (a, b) if one.name in gone]
-        if lacking:
-            notes.append(f"pair {a.name}-{b.name}: not scored, {' and '.join(lacking)} absent")
-    return notes
 
 
 def cross_pairs(

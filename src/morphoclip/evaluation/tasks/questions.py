@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def ask(task: Task, plate_set: PlateSet, protocol: Protocol, groups: pd.DataFram
     if distance is None:
         raise NotScored(f"modality {plate_set.modality} takes no part")
     rules = Rules(same, different, *negatives, same, distance, exchange_within=(schema.PLATE,))
-    queries = _role(table, QUERY) & ~negcon[kept]
+    queries = _role(table, QUERY) & ~negcon[kept] & _selected(table, task)
     question = Question(task, plate_set.name, dict(plate_set.key), meta, plate_set.values()[kept], rules, queries)
     return _answerable(question)
 
@@ -229,7 +230,7 @@ def _by_label(
 def _answerable(question: Question) -> Question:
     """The question, if a query has both a positive and a negative."""
     meta, rules = question.meta, question.rules
-    if not question.queries.any():
+    if len(meta) and not question.queries.any():
         raise NotScored("no profile is a query")
     different = [row_codes(meta, [column]) for column in rules.pos_diffby]
     if rules.multilabel_col is None:
@@ -265,6 +266,20 @@ def _with_columns(meta: pd.DataFrame, task: Task) -> pd.DataFrame:
 def _among(table: pd.DataFrame, groups: pd.DataFrame) -> np.ndarray:
     """bool (N,): wells of the perturbations (and doses) in `groups`."""
     return pd.MultiIndex.from_frame(table[list(groups)]).isin(pd.MultiIndex.from_frame(groups))
+
+
+def _selected(table: pd.DataFrame, task: Task) -> np.ndarray:
+    """bool (N,): the wells that the task's `where` names."""
+    chosen = np.ones(len(table), bool)
+    for column, patterns in task.where.items():
+        if column not in table:
+            raise NoColumn(f"the table has no {column}, which names the queries")
+        names = table[column].fillna("").astype(str)
+        found = [name for name in names.unique() if any(fnmatch(name, pattern) for pattern in patterns)]
+        chosen &= names.isin(found).to_numpy()
+        if not chosen.any():
+            raise NotScored(f"no well has {column} among {list(patterns)}; it holds {sorted(names.unique())[:8]}")
+    return chosen
 
 
 def _role(table: pd.DataFrame, role: str) -> np.ndarray:

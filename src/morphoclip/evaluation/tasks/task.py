@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from morphoclip import schema
 from morphoclip.evaluation.ranking.similarity import SIMILARITIES
@@ -43,6 +43,7 @@ class Task:
             without the label. Consensus profiles have no controls among them.
         distance: cosine | abs_cosine | …, or modality -> distance, for those that take part.
         only_shared: modalities whose profiles without a second one of the label are left out, as negatives too.
+        where: column -> names or patterns (`poscon*`) of the wells that are queries; empty: all.
         group: column of the label in the task's table.
         retrieved: score the perturbations that the task replicate retrieves; all of them too, as <task>_ungated.
         score: `average_precision`, or `nearest`: the fraction of profiles whose nearest neighbour shares the label.
@@ -64,6 +65,7 @@ class Task:
     negatives: str = "others"
     distance: str | Mapping[str, str] = "cosine"
     only_shared: Sequence[str] = ()
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict)
     group: str = ""
     retrieved: bool = False
     score: str = "average_precision"
@@ -82,6 +84,8 @@ class Task:
         for key in ("modalities", "across", "different", "only_shared", "controls"):
             if isinstance(getattr(self, key), str):
                 raise ValueError(f"task {self.name}: {key}={getattr(self, key)!r}: give a list, [{getattr(self, key)}]")
+        if self.where and self.profiles != WELLS:
+            raise ValueError(f"task {self.name}: where={dict(self.where)} selects wells, so it needs profiles=well")
         if self.negatives in CONTROLLED and self.profiles != WELLS:
             raise ValueError(
                 f"task {self.name}: negatives={self.negatives} are wells, so they need profiles=well; consensus profiles "
