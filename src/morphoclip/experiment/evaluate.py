@@ -47,7 +47,7 @@ def run(config: DictConfig) -> Path:
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms, notes = {MAIN: arm}, []
+    arms, notes = {MAIN: arm}, list[str]()
     if config.baseline is not None:
         arms, notes = on_common_wells({BASELINE: as_arm(read_tables(config.baseline), config, protocol), MAIN: arm})
         arm = arms[MAIN]

@@ -151,16 +151,17 @@ class CardBuilder:
 
     def _groups_with_p(self, questions: list[Question], rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         first, settings = questions[0], self.settings
-        options = {"threshold": settings.threshold, "seed": settings.seed}
         if settings.p_convention == "exact":
             from morphoclip.evaluation.ranking.exchange import exchange_questions
 
-            groups = exchange_questions(questions, rows, draws=settings.draws, **options)
+            groups = exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
             if first.task.profiles == WELLS and first.task.negatives not in CONTROLLED:
                 self.notes.append(f"p of {first.task.name}: the labels of the wells of a plate are permuted")
         else:
-            options |= {"null_size": settings.draws, "p_convention": settings.p_convention}
-            groups = mean_average_precision(rows, by, **options)
+            groups = mean_average_precision(
+                rows, by, null_size=settings.draws, p_convention=settings.p_convention,
+                threshold=settings.threshold, seed=settings.seed,
+            )  # fmt: skip
         smallest = groups.attrs["smallest_p"]
         self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest:.2g}")
         coarse = alarms.coarse_null(first.task.name, first.subset, smallest, len(groups), settings.threshold)

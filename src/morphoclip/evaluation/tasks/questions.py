@@ -53,8 +53,11 @@ class Question:
         rules = self.rules
         four = (rules.pos_sameby, rules.pos_diffby, rules.neg_sameby, rules.neg_diffby)
         meta = self.meta if meta is None else meta
-        options = {"distance": rules.distance, "ties": ties, "multilabel_col": rules.multilabel_col}
-        return ranked(average_precision(meta, self.feats, *four, queries=self.queries, **options))
+        found = average_precision(
+            meta, self.feats, *four, distance=rules.distance, ties=ties, multilabel_col=rules.multilabel_col,
+            queries=self.queries,
+        )  # fmt: skip
+        return ranked(found)
 
     def labels(self) -> list[set[str]]:
         """What each row may share with another: its label, or its perturbation (at its dose)."""
