@@ -170,3 +170,19 @@ def test_arms_are_scored_on_their_common_wells(compounds):
     elsewhere = compounds.assign(**{schema.PLATE: "x"})
     with pytest.raises(ValueError, match=r"no well in common by .*: baseline has .* and profiles has"):
         on_common_wells({"baseline": Arm(compounds, nothing), "profiles": Arm(elsewhere, nothing)})
+
+
+def test_a_few_features_with_gaps_are_left_out_and_many_are_refused(compounds):
+    wide = compounds.join(
+        pd.DataFrame(np.random.default_rng(0).standard_normal((108, 80)), compounds.index).add_prefix("g")
+    )
+    gaps = wide.assign(g3=wide["g3"].mask(wide.index == 40), g5=wide["g5"].mask(wide.index.isin([1, 2])))
+    card = score(gaps, tasks=["replicate"], **QUICK)
+    assert (
+        "compound_U2OS_24: 2 of 104 features have no value in some wells and are left out, e.g. g3 in compound1 A05"
+        in card.notes
+    )
+    want = score(wide.drop(columns=["g3", "g5"]), tasks=["replicate"], **QUICK)
+    pd.testing.assert_frame_equal(card.metrics, want.metrics)
+    with pytest.raises(ValueError, match="profiles hold NaN, the first are compound0 A02"):
+        score(gaps.assign(g9=gaps["g3"]), tasks=["replicate"], **QUICK)

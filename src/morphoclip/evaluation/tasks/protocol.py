@@ -11,6 +11,7 @@ import pandas as pd
 from morphoclip import schema
 
 COMPOUND, EVERYTHING = "compound", "all"
+FEW_FEATURES = 0.02  # features with gaps are left out up to this share; more of them mean that wells are broken
 LABELS = {"compound": schema.TARGETS, "crispr": schema.GENE, "orf": schema.GENE}
 
 
@@ -135,9 +136,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     table = _by_source(_with_modality(table, notes), notes)
     sets = []
     for key, part in table.groupby(set_by, sort=True) if set_by else [((), table)]:
-        plate_set, absent = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part)
-        if absent:
-            notes.append(f"{plate_set.name}: {len(absent)} features are absent from some of its plates and left out")
+        plate_set = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part, notes)
         sets.append(_by_dose(plate_set, notes))
     return sets, notes
 
@@ -237,7 +236,8 @@ def cross_pairs(
     ]
 
 
-def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, list[str]]:
+def _plate_set(key: dict[str, str], part: pd.DataFrame, notes: list[str]) -> PlateSet:
+    """The set on the features that its plates share; a few features with gaps are left out."""
     name = "_".join(key.values()) or EVERYTHING
     wells = [c for c in (schema.PLATE, schema.WELL, schema.SITE) if c in part]
     twice = part.duplicated([schema.PLATE, schema.WELL])
@@ -253,7 +253,18 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, list[
     if not shared:
         raise ValueError(f"the plates of set {name} share no feature: use profiles made by the same pipeline")
     absent = [f for f in features if not counts[f]]
-    return PlateSet(name, key, part.drop(columns=absent), shared), absent
+    if absent:
+        notes.append(f"{name}: {len(absent)} features are absent from some of its plates and left out")
+    gaps = [f for f in shared if part[f].isna().any()]
+    if not 0 < len(gaps) <= FEW_FEATURES * len(shared):
+        gaps = []  # none, or so many that scoring refuses the wells by name
+    else:
+        well = part[part[gaps[0]].isna()].iloc[0]
+        notes.append(
+            f"{name}: {len(gaps)} of {len(shared)} features have no value in some wells and are left out, e.g. {gaps[0]} in "
+            f"{well[schema.PLATE]} {well[schema.WELL]}"
+        )
+    return PlateSet(name, key, part.drop(columns=[*absent, *gaps]), [f for f in shared if f not in set(gaps)])
 
 
 def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> None:
