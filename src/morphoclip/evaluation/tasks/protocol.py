@@ -248,13 +248,14 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame, notes: list[str]) -> Pla
             f"{int(twice.sum())} rows repeat a plate and well, the first is {row[schema.PLATE]} {row[schema.WELL]}: {hint}"
         )
     features = schema.split_columns(part)[1]
-    counts = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any().all()
-    shared = [f for f in features if counts[f]]
+    present = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any()
+    everywhere, somewhere = present.all(), present.any()  # elsewhere: features of other sets
+    shared = [f for f in features if everywhere[f]]
     if not shared:
         raise ValueError(f"the plates of set {name} share no feature: use profiles made by the same pipeline")
-    absent = [f for f in features if not counts[f]]
-    if absent:
-        notes.append(f"{name}: {len(absent)} features are absent from some of its plates and left out")
+    absent = [f for f in features if not everywhere[f]]
+    if some := int((somewhere & ~everywhere).sum()):
+        notes.append(f"{name}: {some} features are absent from some of its plates and left out")
     gaps = [f for f in shared if part[f].isna().any()]
     if not 0 < len(gaps) <= FEW_FEATURES * len(shared):
         gaps = []  # none, or so many that scoring refuses the wells by name
