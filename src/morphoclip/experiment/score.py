@@ -124,12 +124,12 @@ def on_common_wells(arms: Mapping[str, Arm]) -> tuple[dict[str, Arm], list[str]]
         )
     if all(len(index) == len(common) for index in wells.values()):
         return dict(arms), []
-    counts = ", ".join(f"{name} has {len(index)}" for name, index in wells.items())
+    counts = ", ".join(f"{name} has {len(index)} wells" for name, index in wells.items())
     kept = {
         name: replace(arm, table=arm.table[wells[name].isin(common)].reset_index(drop=True))
         for name, arm in arms.items()
     }
-    return kept, [f"{counts} wells: all are scored on the {len(common)} that they have in common"]
+    return kept, [f"{counts}: all are scored on the {len(common)} that they have in common"]
 
 
 def normalized_folds(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from morphoclip import configs_dir, schema
 from morphoclip.evaluation import Measure, Protocol, Task, score
@@ -92,7 +94,7 @@ def test_profiles_by_batch_and_source_find_their_perturbation(labs, name, column
 
     question = ask(read_task(name), plate_sets(labs, Protocol())[0][0], Protocol())
     treated = labs[~schema.is_negcon(labs)]
-    by_hand = treated.groupby([schema.PERTURBATION, column])[[f"f{i}" for i in range(12)]].median()
+    by_hand = treated.groupby([schema.PERTURBATION, column])[[f"f{i}" for i in range(12)]].mean()
     assert len(by_hand) == 8 * n == len(question.meta)
     meta = by_hand.index.to_frame(index=False)
     theirs = average_precision(
@@ -198,3 +200,43 @@ def test_a_task_that_cannot_be_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             Task("mine", **fields)
+
+
+def protocol(name: str) -> Protocol:
+    return hydra.utils.instantiate(OmegaConf.load(configs_dir() / "protocol" / f"{name}.yaml"))
+
+
+def test_several_sources_are_one_set(labs):
+    card = score(labs, protocol=protocol("jump_target2"), **QUICK)
+    found = card.metrics.groupby("task")["metric"].agg(set)
+    assert set(found.index) >= {
+        "replicate",
+        "replicate_other_source",
+        "perturbation_by_batch",
+        "perturbation_by_source",
+        "batch_effects",
+    }
+    assert (card.queries["replicate_other_source"]["n_pos_pairs"] == 4).all()
+    assert (card.queries["replicate"]["n_total_pairs"] == 7 + 10).all()
+    assert set(card.metrics["subset"]) == {"all"}
+    assert any(note.startswith("sister, all: set all needs the column Metadata_target_list") for note in card.notes)
+    assert not any("asked for" in alarm for alarm in card.alarms)
+
+
+def test_positive_controls_and_plates_are_two_axes(labs):
+    """What a plate adds raises plate_map; positive controls lose by it."""
+    marked = labs.assign(
+        **{
+            schema.CONTROL_TYPE: labs[schema.CONTROL_TYPE].mask(
+                labs[schema.PERTURBATION].isin(["c0", "c1"]), "poscon_cp"
+            )
+        }
+    )
+    features = [c for c in labs if c.startswith("f")]
+    shift = np.random.default_rng(1).standard_normal((8, len(features)))[pd.factorize(labs[schema.PLATE])[0]]
+    shifted = marked.assign(**dict(zip(features, (marked[features].to_numpy() + 2 * shift).T, strict=True)))
+    even, uneven = (score(t, protocol=protocol("jump_controls"), **QUICK) for t in (marked, shifted))
+    assert even.tables["positive_controls"][schema.PERTURBATION].tolist() == ["c0", "c1"]
+    assert (even.queries["positive_controls"]["n_pos_pairs"] == 7).all()
+    assert even.value("batch_effects", "plate_map") < uneven.value("batch_effects", "plate_map") - 0.2
+    assert even.value("positive_controls") > uneven.value("positive_controls")

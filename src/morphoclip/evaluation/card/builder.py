@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,7 +62,7 @@ class CardBuilder:
         self.rows: list[tuple] = []  # of metrics, besides those of the tables
         self.captions: dict[str, str] = {}
         self.scored: set[str] = set()
-        self.reasons: dict[str, list[str]] = {}  # task -> why it was not scored
+        self.reasons: dict[str, dict[str, None]] = {}  # task -> why it was not scored, in order
         self.alarms: list[str] = []
         self.notes: list[str] = []
 
@@ -75,7 +74,7 @@ class CardBuilder:
         self.alarms.append(message)
 
     def not_scored(self, task: Task | Measure, why: str, gated: bool = True) -> None:
-        self.reasons.setdefault(task.name, []).append(why)
+        self.reasons.setdefault(task.name, {})[why] = None
         if gated:
             self.notes.append(f"{task.name}, {why}: not scored")
 
@@ -111,15 +110,13 @@ class CardBuilder:
 
     def check_scored(self, tasks: Sequence[Task | Measure]) -> None:
         """Raise ValueError if none of the tasks that were named is scored; an alarm for each that is not."""
-        named = [task.name for task in tasks if task.asked]
-        missing = [name for name in named if name not in self.scored]
-        why = {name: f"{name}: {'; '.join(self.reasons.get(name, [])[:3])}" for name in missing}
-        needed = named or [REPLICATE]  # of the default tasks, what replicates
-        if not self.scored & set(needed):
-            reasons = list(why.values()) or [f"{name}: {'; '.join(r[:3])}" for name, r in self.reasons.items()]
-            raise ValueError(f"nothing can be scored. {'. '.join(reasons)}")
-        for name in missing:
-            self.alarm(f"task {name} was asked for and is not scored: {why[name].removeprefix(f'{name}: ')}")
+        needed = [task.name for task in tasks if task.asked] or [REPLICATE]  # of the default tasks, what replicates
+        missing = [name for name in needed if name not in self.scored]
+        why = {name: "; ".join([*self.reasons.get(name, {})][:3]) for name in missing}
+        if len(missing) == len(needed):
+            raise ValueError(f"nothing can be scored: {'. '.join(f'{name}: {reason}' for name, reason in why.items())}")
+        for name, reason in why.items():
+            self.alarm(f"task {name} was asked for and is not scored: {reason}")
 
     def _ranked(self, questions: list[Question], gated: bool) -> pd.DataFrame:
         first, settings = questions[0], self.settings
@@ -154,16 +151,17 @@ class CardBuilder:
 
     def _groups_with_p(self, questions: list[Question], rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         first, settings = questions[0], self.settings
-        options: dict[str, Any] = {"threshold": settings.threshold, "seed": settings.seed}
         if settings.p_convention == "exact":
             from morphoclip.evaluation.ranking.exchange import exchange_questions
 
-            groups = exchange_questions(questions, rows, draws=settings.draws, **options)
+            groups = exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
             if first.task.profiles == WELLS and first.task.negatives not in CONTROLLED:
                 self.notes.append(f"p of {first.task.name}: the labels of the wells of a plate are permuted")
         else:
-            options |= {"null_size": settings.draws, "p_convention": settings.p_convention}
-            groups = mean_average_precision(rows, by, **options)
+            groups = mean_average_precision(
+                rows, by, null_size=settings.draws, p_convention=settings.p_convention,
+                threshold=settings.threshold, seed=settings.seed,
+            )  # fmt: skip
         smallest = groups.attrs["smallest_p"]
         self.notes.append(f"p by convention {settings.p_convention}: the smallest reachable is {smallest:.2g}")
         coarse = alarms.coarse_null(first.task.name, first.subset, smallest, len(groups), settings.threshold)

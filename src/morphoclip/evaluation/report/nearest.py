@@ -65,6 +65,8 @@ def nearest_wells(
         wells = wells.sort_values([schema.PLATE, schema.WELL])
         query = int(wells.index[0])
         controls = table[control & (table[schema.PLATE] == table.loc[query, schema.PLATE])].sort_values(schema.WELL)
+        if controls.empty:
+            continue  # a picture shows the contrast with a control
         cosine = x @ x[query]
         cosine[query] = -np.inf
         nearest = np.argsort(-cosine, kind="stable")[:k]

@@ -44,6 +44,11 @@ def chosen_tasks(
     if not any(one.name == REPLICATE for one in found):
         found = [replace(read_task(REPLICATE, keys, folders), asked=False), *found]
     found.sort(key=lambda one: one.name != REPLICATE)
+    if negatives is not None:
+        found = [
+            replace(one, negatives=negatives) if isinstance(one, Task) and one.negatives in CONTROLLED else one
+            for one in found
+        ]
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"tasks {twice} are listed twice")
@@ -51,11 +56,6 @@ def chosen_tasks(
         if name not in names:
             raise ValueError(f"task.{name} is changed but not scored: the tasks are {names}")
         found[names.index(name)] = _changed(found[names.index(name)], fields)
-    if negatives is not None:
-        found = [
-            replace(one, negatives=negatives) if isinstance(one, Task) and one.negatives in CONTROLLED else one
-            for one in found
-        ]
     return [replace(one, asked=one.asked and tasks is not None) for one in found]
 
 

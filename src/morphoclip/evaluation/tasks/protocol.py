@@ -11,6 +11,7 @@ import pandas as pd
 from morphoclip import schema
 
 COMPOUND, EVERYTHING = "compound", "all"
+FEW_FEATURES = 0.02  # features with gaps are left out up to this share; more of them mean that wells are broken
 LABELS = {"compound": schema.TARGETS, "crispr": schema.GENE, "orf": schema.GENE}
 
 
@@ -136,9 +137,7 @@ def plate_sets(table: pd.DataFrame, protocol: Protocol) -> tuple[list[PlateSet],
     table = _by_source(_with_modality(table, notes), notes)
     sets = []
     for key, part in table.groupby(set_by, sort=True) if set_by else [((), table)]:
-        plate_set, absent = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part)
-        if absent:
-            notes.append(f"{plate_set.name}: {len(absent)} features are absent from some of its plates and left out")
+        plate_set = _plate_set(dict(zip(set_by, map(str, key), strict=True)), part, notes)
         sets.append(_by_dose(plate_set, notes))
     return sets, notes
 
@@ -238,7 +237,8 @@ def cross_pairs(
     ]
 
 
-def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, list[str]]:
+def _plate_set(key: dict[str, str], part: pd.DataFrame, notes: list[str]) -> PlateSet:
+    """The set on the features that its plates share; a few features with gaps are left out."""
     name = "_".join(key.values()) or EVERYTHING
     wells = [c for c in (schema.PLATE, schema.WELL, schema.SITE) if c in part]
     twice = part.duplicated([schema.PLATE, schema.WELL])
@@ -249,12 +249,24 @@ def _plate_set(key: dict[str, str], part: pd.DataFrame) -> tuple[PlateSet, list[
             f"{int(twice.sum())} rows repeat a plate and well, the first is {row[schema.PLATE]} {row[schema.WELL]}: {hint}"
         )
     features = schema.split_columns(part)[1]
-    counts = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any().all()
-    shared = [f for f in features if counts[f]]
+    present = part[features].notna().groupby(part[schema.PLATE].to_numpy()).any()
+    everywhere, somewhere = present.all(), present.any()  # elsewhere: features of other sets
+    shared = [f for f in features if everywhere[f]]
     if not shared:
         raise ValueError(f"the plates of set {name} share no feature: use profiles made by the same pipeline")
-    absent = [f for f in features if not counts[f]]
-    return PlateSet(name, key, part.drop(columns=absent), shared), absent
+    absent = [f for f in features if not everywhere[f]]
+    if some := int((somewhere & ~everywhere).sum()):
+        notes.append(f"{name}: {some} features are absent from some of its plates and left out")
+    gaps = [f for f in shared if part[f].isna().any()]
+    if not 0 < len(gaps) <= FEW_FEATURES * len(shared):
+        gaps = []  # none, or so many that scoring refuses the wells by name
+    else:
+        well = part[part[gaps[0]].isna()].iloc[0]
+        notes.append(
+            f"{name}: {len(gaps)} of {len(shared)} features have no value in some wells and are left out, e.g. {gaps[0]} in "
+            f"{well[schema.PLATE]} {well[schema.WELL]}"
+        )
+    return PlateSet(name, key, part.drop(columns=[*absent, *gaps]), [f for f in shared if f not in set(gaps)])
 
 
 def _refuse_missing(table: pd.DataFrame, column: str, protocol: Protocol) -> None:

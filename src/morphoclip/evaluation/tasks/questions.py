@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,10 +53,11 @@ class Question:
         rules = self.rules
         four = (rules.pos_sameby, rules.pos_diffby, rules.neg_sameby, rules.neg_diffby)
         meta = self.meta if meta is None else meta
-        options: dict[str, Any] = {
-            "distance": rules.distance, "ties": ties, "multilabel_col": rules.multilabel_col,
-        }  # fmt: skip
-        return ranked(average_precision(meta, self.feats, *four, queries=self.queries, **options))
+        found = average_precision(
+            meta, self.feats, *four, distance=rules.distance, ties=ties, multilabel_col=rules.multilabel_col,
+            queries=self.queries,
+        )  # fmt: skip
+        return ranked(found)
 
     def labels(self) -> list[set[str]]:
         """What each row may share with another: its label, or its perturbation (at its dose)."""
@@ -130,7 +130,7 @@ def ask_across(
 
 
 def profiles_of(task: Task, plate_set: PlateSet, groups: pd.DataFrame | None = None) -> PlateSet:
-    """The median profiles that a task compares; QUERY is true if any well of the perturbation is a query."""
+    """The consensus profiles that a task compares; QUERY is true if any well of the perturbation is a query."""
     table = plate_set.table
     wells = _role(table, PROFILED) & ~schema.is_negcon(table)
     by = [schema.PERTURBATION]
@@ -148,7 +148,7 @@ def profiles_of(task: Task, plate_set: PlateSet, groups: pd.DataFrame | None = N
     if QUERY in table:
         asks = table.groupby(schema.PERTURBATION)[QUERY].transform("any")
         plate_set = replace(plate_set, table=table.assign(**{QUERY: asks}))
-    profiles = consensus(plate_set, wells, by=by)
+    profiles = consensus(plate_set, wells, by=by, average=task.average)
     return replace(profiles, by_dose=schema.DOSE in by)
 
 
@@ -157,10 +157,11 @@ def consensus(
     wells: np.ndarray,
     perturbations: Sequence[str] | None = None,
     by: Sequence[str] = (schema.PERTURBATION,),
+    average: str = "median",
 ) -> PlateSet:
-    """One median profile per treated perturbation (of `perturbations`, or all) and `by` over the rows `wells` (bool).
+    """One profile per treated perturbation (of `perturbations`, or all) and `by`, the average over the rows `wells` (bool).
 
-    The cell count is the median too, batch and source the first by name; other metadata are those of the first well.
+    The cell count is averaged too, batch and source the first by name; other metadata are those of the first well.
     """
     by = list(by)
     treated = wells & ~schema.is_negcon(plate_set.table)
@@ -168,14 +169,14 @@ def consensus(
         treated &= plate_set.table[schema.PERTURBATION].isin(list(perturbations)).to_numpy()
     table = plate_set.table[treated]
     grouped = table.groupby(by, sort=True)
-    medians = grouped[plate_set.features].median()
+    averages = grouped[plate_set.features].agg(average)
     meta = grouped[[c for c in _metadata(table) if c not in by]].first()
     if schema.CELL_COUNT in meta:
         counts = pd.to_numeric(table[schema.CELL_COUNT], errors="coerce")
-        meta[schema.CELL_COUNT] = counts.groupby([table[c] for c in by]).median()
+        meta[schema.CELL_COUNT] = counts.groupby([table[c] for c in by]).agg(average)
     for column in {schema.BATCH, schema.SOURCE} & set(meta):
         meta[column] = table[column].astype(str).groupby([table[c] for c in by]).min()
-    return replace(plate_set, table=pd.concat([meta, medians], axis=1).reset_index())
+    return replace(plate_set, table=pd.concat([meta, averages], axis=1).reset_index())
 
 
 def with_labels(profiles: PlateSet, protocol: Protocol, label: str = TARGET) -> pd.DataFrame:
@@ -233,7 +234,7 @@ def _by_label(
 def _answerable(question: Question) -> Question:
     """The question, if a query has both a positive and a negative."""
     meta, rules = question.meta, question.rules
-    if not question.queries.any():
+    if len(meta) and not question.queries.any():
         raise NotScored("no profile is a query")
     different = [row_codes(meta, [column]) for column in rules.pos_diffby]
     if rules.multilabel_col is None:

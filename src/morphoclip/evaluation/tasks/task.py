@@ -18,6 +18,7 @@ DIFFERENT = {**PLACES, "modality": schema.MODALITY, "compound": COMPOUND, "dose"
 CONTROLLED = ("plate", "set")
 CHOICES = {
     "profiles": (WELLS, "consensus", "batch", "source"),
+    "average": ("median", "mean"),
     "dose": ("each", "top", "all"),
     "negatives": (*CONTROLLED, "others"),
     "score": ("average_precision", "nearest"),
@@ -31,7 +32,8 @@ class Task:
     Attributes:
         name: of the file, shown as the task.
         title: heading in the report.
-        profiles: `well`, or medians over the wells of a perturbation: of the set (`consensus`), of each `batch` or `source`.
+        profiles: `well`, or averages over the wells of a perturbation: of the set (`consensus`), of each `batch` or `source`.
+        average: `median` or `mean` of the wells.
         dose: where perturbations have several doses: a profile for `each` dose, for the `top` dose only, or one over `all`.
         modalities: modalities that take part; empty: all.
         across: modalities of a second set of the same cell line; profiles of the first are matched with the second's.
@@ -57,6 +59,7 @@ class Task:
     name: str
     title: str = ""
     profiles: str = WELLS
+    average: str = "median"
     dose: str = "each"
     modalities: Sequence[str] = ()
     across: Sequence[str] = ()
