@@ -101,7 +101,7 @@ def _conjugate_gradients(
     solution, residual = np.zeros_like(right), right.copy()
     scaled = residual / diagonal
     direction, product = scaled.copy(), (residual * scaled).sum(axis=0)
-    enough = 1e-6 * product
+    enough = 1e-2 * product
     for _ in range(most):
         if (product <= enough).all():
             break
