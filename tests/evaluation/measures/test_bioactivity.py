@@ -205,6 +205,16 @@ def test_doses_and_forms_of_a_molecule_are_one_row(tmp_path):
     assert set(outcomes["molecule"]) == {molecule[0], molecule[table.index[table[schema.SMILES] == "CC(=O)O"][0]]}
 
 
+def test_compounds_meet_by_name_whatever_the_column_is_called(tmp_path):
+    table, _ = compound_screen()
+    table[schema.NAME] = table[schema.PERTURBATION].str.split("@").str[0].str.upper().replace("DMSO", "")
+    profiles = table.drop(columns=schema.SMILES)
+    (tmp_path / "assays.csv").write_text("compound,a\ndrug3,1\nDRUG4,0\nelse,1\n")
+    outcomes, molecule = match(read_assays(tmp_path / "assays.csv"), profiles)
+    assert len(outcomes) == 2
+    assert set(outcomes["molecule"]) == {molecule[6], molecule[8]}  # two doses each
+
+
 def test_bins_are_those_of_the_paper():
     counts = [49, 50, 99, 100, 499, 500, 999, 1000, 2999, 3000]
     found = pd.cut(counts, LABEL_BINS, right=False, labels=BIN_NAMES)

@@ -33,6 +33,9 @@ _OUTCOMES = {
 }
 
 
+_NO_ID = "assayed "  # begins the id of a compound whose table gives none
+
+
 @dataclass(frozen=True)
 class Assays:
     """Measured outcomes of compounds.
@@ -84,7 +87,7 @@ def read_assays(path: str | Path) -> Assays:
 def match(assays: Assays, profiles: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """The outcomes of the molecules of `profiles`.
 
-    A molecule is what `chemistry.molecules` says over both tables. Where a molecule was measured several times in an
+    A molecule is what `chemistry.molecules` says over both tables; an id stands for a name where there is none. Where a molecule was measured several times in an
     assay, the majority counts, and a tie is left out.
 
     Args:
@@ -94,10 +97,13 @@ def match(assays: Assays, profiles: pd.DataFrame) -> tuple[pd.DataFrame, np.ndar
         molecule, assay (index of `assays.names`), active, a row per molecule with a profile and assay; and the molecule
         of each row of `profiles`, (N,).
     """
-    identity = [schema.PERTURBATION, *(c for c in chemistry.IDENTITY if c in profiles or c in assays.compounds)]
+    identity = [schema.PERTURBATION, *chemistry.IDENTITY]
     both = pd.concat(
         [table.reindex(columns=identity) for table in (profiles, assays.compounds)], keys=["profiles", "assays"]
     )
+    both = both.astype(object).where(both.notna(), "")
+    given = both[schema.PERTURBATION].where(~both[schema.PERTURBATION].astype(str).str.startswith(_NO_ID), "")
+    both[schema.NAME] = both[schema.NAME].where(both[schema.NAME] != "", given)
     unit = chemistry.molecules(both)
     own, measured = unit.loc["profiles"].to_numpy(), unit.loc["assays"].to_numpy()
     found = assays.outcomes.assign(molecule=measured[assays.outcomes["row"]])
@@ -157,7 +163,7 @@ def _compounds(table: pd.DataFrame, where: str) -> pd.DataFrame:
         )
     if schema.PERTURBATION not in known:
         first = next(c for c in (schema.INCHIKEY, schema.NAME, schema.SMILES) if c in known)
-        known[schema.PERTURBATION] = "assayed " + known[first]
+        known[schema.PERTURBATION] = _NO_ID + known[first]
     return known
 
 

@@ -143,18 +143,6 @@ def plate_map(features: np.ndarray, batches: np.ndarray) -> float:
     return float(average_precision(meta, features, ["batch"], [], [], ["batch"])["average_precision"].mean())
 
 
-def baselines(shape: tuple[int, int], batches: Sequence[str], seed: int = 0) -> dict[str, pd.DataFrame]:
-    """`batch_scores` of Gaussian noise, and of noise plus a shift per batch with the same standard deviation."""
-    rng = np.random.default_rng(seed)
-    noise = rng.standard_normal(shape)
-    codes, names = pd.factorize(np.asarray(batches, dtype=str), sort=True)
-    shift = rng.standard_normal((len(names), shape[1]))[codes]
-    return {
-        "gaussian noise": batch_scores(noise, batches, seed),
-        "noise with batch shift": batch_scores(noise + shift, batches, seed),
-    }
-
-
 def cell_count_correlation(features: np.ndarray, counts: np.ndarray, components: int = 5) -> np.ndarray:
     """|Spearman correlation| of the leading principal components of DMSO wells (N, D) with their cell counts (N,)."""
     from scipy.stats import spearmanr

@@ -73,7 +73,8 @@ def fit_logistic(
         left, gradient = left[going], gradient[:, going]
         own, target, z, p = own[:, going], target[:, going], z[:, going], p[:, going]
         curvature = c * own * p * (1 - p)
-        step = _conjugate_gradients(x, penalty, curvature, -gradient, penalty + square.T @ curvature)
+        near = size[going] / first[left]
+        step = _conjugate_gradients(x, penalty, curvature, -gradient, penalty + square.T @ curvature, near)
         w[:, left] += step * _step_sizes(
             w[:, left], step, z, x @ step, target, own, penalty, c, (gradient * step).sum(axis=0)
         )
@@ -94,14 +95,23 @@ def _in_row_space(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _conjugate_gradients(
-    x: np.ndarray, penalty: np.ndarray, curvature: np.ndarray, right: np.ndarray, diagonal: np.ndarray, most: int = 200
+    x: np.ndarray,
+    penalty: np.ndarray,
+    curvature: np.ndarray,
+    right: np.ndarray,
+    diagonal: np.ndarray,
+    near: np.ndarray,
+    most: int = 200,
 ) -> np.ndarray:
-    """Solve (penalty + xᵀ curvature x) s = right for each column, preconditioned by the diagonal."""
+    """Solve (penalty + xᵀ curvature x) s = right for each column, preconditioned by the diagonal.
+
+    The nearer a column is to its minimum (`near`: its gradient relative to that at 0), the more exactly.
+    """
     diagonal = np.maximum(diagonal, 1e-12)
     solution, residual = np.zeros_like(right), right.copy()
     scaled = residual / diagonal
     direction, product = scaled.copy(), (residual * scaled).sum(axis=0)
-    enough = 1e-6 * product
+    enough = np.minimum(1e-2, near**2) * product  # loose at first, as further steps follow
     for _ in range(most):
         if (product <= enough).all():
             break
