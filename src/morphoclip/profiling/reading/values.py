@@ -148,9 +148,11 @@ def _note_unknown_controls(table: pd.DataFrame, notes: list[str]) -> None:
 
 
 def in_micromolar(doses: pd.Series, theirs: str, where: str, notes: list[str]) -> pd.Series:
-    """Doses in µM, from a column whose name ends in nM or mM; of other names unchanged."""
+    """Doses in µM, from a column whose name ends in nM or mM; of other names unchanged, with a note if it may be no µM."""
     unit = re.search(r"(?:^|[\[(_ .-])(nM|mM|nm|mm|NM|MM)[\])]?$", theirs.strip())
     if unit is None:
+        if not re.search(r"(?i)(u|µ|μ)m[\])]?$|mmoles_per_liter|dose_um", theirs):
+            notes.append(f"{where}: {theirs!r} is taken to be in µM, which its name does not say")
         return doses
     factor = 1e-3 if unit[1].lower() == "nm" else 1e3
     numbers = pd.to_numeric(doses, errors="coerce")
