@@ -70,7 +70,7 @@ def named_controls(table: pd.DataFrame, name: str = "DMSO") -> pd.DataFrame:
         return table
     bare = schema.is_negcon(table)
     if schema.PERTURBATION in table:
-        bare &= (table[schema.PERTURBATION].fillna("") == "").to_numpy()
+        bare = bare & (table[schema.PERTURBATION].fillna("") == "").to_numpy()
     if not bare.any():
         return table
     names = pd.Series(name or "DMSO", table.index, dtype=object)
