@@ -110,7 +110,9 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
 def plain_name(column: str) -> str:
     """A column's name in lower case without prefix, unit in brackets, blanks and punctuation: 'cellline' of 'Cell-Line'."""
     bare = re.sub(r"(?i)^(Image_)?Metadata_", "", column.strip())
-    bare = re.sub(r"(?<=\S)\s*[\[(][^\])]*[\])]$", "", bare) or bare
+    bare = re.sub(
+        r"(?<=\S)\s*[\[(](?!(s|sec|min|ms)[\])])[^\])]*[\])]$", "", bare
+    )  # a time in seconds is not one in hours
     return re.sub(r"[^a-z0-9]", "", bare.lower().replace("µ", "u").replace("μ", "u"))
 
 

@@ -13,7 +13,7 @@ from morphoclip import configs_dir, schema
 from morphoclip.cli.main import app
 from morphoclip.evaluation import Protocol
 from morphoclip.experiment.overrides import as_hydra_reads
-from morphoclip.experiment.score import Arm
+from morphoclip.experiment.score import Arm, Scoring, score_arms
 from morphoclip.experiment.tables import read_arm, read_baseline, read_training
 from tests.profiling.reading.plates import FEATURES, canonical, screen, written
 
@@ -105,3 +105,13 @@ def test_the_command_prints_what_each_column_was_taken_for(foreign):
     wrong = CliRunner().invoke(app, [*command[:3], "--columns", "plate=Plate"])
     assert wrong.exit_code == 1
     assert "has no column 'Plate'; nearest: Platte" in wrong.output
+
+
+def test_notes_and_an_exploding_value_reach_the_card(tmp_path):
+    table = screen().assign(Modality="compound")
+    table.loc[5, FEATURES[1]] = 1e18
+    arm = arm_of(f"profiles={written(table, tmp_path / 't.csv')}", "normalize=none")
+    scoring = Scoring(Protocol(set_by=[schema.MODALITY]), ["replicate"], p_convention="copairs", null_size=20)
+    card = score_arms({"main": arm}, scoring)["main"].card
+    assert any("a well is a negative control if its perturbation is 'DMSO'" in note for note in card.notes)
+    assert any(alarm.startswith(f"{FEATURES[1]} is 1e+18 at 0117 A06") for alarm in card.alarms)

@@ -49,6 +49,12 @@ def test_an_unknown_control_type_counts_as_treated_and_says_so(tmp_path):
     assert schema.is_negcon(chosen).tolist() == [not c for c in DMSO]
 
 
+def test_an_unknown_modality_stays_and_says_what_is_not_scored(tmp_path):
+    found, said = read(screen().assign(modality=["siRNA"] * 12 + ["Compound"] * 12), tmp_path)
+    assert found[schema.MODALITY].unique().tolist() == ["siRNA", "compound"]
+    assert "'siRNA' (12 rows) is none of compound, crispr, orf, so tasks of targets and genes do not score such" in said
+
+
 def test_a_control_by_the_tables_own_value(tmp_path):
     """`Negative` is matched as typed, although it is read as negcon; other controls are controls no longer."""
     table = screen().assign(

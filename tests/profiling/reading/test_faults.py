@@ -55,7 +55,6 @@ FAULTS: dict[str, tuple[Write, dict, str]] = {
     "no plate": (lambda f: written(screen().rename(columns={"Plate": "Run"}), f / "t.csv"), {}, r"no column is the plate, and well A01 is there 2 times: .*columns that could be it: Metadata_Run|no column is the plate"),
     "text among numbers": (lambda f: written(with_value(FEATURES[1], "1,5"), f / "t.csv"), {}, r"t\.csv: column 'Cells_Texture_1_DNA' holds numbers, but '1,5' at plate 0117, well A06 \(1 such cells\)"),
     "an error of Excel": (lambda f: written(with_value(FEATURES[1], "#DIV/0!", 20), f / "t.csv"), {}, r"'#DIV/0!' at plate 0118, well B03"),
-    "an unknown modality": (lambda f: written(screen().assign(modality="siRNA"), f / "t.csv"), {}, "Metadata_modality 'siRNA' is not known: use compound, crispr, orf"),
     "a control that no well has": (lambda f: renamed(f), {"control": "Vehicle"}, r"control=Vehicle: no well has 'Vehicle' in Metadata_perturbation; it holds 'DMSO' \(8\), 'cpd-0' \(4\)"),
     "a column of controls that is not there": (lambda f: renamed(f), {"control": {"Compoun": "DMSO"}}, "the table has no metadata column 'Compoun'; nearest: "),
     "a value of controls that is not there": (lambda f: renamed(f), {"control": {"Dose": "7"}}, r"in Metadata_dose_um; it holds '2\.5' \(16\), '0' \(8\)"),

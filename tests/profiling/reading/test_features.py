@@ -119,3 +119,44 @@ def test_published_profiles_keep_every_feature(pattern):
         assert [c for c in found if not c.startswith("Metadata_")] == [
             c for c in header if not c.startswith("Metadata_")
         ]
+
+
+def test_an_export_of_harmony(tmp_path):
+    """Row and column numbers, one file per plate, units in brackets, features in words beside counts and times."""
+    table = screen().query("Plate == '0117'").reset_index(drop=True)
+    wells = {"Row": [1 if w[0] == "A" else 2 for w in table["Well"]], "Column": [int(w[1:]) for w in table["Well"]]}
+    others = {
+        "Plane": 0,
+        "Timepoint": 0,
+        "Number of Objects": range(12),
+        "Time [s]": 0.1,
+        "Number of Analyzed Fields": 9,
+    }
+    kinds = ("Area [µm²]", "Roundness")
+    features = {f"Nuclei - Nucleus {kind} - Mean per Well": table[FEATURES[i]] for i, kind in enumerate(kinds)}
+    names = {"Compound": table["Compound"], "Concentration": table["Dose"], "Cell Type": "U2OS"}
+    path = written(pd.DataFrame({**wells, **others, **features, **names}), tmp_path / "0117.txt", sep="\t")
+    found = read_profiles(path, notes=[])
+    assert [c for c in found if not c.startswith("Metadata_")] == list(features)
+    expected = canonical().iloc[:12].drop(columns=FEATURES)
+    pd.testing.assert_frame_equal(found[list(expected)], expected)
+
+
+def test_an_export_of_cytotable(tmp_path):
+    """Single cells in Parquet, with the links between objects and the paths of images."""
+    names = {c: f"Image_Metadata_{c}" for c in ("Plate", "Well", "Compound", "Dose")}
+    links = (
+        "Cytoplasm_Parent_Cells", "Cytoplasm_Parent_Nuclei", "Nuclei_Number_Object_Number", "Cells_AreaShape_Center_X",
+        "Nuclei_Location_Center_Y", "Nuclei_ObjectNumber", "Metadata_ObjectNumber",
+    )  # fmt: skip
+    cells = pd.concat([screen()] * 3, ignore_index=True).rename(columns=names)
+    cells = cells.assign(**dict.fromkeys(links, range(72)))
+    cells = cells.assign(Metadata_ImageNumber=1, Image_FileName_DNA="a.tiff", Image_TableNumber="af3")
+    cells.to_parquet(tmp_path / "t.parquet")
+    notes: list[str] = []
+    found = read_profiles(tmp_path / "t.parquet", notes=notes)
+    assert [c for c in found if not c.startswith("Metadata_")] == FEATURES
+    assert found["Metadata_Well"].tolist() == screen()["Well"].tolist() * 3
+    said = " ".join(notes)
+    for column in ("Cytoplasm_Parent_Cells", "Nuclei_Location_Center_Y", "Image_FileName_DNA", "Nuclei_ObjectNumber"):
+        assert f"'{column}'" in said

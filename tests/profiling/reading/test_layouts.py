@@ -138,6 +138,13 @@ LAYOUTS: dict[str, tuple[Write, dict, list[str]]] = {
     "a column without values": (
         lambda f: written(screen().assign(comment=np.nan), f / "t.csv"), {}, [r"\['comment'\] hold no value and are left out"],
     ),
+    "rows without values at the end": (
+        lambda f: put(f, "t.csv", (text_of() + ",,,,,,,\n" * 3).encode()), {}, ["3 rows without any value are left out"],
+    ),
+    "a dose without a unit": (lambda f: written(screen(), f / "t.csv"), {}, ["'Dose' is taken to be in µM, which its name does not say"]),
+    "a time in seconds": (
+        lambda f: written(screen().assign(**{"Time [s]": 5.5}), f / "t.csv"), {}, [r"\['Time \[s\]'\] are metadata, not features"],
+    ),
     "true and false": (
         lambda f: parquet(f, lambda t: t.assign(passed=pd.array([True, None] * 12, dtype="boolean"))), {}, [],
     ),

@@ -22,7 +22,7 @@ KNOWN_METADATA = {
     "absolutepositionx", "absolutepositiony", "boundingbox", "cellid", "cellnumber", "cid", "compoundnumber", "date",
     "height", "measurement", "numberofanalyzedfields", "numberoffields", "numberofobjects", "objectid", "objectno",
     "plane", "platenumber", "platemap", "platemapname", "positionx", "positiony", "positionz", "pubchemcid", "replicate",
-    "rep", "sequence", "timepointnumber", "timestamp", "wellindex", "wellnumber", "x", "y", "z",
+    "rep", "sequence", "timems", "timemin", "timepointnumber", "times", "timesec", "timestamp", "wellindex", "wellnumber", "x", "y", "z",
 }  # fmt: skip
 SHORT = (
     "source", "batch", "plate", "well", "row", "column", "site", "perturbation", "modality", "pert_type", "control_type",

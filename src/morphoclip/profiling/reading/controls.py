@@ -31,7 +31,7 @@ def with_controls(
         names: name of a column in the user's file -> column of `table`.
 
     Raises:
-        ValueError: no well matches `control` (the message shows the most frequent values), or an unknown modality.
+        ValueError: no well matches `control` (the message shows the most frequent values).
     """
     chosen = None if control is None else _named(table, control, notes, names or {})  # by values as the user knows them
     table = canonical_values(table, notes)
@@ -70,7 +70,7 @@ def named_controls(table: pd.DataFrame, name: str = "DMSO") -> pd.DataFrame:
         return table
     bare = schema.is_negcon(table)
     if schema.PERTURBATION in table:
-        bare &= (table[schema.PERTURBATION].fillna("") == "").to_numpy()
+        bare = bare & (table[schema.PERTURBATION].fillna("") == "").to_numpy()
     if not bare.any():
         return table
     names = pd.Series(name or "DMSO", table.index, dtype=object)

@@ -45,6 +45,10 @@ def read_frame(path: Path, as_text: Callable[[str], bool], notes: list[str]) -> 
     if frame.empty:
         raise ValueError(f"{path} has no rows" if not len(frame) else f"{path} has no columns")
     frame = _without_repeats(frame, path, notes)
+    blank = frame.isna().all(axis=1)
+    if blank.any():
+        notes.append(f"{path.name}: {int(blank.sum())} rows without any value are left out")
+        frame = frame[~blank].reset_index(drop=True)
     if plate is not None and not any(schema.plain_name(c) in schema.SPELLINGS[schema.PLATE] for c in frame):
         notes.append(f"{path.name}: plate {plate}, as the lines above the table say")
         frame.insert(0, PLATE_IN_PREAMBLE, plate)

@@ -40,10 +40,7 @@ def as_text(column: pd.Series) -> pd.Series:
 def canonical_values(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """The table with known values of modality, control type, time, dose, targets and structures in one spelling each.
 
-    Every change is a note with counts and an example.
-
-    Raises:
-        ValueError: a modality that is none of `schema.MODALITIES` in any spelling.
+    Every change, and every modality and control type that is not known, is a note with counts and an example.
     """
     changes: dict[str, pd.Series] = {}
     for column, rewrite in _REWRITES.items():
@@ -57,8 +54,7 @@ def canonical_values(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
                 notes.append(_changed(column, old[changed], new[changed]))
             changes[column] = new if (old != new).any() else table[column]
     table = table.assign(**changes) if changes else table
-    if schema.CONTROL_TYPE in table:
-        _note_unknown_controls(table, notes)
+    _note_unknown(table, notes)
     return table
 
 
@@ -87,13 +83,7 @@ def _changed(column: str, old: pd.Series, new: pd.Series) -> str:
 
 def _modality(value: str) -> str:
     plain = schema.plain_name(value)
-    found = next((ours for ours, spellings in MODALITY_SPELLINGS.items() if plain in spellings), None)
-    if found is None and value.strip():
-        raise ValueError(
-            f"{schema.MODALITY} {value!r} is not known: use {', '.join(schema.MODALITIES)} (or leave the column out, and all "
-            "wells are of one kind)"
-        )
-    return found or ""
+    return next((ours for ours, spellings in MODALITY_SPELLINGS.items() if plain in spellings), value)
 
 
 def _control_type(value: str) -> str:
@@ -136,21 +126,37 @@ _REWRITES: dict[str, Callable[[str], str]] = {
 }
 
 
-def _note_unknown_controls(table: pd.DataFrame, notes: list[str]) -> None:
-    values = table[schema.CONTROL_TYPE].fillna("")
-    unknown = values[~values.isin(["", schema.NEGCON, schema.EMPTY]) & ~values.str.startswith("poscon")].value_counts()
-    if len(unknown):
-        shown = ", ".join(f"{value!r} ({count} rows)" for value, count in list(unknown.items())[:3])
-        notes.append(
-            f"{schema.CONTROL_TYPE}: {shown} is no known kind of control and such wells count as treated; control="
-            f"{{control_type: {unknown.index[0]}}} makes them negative controls"
-        )
+def _note_unknown(table: pd.DataFrame, notes: list[str]) -> None:
+    """Notes on modalities and control types that no task knows."""
+    if schema.MODALITY in table:
+        values = table[schema.MODALITY].fillna("")
+        unknown = values[~values.isin(["", *schema.MODALITIES])].value_counts()
+        if len(unknown):
+            notes.append(
+                f"{schema.MODALITY}: {_shown(unknown)} is none of {', '.join(schema.MODALITIES)}, so tasks of targets and "
+                "genes do not score such wells"
+            )
+    if schema.CONTROL_TYPE in table:
+        values = table[schema.CONTROL_TYPE].fillna("")
+        known = values.isin(["", schema.NEGCON, schema.EMPTY]) | values.str.startswith("poscon")
+        unknown = values[~known].value_counts()
+        if len(unknown):
+            notes.append(
+                f"{schema.CONTROL_TYPE}: {_shown(unknown)} is no known kind of control and such wells count as treated; "
+                f"control={{control_type: {unknown.index[0]}}} makes them negative controls"
+            )
+
+
+def _shown(counts: pd.Series) -> str:
+    return ", ".join(f"{value!r} ({count} rows)" for value, count in list(counts.items())[:3])
 
 
 def in_micromolar(doses: pd.Series, theirs: str, where: str, notes: list[str]) -> pd.Series:
-    """Doses in µM, from a column whose name ends in nM or mM; of other names unchanged."""
+    """Doses in µM, from a column whose name ends in nM or mM; of other names unchanged, with a note if it may be no µM."""
     unit = re.search(r"(?:^|[\[(_ .-])(nM|mM|nm|mm|NM|MM)[\])]?$", theirs.strip())
     if unit is None:
+        if not re.search(r"(?i)(u|µ|μ)m[\])]?$|mmoles_per_liter|dose_um", theirs):
+            notes.append(f"{where}: {theirs!r} is taken to be in µM, which its name does not say")
         return doses
     factor = 1e-3 if unit[1].lower() == "nm" else 1e3
     numbers = pd.to_numeric(doses, errors="coerce")

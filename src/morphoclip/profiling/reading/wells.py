@@ -82,7 +82,7 @@ def with_plates(table: pd.DataFrame, path: Path, name: str, notes: list[str]) ->
     Raises:
         ValueError: no column is the plate and wells repeat; the message lists columns that could be it.
     """
-    if schema.PLATE in table or schema.WELL not in table:
+    if schema.WELL not in table or (schema.PLATE in table and (table[schema.PLATE] != "").any()):
         return table
     keys = [c for c in (schema.WELL, schema.SITE) if c in table]
     if table.duplicated(keys).any():
