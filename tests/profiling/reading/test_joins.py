@@ -206,4 +206,8 @@ def test_jump_moas_compounds_are_found_whatever_the_batch_of_the_sample(plate, n
     if "Metadata_Common Name" in joined:  # the plate's own names agree with those of the joined rows
         assert (found["Metadata_Common Name"].str.lower() == found[schema.NAME].str.lower()).all()
         assert f"no row there for {4 * without} wells ({without} of perturbation)" in notes[0]
+        same = found["Metadata_matched_broad_sample"].str[:13] == found[schema.PERTURBATION].str[:13]
+        assert same.all()
+    else:
+        assert "Metadata_matched_broad_sample" not in joined
     assert (joined.loc[schema.is_negcon(joined), schema.PERTURBATION] == "DMSO").all()

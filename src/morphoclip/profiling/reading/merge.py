@@ -36,12 +36,12 @@ def merge(
     _refuse_unclear(extra, key, how, name)
     ours, theirs = _with_controls(table, extra, key, ours, theirs)
     spelled = extra.attrs.get("spelled", {})
-    itself = list(key.theirs)
+    inexact = any(matches.inexact for matches in how)  # then the metadata's spelling of the key is kept as well
     if key.kind not in ("plate and well", "plate", "well") and schema.PERTURBATION in table:  # another id of the same
-        renames = {schema.PERTURBATION: spelled.get(schema.PERTURBATION, schema.PERTURBATION)}
-        extra, itself = extra.rename(columns=renames), [renames.get(c, c) for c in itself]
-    inexact = any(matches.inexact for matches in how)  # then its own spelling of the key says more
-    new = [c for c in extra if c not in itself or (inexact and c not in table and c not in key.ours)]
+        other = spelled.get(schema.PERTURBATION, schema.PERTURBATION)
+        matched = f"{schema.PREFIX}matched_{other.removeprefix(schema.PREFIX)}"
+        extra = extra.rename(columns={schema.PERTURBATION: matched if schema.PERTURBATION in key.theirs else other})
+    new = [c for c in extra if c not in key.theirs and (inexact or not c.startswith(f"{schema.PREFIX}matched_"))]
     wanted = pd.Series(theirs).isin(set(ours) - {""}).to_numpy()
     rows = extra.loc[wanted, new].assign(_key=theirs[wanted])
     plain = rows.drop_duplicates()
