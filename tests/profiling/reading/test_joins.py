@@ -80,7 +80,7 @@ REFUSED = {
     "two plates would be one": ({schema.PLATE: ["12"] * 3 + ["0012"] * 3}, "plate,label\n012,x\n", "'0012' and '12' of the profiles would both be '012'"),
     "one plate could be two": ({schema.PLATE: ["12"] * 6}, "plate,label\n0012,x\n012,y\n", "'12' of the profiles could be '0012' or '012'"),
     "batches of one BRD id, not alike": ({}, "broad_sample,moa\nBRD-K62391742-001-03-0,x\nBRD-K62391742-001-04-0,y\n", "could be 'BRD-K62391742-001-03-0' or"),
-    "not a well": ({}, "plate,well,label\nP1,well one,x\n", "not a letter row"),
+    "not a well": ({}, "plate,well,label\nP1,well one,x\n", r"extra\.csv: well .* is not a letter row"),
     "an empty file": ({}, "", "extra.csv cannot be read"),
     "a header only": ({}, "plate,well,label\n", "extra.csv has no rows"),
 }  # fmt: skip
@@ -161,12 +161,20 @@ def test_tables_build_on_each_other_in_any_order_and_one_warning_a_table(tmp_pat
     in_folder: list[str] = []
     pd.testing.assert_frame_equal(join_metadata(table, tmp_path, notes=in_folder), joined)
     (tmp_path / "other.csv").write_text("guide,label\nx,y\n")
+    (tmp_path / "bad_wells.csv").write_text("plate,well,label\nP1,here,x\n")
+    (tmp_path / "empty.txt").write_text("")
     (tmp_path / "suppliers.csv").write_text("compound alias,supplier\nC1,a\nC1,b\n")
     more: list[str] = []
     join_metadata(table, tmp_path, notes=more)
-    assert more[:3] == in_folder
-    assert "suppliers.csv lists perturbation 'C1' twice" in more[3]
-    assert "other.csv: not joined" in more[4]
+    assert [note for note in more if "joined by" in note] == in_folder
+    for words in (
+        "suppliers.csv lists perturbation 'C1' twice",
+        "other.csv: not joined",
+        "bad_wells.csv: well 'here'",
+        "empty.txt cannot be read",
+    ):
+        assert sum(words in note for note in more) == 1, words
+    assert len(more) == 7
 
 
 def test_a_column_of_a_name_nobody_knows_is_named_by_hand(tmp_path):
