@@ -103,6 +103,9 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
     table = _in_micromolar(table)
     of_compounds = {c: _OF_COMPOUNDS[name] for c in table if (name := _letters(c)) in _OF_COMPOUNDS}
     table = table.rename(columns={c: ours for c, ours in of_compounds.items() if ours not in set(table)})
+    listed = next((c for c in table if _letters(c) in ("targetlist", "targets")), None)
+    if listed is None and (target := next((c for c in table if _letters(c) == "target"), None)) is not None:
+        table = table.rename(columns={target: schema.TARGETS})
     spelled = {ours: _prefixed(theirs) for theirs, ours in schema.canonical_columns(list(table)).items()}
     table = schema.canonicalize(table)
     if {"row", "column"} <= {_bare(c) for c in table} and schema.WELL not in table:
