@@ -45,21 +45,21 @@ def join(table: pd.DataFrame, text: str, folder: Path, name: str = "extra.csv") 
 # name: (the file, the column `label` of the six wells, words of the note)
 JOINS = {
     "plate and well": ("Plate,Well,label\nP1,A01,a\nP1,A02,b\nP1,B12,c\nP2,A01,d\nP2,A02,e\nP2,B12,f\n", "abcdef", "6 of 6"),
-    "wells spelled otherwise": ("plate,well,label\nP1,a1,a\nP1,A2,b\nP2,B12,f\n", "ab---f", "3 of 6 wells"),
-    "wells as row and column": ("plate,Row,Column,label\nP1,1,1,a\nP2,2,12,f\n", "a----f", "2 of 6 wells"),
-    "wells as letter and number": ("plate,row,column,label\nP1,A,2,b\n", "-b----", "1 of 6 wells"),
+    "wells spelled otherwise": ("plate,well,label\nP1,a1,a\nP1,A2,b\nP2,B12,f\n", "ab---f", "3 of 6 rows"),
+    "wells as row and column": ("plate,Row,Column,label\nP1,1,1,a\nP2,2,12,f\n", "a----f", "2 of 6 rows"),
+    "wells as letter and number": ("plate,row,column,label\nP1,A,2,b\n", "-b----", "1 of 6 rows"),
     "plate": ("Assay_Plate_Barcode,label\nP1,a\nP2,b\n", "aaabbb", "by plate"),
     "one map for all plates": ("well_position;label\nA01;x\nB12;y\n", "x-yx-y", "by well"),
-    "perturbation": ("broad_sample\tlabel\naspirin\tx\nDMSO\ty\n", "yx-yx-", "no row there for 2 wells (1 of perturbation)"),
+    "perturbation": ("broad_sample\tlabel\naspirin\tx\nDMSO\ty\n", "yx-yx-", "no match for 2 rows (1 of perturbation)"),
     "compound in another case": ("Compound,label\nAspirin,x\n", "-x--x-", "whatever the case, e.g. 'aspirin' to 'Aspirin'"),
     "a trailing blank": ("compound,label\naspirin ,x\n", "-x--x-", "without blanks around it, e.g. 'aspirin' to 'aspirin '"),
     "another batch of a BRD id": ("broad_sample,label\nBRD-K62391742-001-03-0,x\n", "--x--x", "first 17 characters"),
     "another salt of a BRD id": ("broad_sample,label\nBRD-K62391742-300-03-0,x\n", "--x--x", "first 13 characters"),
     "rows that repeat": ("compound,label\naspirin,x\naspirin,x\nDMSO,y\n", "yx-yx-", "rows that repeat another and are left out: 1"),
     "batches of one BRD id, alike": ("broad_sample,label\nBRD-K62391742-001-03-0,x\nBRD-K62391742-001-04-0,x\n", "--x--x", "first 17"),
-    "a byte order mark": ("\ufeffcompound,label\naspirin,x\n", "-x--x-", "2 of 6 wells"),
-    "comment lines": ("!version 3\n!licence CC0\ncompound\tlabel\naspirin\tx\n", "-x--x-", "2 of 6 wells"),
-    "NA is missing": ("compound,label\naspirin,NA\nDMSO,y\n", "y--y--", "4 of 6 wells"),
+    "a byte order mark": ("\ufeffcompound,label\naspirin,x\n", "-x--x-", "2 of 6 rows"),
+    "comment lines": ("!version 3\n!licence CC0\ncompound\tlabel\naspirin\tx\n", "-x--x-", "2 of 6 rows"),
+    "NA is missing": ("compound,label\naspirin,NA\nDMSO,y\n", "y--y--", "4 of 6 rows"),
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ REFUSED = {
     "two plates would be one": ({schema.PLATE: ["12"] * 3 + ["0012"] * 3}, "plate,label\n012,x\n", "'0012' and '12' of the profiles would both be '012'"),
     "one plate could be two": ({schema.PLATE: ["12"] * 6}, "plate,label\n0012,x\n012,y\n", "'12' of the profiles could be '0012' or '012'"),
     "batches of one BRD id, not alike": ({}, "broad_sample,moa\nBRD-K62391742-001-03-0,x\nBRD-K62391742-001-04-0,y\n", "could be 'BRD-K62391742-001-03-0' or"),
-    "not a well": ({}, "plate,well,label\nP1,well one,x\n", "not a letter row"),
+    "not a well": ({}, "plate,well,label\nP1,well one,x\n", r"extra\.csv: well .* is not a letter row"),
     "an empty file": ({}, "", "extra.csv cannot be read"),
     "a header only": ({}, "plate,well,label\n", "extra.csv has no rows"),
 }  # fmt: skip
@@ -128,7 +128,7 @@ def test_own_values_stay_blanks_are_filled_and_differences_are_counted(tmp_path)
     joined, notes = join(table, "compound,moa,dose_um\naspirin,antiplatelet,5\nDMSO,None,0\n", tmp_path)
     assert joined[schema.MOA].tolist() == ["", "COX inhibitor", ""] * 2  # "None" is read as missing
     assert joined[schema.DOSE].tolist() == ["0", "5.0", ""] * 2
-    assert "keep their own moa in 2 wells ('COX inhibitor', not 'antiplatelet')" in notes
+    assert "keep their own moa in 2 rows ('COX inhibitor', not 'antiplatelet')" in notes
     assert "dose_um in" not in notes  # 5.0 and 5 are one number
 
 
@@ -139,7 +139,7 @@ def test_a_row_without_an_id_describes_the_controls(tmp_path):
     joined, notes = join(table, text, tmp_path)
     assert joined[schema.CONTROL_TYPE].tolist() == ["negcon", "", ""] * 2
     assert joined[schema.PERTURBATION].tolist() == ["DMSO", "aspirin", "x"] * 2
-    assert "2 wells without an id: its negative control DMSO" in notes
+    assert "2 rows without an id: its negative control DMSO" in notes
     empty = table.assign(**{schema.CONTROL_TYPE: ["empty", "", ""] * 2})
     assert join(empty, text, tmp_path)[0][schema.PERTURBATION].tolist() == ["", "aspirin", "x"] * 2
 
@@ -161,12 +161,20 @@ def test_tables_build_on_each_other_in_any_order_and_one_warning_a_table(tmp_pat
     in_folder: list[str] = []
     pd.testing.assert_frame_equal(join_metadata(table, tmp_path, notes=in_folder), joined)
     (tmp_path / "other.csv").write_text("guide,label\nx,y\n")
+    (tmp_path / "bad_wells.csv").write_text("plate,well,label\nP1,here,x\n")
+    (tmp_path / "empty.txt").write_text("")
     (tmp_path / "suppliers.csv").write_text("compound alias,supplier\nC1,a\nC1,b\n")
     more: list[str] = []
     join_metadata(table, tmp_path, notes=more)
-    assert more[:3] == in_folder
-    assert "suppliers.csv lists perturbation 'C1' twice" in more[3]
-    assert "other.csv: not joined" in more[4]
+    assert [note for note in more if "joined by" in note] == in_folder
+    for words in (
+        "suppliers.csv lists perturbation 'C1' twice",
+        "other.csv: not joined",
+        "bad_wells.csv: well 'here'",
+        "empty.txt cannot be read",
+    ):
+        assert sum(words in note for note in more) == 1, words
+    assert len(more) == 7
 
 
 def test_a_column_of_a_name_nobody_knows_is_named_by_hand(tmp_path):
@@ -205,5 +213,9 @@ def test_jump_moas_compounds_are_found_whatever_the_batch_of_the_sample(plate, n
     assert (len(found), len(treated) - len(found)) == (named, without)
     if "Metadata_Common Name" in joined:  # the plate's own names agree with those of the joined rows
         assert (found["Metadata_Common Name"].str.lower() == found[schema.NAME].str.lower()).all()
-        assert f"no row there for {4 * without} wells ({without} of perturbation)" in notes[0]
+        assert f"no match for {4 * without} rows ({without} of perturbation)" in notes[0]
+        same = found["Metadata_matched_broad_sample"].str[:13] == found[schema.PERTURBATION].str[:13]
+        assert same.all()
+    else:
+        assert "Metadata_matched_broad_sample" not in joined
     assert (joined.loc[schema.is_negcon(joined), schema.PERTURBATION] == "DMSO").all()

@@ -93,6 +93,7 @@ def test_a_jump_scope_plate_without_cell_line_time_and_modality(tmp_path):
     assert table[schema.NAME].tolist() == ["a", "DMSO", "b", "DMSO"]
     assert table[schema.PERTURBATION].tolist()[1] == "DMSO"
     assert table[schema.CONTROL_TYPE].tolist() == ["", "negcon", "poscon_cp", "negcon"]
+    assert table[schema.TARGETS].tolist() == ["PLK1", "", "BRD4", ""]
     assert "first 17 characters" in notes
     assert features(table) == ["Cells_Area", "Nuclei_Area"]
 

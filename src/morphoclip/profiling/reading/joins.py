@@ -75,7 +75,7 @@ def join_metadata(
         if has_annotations_folder(path):
             table = annotate(table, path)
         elif path.is_dir():
-            in_folders |= {str(path / name): frame for name, frame in tables_of_folder(path).items()}
+            in_folders |= {str(path / name): frame for name, frame in tables_of_folder(path, columns, said).items()}
         else:
             given[str(path)] = read_metadata_file(path, columns)
     table = _join_all(table, given, in_folders, said)
@@ -101,19 +101,24 @@ def _join_all(
     kinds: set[str] = set()
     joined: set[str] = set()
     while True:
-        found = {name: f for name, frame in left.items() if (f := find_key(table, frame)) is not None}
+        found: dict[str, Found] = {}
+        for name in list(left):
+            try:
+                if (one := find_key(table, left[name], name)) is not None:
+                    found[name] = one
+            except ValueError as error:
+                _note_or_raise(error, name, given, notes)
+                left.pop(name)
         if not found:
             break
-        name = min(found, key=lambda one: (found[one].key.rank, list(left).index(one)))
+        name = min(found, key=lambda each: (found[each].key.rank, list(left).index(each)))
         frame, one = left.pop(name), found[name]
         try:
             table = merge(table, frame, one.key, one.ours, one.theirs, one.how, name, notes)
             kinds.add(one.key.kind)
             joined.add(name.removesuffix(GENES_PART))
         except ValueError as error:
-            if name.removesuffix(GENES_PART) in given:
-                raise
-            notes.append(f"not joined: {error}")
+            _note_or_raise(error, name, given, notes)
     for name, frame in left.items():
         alike = {key.kind for key in possible_keys(table, frame)} | _kinds_of(frame)
         file = name.removesuffix(GENES_PART)
@@ -134,10 +139,24 @@ def _parts(name: str, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: frame[~alone], name + GENES_PART: frame[alone]}
 
 
-def find_key(table: pd.DataFrame, extra: pd.DataFrame) -> Found | None:
-    """The most specific key that matches at least one row; None if there is none."""
+def _note_or_raise(error: ValueError, name: str, given: Mapping[str, pd.DataFrame], notes: list[str]) -> None:
+    """A table that was named must be joined; one that lies in a folder is left out with a note."""
+    if name.removesuffix(GENES_PART) in given:
+        raise error
+    notes.append(f"not joined: {error}")
+
+
+def find_key(table: pd.DataFrame, extra: pd.DataFrame, name: str) -> Found | None:
+    """The most specific key that matches at least one row; None if there is none.
+
+    Raises:
+        ValueError: a well of the metadata is not a well name.
+    """
     for key in possible_keys(table, extra):
-        ours, theirs, how = located(table, extra, key)
+        try:
+            ours, theirs, how = located(table, extra, key)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if set(ours) & set(theirs) - {""}:
             return Found(key, ours, theirs, how)
     return None

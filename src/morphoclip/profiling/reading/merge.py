@@ -36,12 +36,12 @@ def merge(
     _refuse_unclear(extra, key, how, name)
     ours, theirs = _with_controls(table, extra, key, ours, theirs)
     spelled = extra.attrs.get("spelled", {})
-    itself = list(key.theirs)
+    inexact = any(matches.inexact for matches in how)  # then the metadata's spelling of the key is kept as well
     if key.kind not in ("plate and well", "plate", "well") and schema.PERTURBATION in table:  # another id of the same
-        renames = {schema.PERTURBATION: spelled.get(schema.PERTURBATION, schema.PERTURBATION)}
-        extra, itself = extra.rename(columns=renames), [renames.get(c, c) for c in itself]
-    inexact = any(matches.inexact for matches in how)  # then its own spelling of the key says more
-    new = [c for c in extra if c not in itself or (inexact and c not in table and c not in key.ours)]
+        other = spelled.get(schema.PERTURBATION, schema.PERTURBATION)
+        matched = f"{schema.PREFIX}matched_{other.removeprefix(schema.PREFIX)}"
+        extra = extra.rename(columns={schema.PERTURBATION: matched if schema.PERTURBATION in key.theirs else other})
+    new = [c for c in extra if c not in key.theirs and (inexact or not c.startswith(f"{schema.PREFIX}matched_"))]
     wanted = pd.Series(theirs).isin(set(ours) - {""}).to_numpy()
     rows = extra.loc[wanted, new].assign(_key=theirs[wanted])
     plain = rows.drop_duplicates()
@@ -63,7 +63,7 @@ def merge(
         if apart.any():
             first = int(np.flatnonzero(apart)[0])
             differing.append(
-                f"{column.removeprefix(schema.PREFIX)} in {_wells(int(apart.sum()))} ({own[first]!r}, not {values[first]!r})"
+                f"{column.removeprefix(schema.PREFIX)} in {_rows(int(apart.sum()))} ({own[first]!r}, not {values[first]!r})"
             )
         filled = np.where(own == "", values, own)
         if (filled != own).any():
@@ -75,7 +75,7 @@ def merge(
         changed[schema.PERTURBATION] = np.where(controls, given, _strings(table[schema.PERTURBATION]))
     said = [_joined_by(key, met, changed, table), *_missing(table, key, met)]
     if controls.any():
-        said.append(f"{_wells(int(controls.sum()))} without an id: its negative control {given}")
+        said.append(f"{_rows(int(controls.sum()))} without an id: its negative control {given}")
     for matches in how:
         for form, pairs in matches.inexact.items():
             said.append(f"{len(pairs)} matched {form}, e.g. {pairs[0][0]!r} to {pairs[0][1]!r}")
@@ -95,12 +95,12 @@ def _joined_by(key: Key, met: np.ndarray, changed: dict[str, np.ndarray], table:
     through = [f"{b}" if a == b else f"{a} = its {b}" for a, b in zip(key.ours, key.theirs, strict=True)]
     return (
         f"joined by {key.kind} ({', '.join(through).replace(schema.PREFIX, '')}), {int(met.sum())} of "
-        f"{len(table)} wells, {said}"
+        f"{len(table)} rows, {said}"
     )
 
 
 def _missing(table: pd.DataFrame, key: Key, met: np.ndarray) -> list[str]:
-    """On wells that have the key but no row, and on those that have no key."""
+    """On rows that have the key but no match, and on those that have no key."""
     values = table[list(key.ours)].astype(object).where(table[list(key.ours)].notna(), "").astype(str)
     blank = (values == "").any(axis=1).to_numpy() & ~met
     without = values[~met & ~blank]
@@ -108,14 +108,14 @@ def _missing(table: pd.DataFrame, key: Key, met: np.ndarray) -> list[str]:
     if len(without):
         distinct = without.drop_duplicates()
         examples = ", ".join(" ".join(row) for row in distinct.head(2).itertuples(index=False, name=None))
-        said.append(f"no row there for {_wells(len(without))} ({len(distinct)} of {key.kind}), e.g. {examples}")
+        said.append(f"no match for {_rows(len(without))} ({len(distinct)} of {key.kind}), e.g. {examples}")
     if blank.any():
-        said.append(f"{_wells(int(blank.sum()))} without {key.kind}")
+        said.append(f"{_rows(int(blank.sum()))} without {key.kind}")
     return said
 
 
-def _wells(number: int) -> str:
-    return "1 well" if number == 1 else f"{number} wells"
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number} rows"
 
 
 def _with_controls(

@@ -30,8 +30,10 @@ def has_annotations_folder(metadata: object) -> bool:
     return all(any(Path(metadata).rglob(name)) for name in (MAPS_FILE, EXPERIMENT_FILE))
 
 
-def tables_of_folder(folder: Path) -> dict[str, pd.DataFrame]:
+def tables_of_folder(folder: Path, columns: Mapping[str, str] | None, notes: list[str]) -> dict[str, pd.DataFrame]:
     """File name -> table, of all tables in a folder at any depth; plate maps with their barcodes are one table.
+
+    Files that cannot be read as a table get a note.
 
     Raises:
         FileNotFoundError: the folder holds no table.
@@ -42,7 +44,10 @@ def tables_of_folder(folder: Path) -> dict[str, pd.DataFrame]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if path.name == MAPS_FILE or path.parent.name == "platemap" or not is_table(path):
             continue
-        tables[str(path.relative_to(folder))] = read_metadata_file(path)
+        try:
+            tables[str(path.relative_to(folder))] = read_metadata_file(path, columns)
+        except ValueError as error:
+            notes.append(f"not joined: {error}")
     if not tables:
         raise FileNotFoundError(
             f"metadata={folder}: the folder holds no table ({', '.join(SUFFIXES)}, compressed or not)"
@@ -98,6 +103,9 @@ def canonical(table: pd.DataFrame, columns: Mapping[str, str] | None = None) -> 
     table = _in_micromolar(table)
     of_compounds = {c: _OF_COMPOUNDS[name] for c in table if (name := _letters(c)) in _OF_COMPOUNDS}
     table = table.rename(columns={c: ours for c, ours in of_compounds.items() if ours not in set(table)})
+    listed = next((c for c in table if _letters(c) in ("targetlist", "targets")), None)
+    if listed is None and (target := next((c for c in table if _letters(c) == "target"), None)) is not None:
+        table = table.rename(columns={target: schema.TARGETS})
     spelled = {ours: _prefixed(theirs) for theirs, ours in schema.canonical_columns(list(table)).items()}
     table = schema.canonicalize(table)
     if {"row", "column"} <= {_bare(c) for c in table} and schema.WELL not in table:
