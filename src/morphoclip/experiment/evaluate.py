@@ -45,7 +45,8 @@ def run(config: DictConfig) -> Path:
     if config.get("sweep") is not None:
         return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms, notes = {MAIN: arm}, []
+    arms: dict[str, Arm] = {MAIN: arm}
+    notes: list[str] = []
     if takes_profiles(config):
         made, notes = through_encoder(arm.table, config)
         *given, (_, (table, normalizer)) = made.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -112,11 +112,13 @@ def embed_features(
             `check_same_features`.
     """
     check_same_features(encoder, dataset)
-    read = dataset.read
-    alignment = None
-    if isinstance(encoder, FeatureEncoder) and feature_names(encoder) and dataset.names:
-        alignment = Alignment(encoder, dataset.names)
-        read = lambda items: alignment(dataset.read(items)[:, 0])  # noqa: E731
+    named = isinstance(encoder, FeatureEncoder) and feature_names(encoder) is not None and dataset.names is not None
+    alignment = Alignment(cast("FeatureEncoder", encoder), dataset.names or ()) if named else None
+
+    def read(items: np.ndarray) -> np.ndarray:
+        values = dataset.read(items)
+        return values if alignment is None else alignment(values[:, 0])
+
     of_sample = dataset.fields_of(np.arange(len(dataset)))
     table = _embed_bags(encoder, read, dataset.shape, dataset.fields, of_sample, level, batch_size, device)
     if alignment is not None and notes is not None:
