@@ -29,6 +29,12 @@ COMPOSED: list[tuple[str, list[str], str, Any]] = [
     ("train", ["data=dataset", "data.root=x", "data.loader.val_split=val"], "data.loader.val_split", "val"),
     ("train", ["data.loader.max_batch_size=8"], "data.loader.max_batch_size", 8),
     ("train", ["optimizer.fused=false"], "optimizer.fused", False),
+    (
+        "train",
+        ["data=profiles", "data.root=x", "data.table.columns.perturbation=Compound"],
+        "data.table.columns",
+        {"perturbation": "Compound"},
+    ),
     ("train", ["--dry-run"], "dry_run", True),
     # Arguments of what a `_target_` names can be added.
     ("train", ["+trainer.val_check_interval=5"], "trainer.val_check_interval", 5),

@@ -188,6 +188,21 @@ def test_a_form_of_a_trained_molecule_is_not_asked_where_it_is_on_unseen_plates_
     assert trained == {True, False}
 
 
+def test_a_plate_held_out_by_name_is_queried_for_wells_that_no_plate_trained_on(wells):
+    table = wells.assign(**{schema.BATCH: "b", schema.GENE: "", schema.NAME: wells[schema.PERTURBATION]})
+    design = holdout_design(table, {"plates": ["P3"], "fraction": 0.5, "seed": 0}, [])
+    roles, control = design.join(table), schema.is_negcon(table)
+    held = set(table[schema.PERTURBATION]) - set(design.seen or ())
+    assert len(held) in (3, 4)
+    compound = table[schema.PERTURBATION].isin(held).to_numpy()
+    plate = (table[schema.PLATE] == "P3").to_numpy()
+    np.testing.assert_array_equal(roles[TRAINED], ~plate & ~compound)
+    np.testing.assert_array_equal(roles[QUERY], plate & (compound | control))
+    np.testing.assert_array_equal(roles[SCORED], compound | control)
+    with pytest.raises(ValueError, match=r"held-out plates \['P9'\] are not in the fields"):
+        holdout_design(table, {"plates": ["P9"]}, [])
+
+
 def test_a_design_is_read_back_as_written(rotation, tmp_path):
     rotation.write(tmp_path, arms=["x"], given={}, main="x")
     again, about = Design.read(tmp_path)

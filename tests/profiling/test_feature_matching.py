@@ -58,7 +58,7 @@ def test_features_are_found_by_name_whatever_their_order(encoder):
     straight, _ = embedded(encoder, table)
     made, notes = embedded(encoder, turned)
     np.testing.assert_array_equal(made, straight)
-    assert notes[:2] == ["12 of the encoder's 12 features found by name", "1 surplus features left out: Cells_Other"]
+    assert notes[:2] == ["12 of the encoder's 12 features found by name", "1 surplus, left out: Cells_Other"]
 
 
 def test_a_missing_feature_and_a_gap_are_the_training_mean(encoder, dataset):

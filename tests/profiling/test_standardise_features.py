@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 from morphoclip import schema
 from morphoclip.cli.main import app
 from morphoclip.data import ShardDataset
-from morphoclip.data.loading.features import FeatureDataset, FeatureWriter
+from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.models import create_encoder
 from morphoclip.profiling import embed, export_encoder, load_encoder
 from morphoclip.profiling import features as module
 from morphoclip.profiling.feature_embedding import features_made_by, features_of_training
+from morphoclip.profiling.feature_writer import FeatureWriter
 from morphoclip.profiling.features import standardise_by_plate, write_features, write_standardised_features
 from tests.datasets import screen_rows, write_screen
 

@@ -85,8 +85,8 @@ def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     pl.seed_everything(config.seed, verbose=False)
     loader: CellDataModule
     if config.get("rotation"):  # its trainings have neither callbacks nor loggers
-        turn, trainings = first_turn(config)
-        loader = open_loader(turn)
+        config, trainings = first_turn(config)
+        loader = open_loader(config)
         planned = make_trainer(config, loader, [], [])
     else:
         loader, trainings = open_loader(config), 1

@@ -60,6 +60,8 @@ def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path])
             read.append("dry_run=true")
         elif re.match(r"(score\.)?task\.\w+\.", key):
             read.append(f"++{argument}")  # a field of a task, checked where tasks are read
+        elif name == "train" and key.startswith("data.table.columns."):
+            read.append(f"++{argument}")  # a name of ours that the config does not list
         elif "." in key and TARGET in value and value.startswith("{") and not key.startswith(("+", "~")):
             read.append(f"++{argument}")  # with keywords that the class before did not have
         elif value != "null" or not re.fullmatch(r"\w+(\.\w+)?", key):

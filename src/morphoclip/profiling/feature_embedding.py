@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -112,9 +112,8 @@ def embed_features(
             `check_same_features`.
     """
     check_same_features(encoder, dataset)
-    alignment = None
-    if isinstance(encoder, FeatureEncoder) and feature_names(encoder) and dataset.names:
-        alignment = Alignment(encoder, dataset.names)
+    named = isinstance(encoder, FeatureEncoder) and feature_names(encoder) is not None and dataset.names is not None
+    alignment = Alignment(cast("FeatureEncoder", encoder), dataset.names or ()) if named else None
 
     def read(items: np.ndarray) -> np.ndarray:
         values = dataset.read(items)

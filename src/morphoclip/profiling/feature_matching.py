@@ -72,7 +72,7 @@ class Alignment:
         if self.missing:
             said.append(f"{len(self.missing)} missing, the training mean stands for them: {_some(self.missing)}")
         if self.surplus:
-            said.append(f"{len(self.surplus)} surplus features left out: {_some(self.surplus)}")
+            said.append(f"{len(self.surplus)} surplus, left out: {_some(self.surplus)}")
         if self.constant.any():
             said.append(f"{int(self.constant.sum())} features were constant in training and have no effect")
         size = max(1, self.rows * self.total)

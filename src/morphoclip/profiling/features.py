@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 
 from morphoclip import schema
-from morphoclip.data.loading.features import FeatureDataset, FeatureWriter
+from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.provenance import weights_hash
 from morphoclip.models import Encoder, FeatureEncoder
+from morphoclip.profiling.feature_writer import FeatureWriter
 from morphoclip.progress import progress_bar
 
 STANDARDISED = "standardised_by_plate"

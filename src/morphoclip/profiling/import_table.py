@@ -13,9 +13,9 @@ import pandas as pd
 
 from morphoclip import schema
 from morphoclip.data.loading.features import FEATURES, PROFILE, FeatureDataset
+from morphoclip.data.shards.index import INDEX_COLUMNS, write_index
 from morphoclip.data.shards.manifest import FORMAT_VERSION, MANIFEST, read_manifest
 from morphoclip.data.shards.split_files import read_split, write_split
-from morphoclip.data.shards.writer import INDEX_COLUMNS, write_index
 from morphoclip.files import sha256_of_file, write_atomically
 from morphoclip.profiling.features import CLIP, CONSTANT, STANDARDISED, standardise_wells
 from morphoclip.profiling.reading.tables import read_profiles

@@ -8,10 +8,11 @@ import torch
 from morphoclip import schema
 from morphoclip.data import ShardDataset
 from morphoclip.data.loading import datamodule, resumable
-from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset, FeatureWriter
+from morphoclip.data.loading.features import FeatureDataModule, FeatureDataset
 from morphoclip.data.shards.assignments import write_splits
 from morphoclip.models import create_encoder
 from morphoclip.profiling.feature_embedding import embed_features
+from morphoclip.profiling.feature_writer import FeatureWriter
 from morphoclip.profiling.features import write_features
 from morphoclip.profiling.import_table import write_table
 

@@ -13,9 +13,9 @@ from morphoclip.data import ShardDataset
 from morphoclip.data.loading.loader import Buffers, Loader
 from morphoclip.data.sampling.mixture import Mixture
 from morphoclip.data.sampling.samplers import EpochSampler, Uniform
+from morphoclip.data.shards.index import INDEX_COLUMNS
 from morphoclip.data.shards.intensities import percentile_column
 from morphoclip.data.shards.manifest import FORMAT_VERSION
-from morphoclip.data.shards.writer import INDEX_COLUMNS
 
 
 @pytest.fixture(scope="module")

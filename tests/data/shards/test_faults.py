@@ -13,7 +13,8 @@ import pytest
 from morphoclip import schema
 from morphoclip.data import CellDataModule, ShardDataset, ShardWriter
 from morphoclip.data.sampling.mixture import Mixture, _donors
-from morphoclip.data.shards.dataset import SampleError, map_index
+from morphoclip.data.shards.dataset import SampleError
+from morphoclip.data.shards.index import map_index
 
 
 def damage(folder, row: int) -> None:

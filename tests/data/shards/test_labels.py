@@ -9,7 +9,7 @@ import pytest
 
 from morphoclip import schema
 from morphoclip.data import CellDataModule, ShardDataset
-from morphoclip.data.shards.dataset import map_index
+from morphoclip.data.shards.index import map_index
 from morphoclip.data.shards.inspection import verify
 from morphoclip.data.shards.labels import read_label
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from morphoclip.data.loading.datamodule import CellDataModule
 from morphoclip.data.sampling.mixture import Mixture
 from morphoclip.data.sampling.samplers import EpochSampler
 from morphoclip.data.shards.dataset import ShardDataset
-from morphoclip.data.shards.manifest import MANIFEST, read_manifest
+from morphoclip.data.shards.manifest import read_manifest
 from morphoclip.data.shards.parallel import make_ahead
 from morphoclip.data.shards.remote import is_remote
 from morphoclip.files import sha256_of_file
@@ -31,7 +28,7 @@ class FeatureDataset(ShardDataset):
     """Features (C, D) in place of images: a frozen encoder's of each crop, or the wells of profile tables.
 
     Args:
-        folder, split: see `ShardDataset`; the folder was written by `FeatureWriter` or `profiling.import_tables`.
+        folder, split: see `ShardDataset`; the folder was written by `profiling`.
 
     Attributes:
         shape: (C, D).
@@ -178,65 +175,3 @@ class FeatureDataModule(CellDataModule):
 
     def _make_loader(self, mixture: Mixture, sampler: EpochSampler) -> FeatureLoader:
         return FeatureLoader(mixture, sampler, self.prefetch if self.num_workers else 0)
-
-
-class FeatureWriter:
-    """Writes a folder of features with a copy of the dataset's index, fields, splits and manifest.
-
-    Rows may be written in any order; the folder gets its final name once all are written. Use it as a context manager.
-
-    Args:
-        folder: folder to make.
-        dataset: dataset of the crops, opened without a split.
-        shape: (C, D).
-        made_by: description of the encoder (plain JSON), stored in the manifest.
-        dtype: type on disk; float16 halves the size. Features are read as float32.
-
-    Raises:
-        FileExistsError: the folder exists.
-        ValueError: `dataset` was opened with a split.
-    """
-
-    def __init__(
-        self, folder: str | Path, dataset: ShardDataset, shape: Sequence[int], made_by: dict, dtype: str = "float16"
-    ) -> None:
-        self.folder, self.dataset, self.made_by = Path(folder), dataset, made_by
-        if self.folder.exists():
-            raise FileExistsError(f"{self.folder} exists and is never overwritten: remove it or name another folder")
-        if dataset.split is not None:
-            raise ValueError("features are written for all crops of a dataset: open it without a split")
-        self.partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        self.features = np.lib.format.open_memmap(
-            self.partial / FEATURES, "w+", dtype=dtype, shape=(len(dataset), *shape)
-        )
-        self.written = np.zeros(len(dataset), bool)
-
-    def write(self, rows: np.ndarray, features: np.ndarray) -> None:
-        """Features (n, C, D) of the crops in `rows` of the index."""
-        self.features[rows] = features
-        self.written[rows] = True
-
-    def __enter__(self) -> FeatureWriter:
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None or not self.written.all():
-            shutil.rmtree(self.partial, ignore_errors=True)
-            if kind is None:
-                raise ValueError(f"{(~self.written).sum()} of {len(self.written)} crops got no features")
-            return
-        self.features.flush()
-        for name in ("index.arrow", "fields.parquet"):
-            shutil.copyfile(self.dataset.folder / name, self.partial / name)
-        if (self.dataset.folder / "splits").is_dir():
-            shutil.copytree(self.dataset.folder / "splits", self.partial / "splits")
-        manifest = read_manifest(self.dataset.folder)
-        manifest["features"] = {
-            "source": str(self.dataset.folder),
-            "shape": list(self.features.shape[1:]),
-            **self.made_by,
-        }
-        (self.partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        os.rename(self.partial, self.folder)

@@ -15,6 +15,7 @@ import pandas as pd
 from morphoclip.data.metadata.codes import FieldCodes, code_fields
 from morphoclip.data.metadata.perturbations import PerturbationTable
 from morphoclip.data.shards.codecs import crc32, get_codec
+from morphoclip.data.shards.index import map_index
 from morphoclip.data.shards.labels import check_labels
 from morphoclip.data.shards.locks import ProcessLock
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE, read_manifest, scaling_key
@@ -82,8 +83,8 @@ class ShardDataset:
 
     Raises:
         FileNotFoundError: no dataset, an unfinished one, or no such split.
-        ValueError: a newer format, an unknown scaling or percentile, `negcon` without negative controls, rows in another
-            order, or a folder without images.
+        ValueError: a newer format, no images, an unknown scaling or percentile, `negcon` without negative controls, or rows in
+            another order.
     """
 
     unit = "crop"  # what a sample is
@@ -229,10 +230,8 @@ class ShardDataset:
     def read_bytes(self, shard: int, buffers: list, offset: int) -> int:
         """Fill `buffers` from a shard and return the number of bytes read; a handle in use is not closed."""
         if self.store is not None:
-            return _fill(
-                buffers,
-                self.store.get_range(self._name(shard), offset, sum(len(memoryview(b).cast("B")) for b in buffers)),
-            )
+            size = sum(len(memoryview(buffer).cast("B")) for buffer in buffers)
+            return _fill(buffers, self.store.get_range(self._name(shard), offset, size))
         with self._files_lock:
             handle = self._files.pop(shard, None) or _Handle(self.folder / self._name(shard))
             self._files[shard] = handle
@@ -299,10 +298,3 @@ class _Handle:
     def __del__(self) -> None:
         if self.number >= 0:
             os.close(self.number)
-
-
-def map_index(path: Path) -> dict[str, np.ndarray]:
-    import pyarrow as pa
-
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    return {name: table[name].chunk(0).to_numpy(zero_copy_only=True) for name in table.column_names}

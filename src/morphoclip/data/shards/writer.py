@@ -19,22 +19,11 @@ import pandas as pd
 from morphoclip import schema
 from morphoclip.data.shards.codecs import crc32, get_codec
 from morphoclip.data.shards.field_table import FieldTable
+from morphoclip.data.shards.index import INDEX_COLUMNS, write_index
 from morphoclip.data.shards.intensities import percentile_column
 from morphoclip.data.shards.manifest import FORMAT_VERSION, HIGH_PERCENTILE, LOW_PERCENTILE, MANIFEST, scaling_key
 from morphoclip.data.shards.statistics import channel_sums, summarise
 from morphoclip.data.shards.working_folder import claim, room_for
-
-# Columns of index.arrow, one row per crop: (name, array.array type code, numpy dtype).
-INDEX_COLUMNS = (
-    ("shard", "i", np.int32),
-    ("offset", "q", np.int64),
-    ("nbytes", "i", np.int32),
-    ("crc32", "I", np.uint32),
-    ("field", "i", np.int32),
-    ("y", "i", np.int32),
-    ("x", "i", np.int32),
-    ("foreground", "f", np.float32),
-)
 
 
 @dataclass(frozen=True)
@@ -261,13 +250,3 @@ def _tar_add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     start = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, BytesIO(data))
     return start
-
-
-def write_index(path: Path, columns: Mapping[str, array | np.ndarray]) -> None:
-    """Write one uncompressed record batch, so that every column can be mapped as one contiguous array."""
-    import pyarrow as pa
-
-    types = {name: dtype for name, _, dtype in INDEX_COLUMNS}
-    table = pa.table({name: pa.array(np.frombuffer(values, types[name])) for name, values in columns.items()})
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
