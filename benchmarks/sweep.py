@@ -32,7 +32,8 @@ from morphoclip.experiment.pipelines.tables import FIT, WellSet, well_sets
 from morphoclip.experiment.tables import annotated, read_tables
 from morphoclip.profiling import Normalizer
 
-WHOLE, MINUTES, RATIO, DIFFERENCE = 5000, 12.0, 3.0, 1e-6
+WHOLE, MINUTES, RATIO, DIFFERENCE = 5000, 12.0, 1.5, 1e-6
+RUN = 5 * CHUNK  # orders of a run: shorter ones would share fewer first steps than those of a whole sweep
 PLATES = Path(__file__).parents[1] / "../shared/data/cpjump1"
 
 
@@ -73,10 +74,10 @@ def three_plates(folder: Path) -> WellSet:
 
 
 def spread(orders: list[Order], number: int) -> list[list[Order]]:
-    """Runs of neighbouring orders, evenly spread, of about `number` in all."""
-    runs = list(chunks(orders, CHUNK))
-    chosen = np.unique(np.linspace(0, len(runs) - 1, max(1, round(number / CHUNK))).astype(int))
-    return [runs[i] for i in chosen]
+    """Evenly spread runs of neighbouring orders, about `number` in all, in the parts that a sweep deals to processes."""
+    runs = list(chunks(orders, RUN))
+    middles = (np.arange(max(1, round(number / RUN))) + 0.5) / max(1, round(number / RUN))
+    return [part for i in (middles * len(runs)).astype(int) for part in chunks(runs[i], CHUNK)]
 
 
 def plain(wells: WellSet, steps: list) -> dict[str, float]:
