@@ -19,7 +19,16 @@ OPTIONAL = {
     "data": {"enrich", "features", "folder", "holdout", "lede", "prepare", "profiles", "screen", "truth"},
     "perturbation": {"compound", "crispr", "orf"},
 }
-CLOSED = ("", "data", "perturbation", "rotation", "score", "text", "data.features")  # with the parts of `method`
+CLOSED = (
+    "",
+    "data",
+    "init",
+    "perturbation",
+    "rotation",
+    "score",
+    "text",
+    "data.features",
+)  # with the parts of `method`
 
 
 class WrongOverride(ValueError):

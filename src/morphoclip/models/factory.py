@@ -20,6 +20,8 @@ from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
 from morphoclip.models.norm import over_ranks
 from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
+from morphoclip.models.weight_files import read_weights
+from morphoclip.models.weight_loading import load_weights
 from morphoclip.schema import CHANNELS
 
 OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -57,7 +59,7 @@ def create_encoder(
         mean, std: statistics of [0, 1] images, one number or one per channel; `per_channel` uses those of its backbone.
         projection: size of a `JointProjection` as the last layer; None for the backbone's own features.
         pretrained: load the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
-        weights: local file of timm weights, used in the same way.
+        weights: local file of timm weights, used in the same way; all of the backbone's must be there.
         backbone_kw: further arguments of the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; for
             `per_channel` those of `PerChannel`). `trust_remote_code` is never stored in the config, so that no file can
             set it.
@@ -88,7 +90,9 @@ def create_encoder(
         backbone, mean, std, backbone_kw = frozen, [0.0] * in_channels, [1.0] * in_channels, frozen.rebuild
     elif name in OWN_BACKBONES:
         if pretrained or weights:
-            raise ValueError(f"there are no pretrained weights for {name!r}: load a checkpoint of this project instead")
+            raise ValueError(
+                f"there are no pretrained weights for {name!r}: start from a run of this project by init=RUN"
+            )
         backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
@@ -96,10 +100,12 @@ def create_encoder(
     elif is_foreign(name):
         backbone = _built(name, imported(name), in_channels, **backbone_kw)
     elif timm.is_model(name):
-        source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
-        pretrained = pretrained or weights is not None
-        options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **source, **backbone_kw}
+        by_name = pretrained and not weights
+        options = {"pretrained": by_name, "in_chans": in_channels, "num_classes": 0, **backbone_kw}
         backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
+        if weights:
+            what = f"encoder {name} from {weights}"
+            load_weights(backbone, read_weights(weights), what, channels=channels, name=name)
     else:
         raise ValueError(
             f"no encoder {name!r}: use one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])}, a name "

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morphoclip.models.hugging_face import rgb_statistics, vision_model
+from morphoclip.models.weight_files import read_weights
+from morphoclip.models.weight_loading import load_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -139,8 +141,8 @@ def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | No
     """(model, (mean, std))."""
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}: use a name of timm.list_models(), or hf:<hub id or folder>")
-    source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
-    options = {"pretrained": pretrained or weights is not None, "num_classes": 0, **source}
-    model = timm_model(name, image_size, **options)
+    model = timm_model(name, image_size, pretrained=pretrained and not weights, num_classes=0)
+    if weights:
+        load_weights(model, read_weights(weights), f"backbone {name} from {weights}", name=name)
     expected = timm.data.resolve_model_data_config(model)
     return model, (expected["mean"], expected["std"])
