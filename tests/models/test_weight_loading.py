@@ -49,7 +49,7 @@ class Code:
 
 def test_a_torn_file_and_pickled_code_are_one_line(tmp_path, capsys):
     torch.save({"model": {"w": torch.ones(2)}, "more": Code()}, tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="holds pickled code .*print.*, which is not run"):
+    with pytest.raises(ValueError, match=r"holds pickled code .*print.*, which is not run"):
         read_weights(tmp_path / "code.pth")
     assert "this ran" not in capsys.readouterr().out
     torch.save({"w": torch.ones(1000)}, tmp_path / "whole.pth")

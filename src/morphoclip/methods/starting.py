@@ -108,7 +108,7 @@ def _load_tower(method: Method, kind: str, given: str, with_projection: bool) ->
                 load_weights(part, below(state, f"{kind_of}.{other}."), f"{kind_of} of the {what}")
         loaded.append("its projection")
     else:
-        conditions.spread()
+        conditions.spread(keep_statistics=True)
     return [f"init        loaded {' and '.join(loaded)} from {given}"]
 
 

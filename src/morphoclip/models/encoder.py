@@ -63,15 +63,22 @@ class Encoder(nn.Module):
         return isinstance(self.backbone, ChannelViT) and self.backbone.channel_sampling
 
     def scale(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped."""
-        low, high = (limit.to(self.mean.dtype)[..., None, None] for limit in (low, high))
+        """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped.
+
+        In float32 at least, whatever the precision of the weights: bf16 has 256 steps between two powers of 2.
+        """
+        dtype = at_least_float32(self.mean.dtype)
+        low, high = (limit.to(dtype)[..., None, None] for limit in (low, high))
         # One copy, then in place: on a CPU half of the time is spent on new memory. A channel without contrast
         # (high = low) becomes black and white instead of infinite.
-        return images.to(self.mean.dtype, copy=True).sub_(low).div_((high - low).clamp_min(1e-6)).clamp_(0, 1)
+        return images.to(dtype, copy=True).sub_(low).div_((high - low).clamp_min(1e-6)).clamp_(0, 1)
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Subtract the channel means from [0, 1] images (B, C, H, W) and divide by the channel standard deviations."""
-        return (x - self.mean).div_(self.std)
+        """Subtract the channel means from [0, 1] images (B, C, H, W) and divide by the channel standard deviations.
+
+        The result has the precision of the weights.
+        """
+        return (x - self.mean.to(x.dtype)).div_(self.std.to(x.dtype)).to(self.mean.dtype)
 
     def unstandardise(self, x: Tensor) -> Tensor:
         """Standardised images (B, C, H, W) back to [0, 1], for display."""
@@ -118,3 +125,8 @@ class Encoder(nn.Module):
         prefix, patches = tokens.split([self.num_prefix_tokens, tokens.shape[1] - self.num_prefix_tokens], dim=1)
         patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         return vit.norm(vit.blocks(vit.norm_pre(torch.cat([prefix, patches], dim=1))))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for bf16 and half; others unchanged."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -47,10 +47,10 @@ def hugging_face_weights(name: str) -> dict[str, Tensor]:
             )
             raise ValueError(f"hf:{name} cannot be read: {what}")
         return read_weights(there[0])
-    from huggingface_hub import hf_hub_download
+    from transformers.utils import cached_file
 
     try:
-        return read_weights(hf_hub_download(name, FILES[0]))
+        found = cached_file(name, FILES[0])
     except (OSError, ValueError) as error:  # a ValueError is an id that no repository can have
         raise FileNotFoundError(
             f"no folder {name}, and fetching it from the hub failed: {_first_line(error)}"

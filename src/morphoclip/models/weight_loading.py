@@ -76,14 +76,14 @@ def load_weights(
         if _missing(own, found):
             found = min(found, convert(found), key=lambda names: len(_missing(own, names)))
     changed = _with_last_norm(own, found)
-    missing = _missing(own, found)
-    if len(missing) == len(own):
+    missing, needed = _missing(own, found), len(_missing(own, {}))
+    if len(missing) == needed:
         raise ValueError(
-            f"{what}: none of its {len(own)} weights ({next(iter(own))}, …) is there; there is {_some(given)}"
+            f"{what}: none of its {needed} weights ({next(iter(own))}, …) is there; there is {_some(given)}"
         )
     if missing:
         raise ValueError(
-            f"{what}: {len(missing)} of {len(own)} weights are not there ({_some(missing)}): choose the same network"
+            f"{what}: {len(missing)} of {needed} weights are not there ({_some(missing)}): choose the same network"
         )
     fitted, notes = _fitted(network, own, found, given_channels, channels)
     changed += notes
