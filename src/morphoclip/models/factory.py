@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -45,6 +45,7 @@ def create_encoder(
     projection: int | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
     **backbone_kw: Any,
 ) -> Encoder | FeatureEncoder:
     """Build an encoder by name.
@@ -60,6 +61,7 @@ def create_encoder(
         projection: size of a `JointProjection` as the last layer; None for the backbone's own features.
         pretrained: load the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
         weights: local file of timm weights, used in the same way; all of the backbone's must be there.
+        options: further arguments of the backbone as a mapping, as configs/encoder/timm.yaml gives them.
         backbone_kw: further arguments of the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; for
             `per_channel` those of `PerChannel`). `trust_remote_code` is never stored in the config, so that no file can
             set it.
@@ -67,6 +69,7 @@ def create_encoder(
     Raises:
         ValueError: unknown name, or the lengths of `channels`, `mean` or `std` differ from `in_channels`.
     """
+    backbone_kw |= options or {}
     if channels is None:
         channels = CHANNELS[:in_channels]
     if name in FEATURE_ENCODERS:
@@ -101,8 +104,8 @@ def create_encoder(
         backbone = _built(name, imported(name), in_channels, **backbone_kw)
     elif timm.is_model(name):
         by_name = pretrained and not weights
-        options = {"pretrained": by_name, "in_chans": in_channels, "num_classes": 0, **backbone_kw}
-        backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
+        settings = {"pretrained": by_name, "in_chans": in_channels, "num_classes": 0, **backbone_kw}
+        backbone = over_ranks(_built(name, timm_model, name, image_size, **settings))
         if weights:
             what = f"encoder {name} from {weights}"
             load_weights(backbone, read_weights(weights), what, channels=channels, name=name)
@@ -148,7 +151,7 @@ def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options
     try:
         return make(*arguments, **options)
     except TypeError as error:
-        if "unexpected keyword" not in str(error):
+        if not any(fault in str(error) for fault in ("unexpected keyword", "multiple values for keyword")):
             raise
         known = f"; it takes {', '.join(_defaults(OWN_BACKBONES[name]))}" if name in OWN_BACKBONES else ""
         wrong = str(error).rpartition("keyword argument ")[2].strip("'\"")

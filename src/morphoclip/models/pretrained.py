@@ -55,6 +55,7 @@ def hugging_face_weights(name: str) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f"no folder {name}, and fetching it from the hub failed: {_first_line(error)}"
         ) from error
+    return read_weights(str(found))
 
 
 def _first_line(error: Exception) -> str:
