@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from morphoclip.methods.clip import CLIP
     from morphoclip.methods.held_out_prompts import HeldOutPrompts
     from morphoclip.models import Encoder, FeatureEncoder
+    from morphoclip.training.freezing import Freezing
     from morphoclip.training.interrupts import Interrupts
 
 
@@ -161,6 +162,7 @@ def starting_method(
     from morphoclip.methods.starting import start_from
 
     method = build_method(config, loader)
+    method.freezing = freezing_of(config.freeze)
     if checkpoint is not None:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("trained_on", {})
         return method, {key: saved[key] for key in ("init",) if key in saved}
@@ -169,6 +171,17 @@ def starting_method(
     if lines and rank() == 0:
         print("\n".join(lines), flush=True)
     return method, {"init": facts} if facts else {}
+
+
+def freezing_of(freeze: DictConfig) -> Freezing | None:
+    """The callback that freezes what `freeze` names; None for nothing."""
+    from morphoclip.training.freezing import Freezing
+
+    if freeze.blocks is None:
+        if freeze.steps is not None:
+            raise ValueError("freeze.steps needs freeze=encoder, or a number of blocks in freeze.blocks")
+        return None
+    return Freezing(None if freeze.blocks == "all" else freeze.blocks, freeze.steps)
 
 
 def build_method(config: DictConfig, loader: CellDataModule) -> Method:

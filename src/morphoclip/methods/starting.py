@@ -54,7 +54,7 @@ def start_from(
     facts: dict[str, Any] = {}
     if source is not None:
         read = read_source(source, network, channels, trust_remote_code)
-        own = [method.encoder, *([method.export_encoder()] if method.export_encoder() is not method.encoder else [])]
+        own: list[Any] = method.encoders()
         record = Record()
         for encoder in own:
             record = initialise(modules_of(encoder) | _of_image_side(method, encoder), encoder, read, parts)
