@@ -14,6 +14,7 @@ from morphoclip.export.crop_pool import POOL, PREFIXES
 from morphoclip.export.layout import CONFIG, WEIGHTS
 from morphoclip.export.load import load_encoder, local_source
 from morphoclip.export.weights import read_settings, read_tensors
+from morphoclip.models.lora import merged
 from morphoclip.models.weight_files import read_weights
 from morphoclip.models.weight_names import below, plain
 
@@ -108,6 +109,8 @@ def _of_own_checkpoint(path: Path, saved: Mapping[str, Any], network: str) -> So
     state, prefix = saved["state_dict"], saved["encoder_prefix"]
     kind = "" if prefix == "encoder." else f"{network} of "
     weights = below(state, "encoder." if network == "student" else prefix)
+    if lora := saved["encoder_config"].get("lora"):
+        weights = merged(weights, lora["rank"], lora["alpha"])
     parts = _parts({plain(name): value for name, value in weights.items()})
     for start in PREFIXES:
         if pool := below(state, start):

@@ -17,6 +17,7 @@ from morphoclip.models.classical import ClassicalFeatures, IntensityStatistics
 from morphoclip.models.covariance_vit import CovarianceViT
 from morphoclip.models.encoder import Encoder
 from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
+from morphoclip.models.lora import with_lora
 from morphoclip.models.norm import over_ranks
 from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
@@ -46,6 +47,7 @@ def create_encoder(
     pretrained: bool = False,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
     **backbone_kw: Any,
 ) -> Encoder | FeatureEncoder:
     """Build an encoder by name.
@@ -62,6 +64,8 @@ def create_encoder(
         pretrained: load the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
         weights: local file of timm weights, used in the same way; all of the backbone's must be there.
         options: further arguments of the backbone as a mapping, as configs/encoder/timm.yaml gives them.
+        lora: `{rank, alpha, dropout}` of low-rank updates of the backbone's linear layers, the only weights of it that train
+            (Hu et al. 2021; needs the `peft` extra); alpha is 16 and dropout 0 by default. Export merges them.
         backbone_kw: further arguments of the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; for
             `per_channel` those of `PerChannel`). `trust_remote_code` is never stored in the config, so that no file can
             set it.
@@ -72,6 +76,8 @@ def create_encoder(
     backbone_kw |= options or {}
     if channels is None:
         channels = CHANNELS[:in_channels]
+    if lora and (name in FEATURE_ENCODERS or name in FIXED):
+        raise ValueError(f"encoder.lora is for networks on images, not for {name}")
     if name in FEATURE_ENCODERS:
         return FeatureEncoder(name, channels=channels, mean=mean, std=std, **backbone_kw)
     if name in FIXED:
@@ -114,6 +120,10 @@ def create_encoder(
             f"no encoder {name!r}: use one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])}, a name "
             "of timm.list_models(), or package.module:Name of your own backbone"
         )
+    if lora:
+        lora = {"alpha": 16.0, "dropout": 0.0, **lora}
+        backbone = backbone.adapt(**lora) if isinstance(backbone, PerChannel) else with_lora(backbone, **lora)
+        backbone_kw = {**backbone_kw, "lora": lora}
     # A rebuilt encoder gets its weights from the checkpoint, so the config never sets `pretrained`.
     config = {
         "name": name,

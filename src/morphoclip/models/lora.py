@@ -33,7 +33,7 @@ def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float = 0.0) -
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear layer for low-rank updates: use a vision transformer")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)  # type: ignore[arg-type]  # peft takes any number for alpha
-    return inject_adapter_in_model(config, model)
+    return inject_adapter_in_model(config, model.requires_grad_(False))
 
 
 def merged(state: Mapping[str, Any], rank: int, alpha: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morphoclip.models.hugging_face import rgb_statistics, vision_model
+from morphoclip.models.lora import with_lora
 from morphoclip.models.weight_files import read_weights
 from morphoclip.models.weight_loading import load_weights
 
@@ -93,13 +94,23 @@ class PerChannel(nn.Module):
             mean, std = self.rebuild["rgb"] = [list(map(float, values)) for values in rgb or IMAGENET]
             self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
             self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.is_adapted = False
         self.requires_grad_(False).eval()
         width = self.forward_features(torch.zeros(1, 1, self.image_size, self.image_size)).shape[2]
         self.feature_shape = (in_channels, width)
         self.num_features = in_channels * width
 
+    def adapt(self, rank: int, alpha: float, dropout: float) -> PerChannel:
+        """Add low-rank updates to the backbone, which then train; see `models.lora`."""
+        self.model, self.is_adapted = with_lora(self.model, rank, alpha, dropout), True
+        return self.eval()
+
     def train(self, mode: bool = True) -> PerChannel:
-        return super().train(False)  # frozen: no dropout and no batch statistics
+        super().train(False)  # frozen: no dropout and no batch statistics
+        for name, part in self.named_modules():
+            if "lora_dropout" in name:
+                part.train(mode)
+        return self
 
     def describe(self, rgb: Tensor) -> Tensor:
         """Features (N, D) of standardised RGB images (N, 3, S, S): the model's pooled output, or else its first token."""
@@ -109,9 +120,13 @@ class PerChannel(nn.Module):
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
 
-    @torch.no_grad()
     def forward_features(self, x: Tensor) -> Tensor:
-        """Features (B, C, D), one vector per channel, of [0, 1] images (B, C, H, W)."""
+        """Features (B, C, D), one vector per channel, of [0, 1] images (B, C, H, W); without gradient unless adapted."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_adapted):
+            return self.describe_channels(x)
+
+    def describe_channels(self, x: Tensor) -> Tensor:
+        """`forward_features`, with a gradient where one is asked for."""
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         if self.sees_all_channels:
