@@ -131,3 +131,8 @@ def test_wrong_choices_are_named():
         create_encoder("vit_demo", std=[0.1, 0.2])
     with pytest.raises(ValueError, match="stride 16"):
         create_encoder("vit_demo", image_size=40)
+    for name in ("vit_tiny_patch16_224", "channel_vit"):
+        with pytest.raises(
+            ValueError, match=f"{name} has patches of 16 pixels, which do not divide image_size=40: set"
+        ):
+            create_encoder(name, image_size=40)

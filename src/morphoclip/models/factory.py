@@ -120,6 +120,7 @@ def create_encoder(
             f"no encoder {name!r}: use one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])}, a name "
             "of timm.list_models(), or package.module:Name of your own backbone"
         )
+    check_patches(name, backbone, image_size)
     if lora:
         lora = {"alpha": 16.0, "dropout": 0.0, **lora}
         backbone = backbone.adapt(**lora) if isinstance(backbone, PerChannel) else with_lora(backbone, **lora)
@@ -136,6 +137,16 @@ def create_encoder(
         **backbone_kw,
     }
     return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)
+
+
+def check_patches(name: str, backbone: Any, image_size: int | None) -> None:
+    """Raise ValueError if patches do not divide the image, whose border the network would not see."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if image_size is not None and patch is not None and any(image_size % side for side in patch):
+        raise ValueError(
+            f"encoder {name} has patches of {patch[0]} pixels, which do not divide image_size={image_size}: set "
+            f"encoder.image_size={image_size // patch[0] * patch[0]}, or encoder.patch_size to a divisor of the crop size"
+        )
 
 
 def is_foreign(name: str) -> bool:
