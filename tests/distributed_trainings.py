@@ -8,11 +8,15 @@ from torch import Tensor
 from tests.distributed_cases import case, own_rows
 
 
-def trained(rank: int, world: int, name: str, **kw) -> list[Tensor]:
+def trained(
+    rank: int, world: int, name: str, freeze: tuple[int | None, int | None] | None = None, **kw
+) -> list[Tensor]:
     """Loss, weights and buffers after two Trainer steps in float64 under DDP, each rank with its own bags."""
+    from morphoclip.training.freezing import Freezing
     from tests.methods.tiny import METHODS, batch_of, exact, loader, trainer
 
     method = exact(METHODS[name](**kw))
+    method.freezing = None if freeze is None else Freezing(*freeze)
     run = trainer(2, **({} if world == 1 else {"devices": world, "strategy": "ddp"}), gradient_clip_val=1.0)
     run.fit(method, loader(batch_of(name, own_rows(rank, world, 3))))
     return [method.last_loss, *(value for value in method.state_dict().values() if isinstance(value, Tensor))]
@@ -21,6 +25,19 @@ def trained(rank: int, world: int, name: str, **kw) -> list[Tensor]:
 @case
 def simclr_training(rank, world):
     return trained(rank, world, "simclr")
+
+
+@case
+def simclr_with_frozen_encoder_training(rank, world):
+    return trained(rank, world, "simclr", freeze=(None, None))
+
+
+@case
+def dino_with_first_block_frozen_for_a_step_training(rank, world):
+    """Then it thaws, and its gradients are averaged over ranks like all others."""
+    from tests.methods.tiny import TWO_SIZES
+
+    return trained(rank, world, "dino", freeze=(1, 1), encoder=TWO_SIZES | {"depth": 2})
 
 
 @case

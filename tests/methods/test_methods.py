@@ -139,7 +139,11 @@ def test_every_config_instantiates(group):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [(mae, "MAE needs a vision transformer of timm"), (cwa_msn, "does not have: use a timm")]
+    ("method", "message"),
+    [
+        (mae, "MAE masks patches, which .* cannot leave out: use"),
+        (cwa_msn, "CWA-MSN masks patches, which .* cannot leave out: use"),
+    ],
 )
 def test_methods_that_hide_patches_say_which_encoders_have_some(method, message):
     with pytest.raises(ValueError, match=message):

@@ -36,6 +36,16 @@ def test_scale_leaves_float_crops_untouched():
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_grey_levels_survive_scaling_in_any_precision(dtype):
+    """3,000 grey levels far from 0 stay apart: in bf16 itself they would become 463."""
+    levels = torch.arange(20000, 23000).to(torch.uint16).view(1, 1, 50, 60).expand(1, 5, 50, 60)
+    encoder = create_encoder("vit_demo", **SMALL["vit_demo"]).to(dtype)
+    scaled = encoder.scale(levels, torch.full((1, 5), 20000.0), torch.full((1, 5), 23000.0))
+    assert len(scaled[0, 0].unique()) == 3000
+    assert encoder.standardise(scaled).dtype == dtype
+
+
 def test_preprocess_is_scale_then_standardise():
     encoder = create_encoder("vit_demo", mean=[0.1, 0.2, 0.3, 0.4, 0.5], std=0.5, **SMALL["vit_demo"])
     images = (pixels() * 1000).to(torch.uint16)
@@ -121,3 +131,8 @@ def test_wrong_choices_are_named():
         create_encoder("vit_demo", std=[0.1, 0.2])
     with pytest.raises(ValueError, match="stride 16"):
         create_encoder("vit_demo", image_size=40)
+    for name in ("vit_tiny_patch16_224", "channel_vit"):
+        with pytest.raises(
+            ValueError, match=f"{name} has patches of 16 pixels, which do not divide image_size=40: set"
+        ):
+            create_encoder(name, image_size=40)

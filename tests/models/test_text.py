@@ -104,3 +104,86 @@ def test_lora_trains_low_rank_updates_and_starts_at_the_model_itself(hub_folder)
 def test_an_unknown_way_of_training_is_named(hub_folder):
     with pytest.raises(ValueError, match="'half': use frozen, lora or full"):
         HuggingFaceTextEncoder(hub_folder, training="half")
+
+
+def word_tokenizer(folder, **special):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*special.values(), "cells", "treated", "with", "DMSO", "compound"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_stored_in_low_precision_is_float32_and_trains_a_projection(hub_folder, dtype, tmp_path):
+    import shutil
+
+    from transformers import BertModel
+
+    folder = shutil.copytree(hub_folder, tmp_path / "low")
+    BertModel.from_pretrained(hub_folder).to(dtype).save_pretrained(folder)
+    for tower in (HuggingFaceTextEncoder(folder, training="full"), HuggingFaceTextEncoder(folder, pretrained=False)):
+        assert {p.dtype for p in tower.parameters()} == {torch.float32}
+        projection = torch.nn.Linear(tower.embed_dim, 2)
+        projection(tower(*tower.tokenize(PROMPTS))).sum().backward()
+
+
+def test_gpt2_gets_a_padding_token_that_changes_nothing(tmp_path):
+    from transformers import GPT2Config, GPT2Model
+
+    special = {"unk_token": "[UNK]", "eos_token": "<|endoftext|>"}
+    word_tokenizer(tmp_path, **special)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=7, n_embd=8, n_layer=1, n_head=2, n_positions=32)
+    GPT2Model(config).save_pretrained(tmp_path)
+    tower = HuggingFaceTextEncoder(tmp_path, max_length=32).eval()
+    together = tower(*tower.tokenize(["cells treated with DMSO", "DMSO"]))
+    alone = torch.cat([tower(*tower.tokenize([text])) for text in ("cells treated with DMSO", "DMSO")])
+    torch.testing.assert_close(together, alone)
+    with pytest.raises(ValueError, match=r"max_length=33, but .* has 32 positions: set text\.max_length=32"):
+        HuggingFaceTextEncoder(tmp_path, max_length=33)
+
+
+def test_of_an_encoder_decoder_the_encoder_is_used_and_rebuilt(tmp_path):
+    from transformers import T5Config, T5Model
+
+    word_tokenizer(tmp_path, unk_token="<unk>", pad_token="<pad>", eos_token="</s>")
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    whole = T5Model(config).eval()
+    whole.save_pretrained(tmp_path)
+    tower = HuggingFaceTextEncoder(tmp_path, training="full").eval()
+    tokens, mask = tower.tokenize(["cells treated with DMSO"])
+    states = whole.get_encoder()(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(tower(tokens, mask), states.mean(1))
+    tower.train()(tokens, mask).sum().backward()
+    assert all(p.grad is not None for p in tower.parameters())  # none of a decoder
+    tower.save_architecture(tmp_path / "saved")
+    twin = HuggingFaceTextEncoder(tmp_path / "saved", pretrained=False).eval()
+    twin.load_state_dict(tower.state_dict())
+    torch.testing.assert_close(twin(tokens, mask), tower.eval()(tokens, mask))
+
+
+def test_positions_behind_padding_are_not_counted(tmp_path):
+    from transformers import RobertaConfig, RobertaModel
+
+    word_tokenizer(tmp_path, unk_token="<unk>", pad_token="<pad>")
+    config = RobertaConfig(
+        vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=34, pad_token_id=1,
+    )  # fmt: skip
+    RobertaModel(config).save_pretrained(tmp_path)
+    HuggingFaceTextEncoder(tmp_path, max_length=32)
+    with pytest.raises(ValueError, match="has 32 positions"):
+        HuggingFaceTextEncoder(tmp_path, max_length=33)
+
+
+def test_a_folder_without_tokenizer_files_is_refused(hub_folder, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((hub_folder / name).read_bytes())
+    with pytest.raises(
+        ValueError, match="has no vocabulary, so that all texts would be alike: copy the tokenizer's files"
+    ):
+        HuggingFaceTextEncoder(tmp_path)

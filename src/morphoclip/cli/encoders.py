@@ -1,4 +1,4 @@
-"""`morphoclip export | embed | features | attention`: encoder folders, profiles, cached features, attention maps."""
+"""`morphoclip export | import | embed | features | attention`: encoder folders, profiles, cached features, attention maps."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def export(
     from morphoclip.profiling import export_encoder
 
     typer.echo(export_encoder(run, to, trust_remote_code=trust_remote_code))
+
+
+@app.command("import")
+def import_weights(
+    kind: Annotated[str, typer.Argument(help="cellpaintssl (Kim et al. 2025) or cellclip (Lu et al. 2025)")],
+    file: Annotated[Path, typer.Argument(help="their checkpoint; no code in it is run")],
+    to: Annotated[Path, typer.Option(help="encoder folder to make")],
+    channels: Annotated[
+        str | None, typer.Option(help="names in the order of its training: Mito,AGP,RNA,ER,DNA")
+    ] = None,
+) -> None:
+    """Write an encoder folder from weights that others have published, by their names of weights.
+
+    Any other file of weights starts a training by init=FILE.
+    """
+    from morphoclip.export.published import import_published
+
+    typer.echo(import_published(kind, file, to, None if channels is None else channels.split(",")))
 
 
 @app.command()

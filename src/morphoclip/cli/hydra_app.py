@@ -18,6 +18,8 @@ from morphoclip.cli.quiet import quiet_libraries
 RUNS = {"train": "morphoclip.experiment.run", "evaluate": "morphoclip.experiment.evaluate"}
 # In `train`, `encoder=` chooses from a config group; in `evaluate` it is a path, stored under another key.
 PATHS = {"evaluate": {"encoder": "encoder_folder"}}
+# Groups of `train` that choose a file by its name, or else set a key to what was typed.
+FILE_OR_VALUE = {"init": "init.from"}
 # Keys whose values are text: 48213, 1e5 or nan are taken as typed.
 NAMES = ("run_id", "name", "run", "title", "resume", "max_time", "rank_timeout")
 
@@ -79,7 +81,10 @@ def as_typed(name: str, given: Sequence[str], folders: Sequence[Path]) -> list[s
     """Arguments for Hydra that mean what was typed: paths and names quoted, `--dry-run`, what is switched off."""
     from morphoclip.experiment.overrides import as_hydra_reads
 
-    return as_hydra_reads(name, [_as_meant(argument, PATHS.get(name, {})) for argument in given], folders)
+    meant = [_as_meant(argument, PATHS.get(name, {})) for argument in given]
+    if name == "train":
+        meant = [_as_file_or_value(argument, folders) for argument in meant]
+    return as_hydra_reads(name, meant, folders)
 
 
 def _own_folders(given: Sequence[str]) -> list[Path]:
@@ -124,3 +129,13 @@ def _as_meant(argument: str, keys: dict[str, str]) -> str:
     if key in NAMES and re.fullmatch(r"[\w.+:-]+", value) and value != "null":
         value = f"'{value}'"
     return f"{keys.get(key, key)}={value}"
+
+
+def _as_file_or_value(argument: str, folders: Sequence[Path]) -> str:
+    """`argument` with the key of its value, quoted, unless it names a file of the group in `FILE_OR_VALUE`."""
+    key, _, value = argument.partition("=")
+    group = FILE_OR_VALUE.get(key)
+    if group is None or value in ("", "null") or any((folder / key / f"{value}.yaml").is_file() for folder in folders):
+        return argument
+    escaped = value.strip("'\"").replace("'", "\\'")
+    return f"{group}='{escaped}'"

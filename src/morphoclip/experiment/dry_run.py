@@ -79,7 +79,7 @@ def data_folder(data: DictConfig, temporary: Path) -> str:
 
 def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
     """Print the screen of a training, the hours it takes by a few timed steps, and the disk it needs."""
-    from morphoclip.experiment.fit import build_method, callbacks_of, make_loggers, make_trainer, open_loader
+    from morphoclip.experiment.fit import callbacks_of, make_loggers, make_trainer, open_loader, starting_method
     from morphoclip.experiment.rotation import first_turn
 
     pl.seed_everything(config.seed, verbose=False)
@@ -92,7 +92,7 @@ def dry_run(config: DictConfig, checkpoint: Path | None) -> None:
         loader, trainings = open_loader(config), 1
         # Its callbacks and loggers are made, so that mistakes in them are found, but not used.
         planned = make_trainer(config, loader, callbacks_of(config), make_loggers(config, checkpoint))
-    method = build_method(config, loader)
+    method, _ = starting_method(config, loader, checkpoint)
     sample = TimedSample(config, planned, trainings)
     trainer = make_trainer(config, loader, [sample], [])
     with warnings.catch_warnings():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from morphoclip.methods.clip import CLIP
     from morphoclip.methods.held_out_prompts import HeldOutPrompts
     from morphoclip.models import Encoder, FeatureEncoder
+    from morphoclip.training.freezing import Freezing
     from morphoclip.training.interrupts import Interrupts
 
 
@@ -48,7 +49,7 @@ def fit(
 
     pl.seed_everything(config.seed, verbose=False)
     loader = open_loader(config)
-    method = build_method(config, loader)
+    method, facts = starting_method(config, loader, checkpoint)
     if loader.val_split is not None and isinstance(method, CLIP):
         method.held_out = held_out_prompts(config, method, loader)
     if rank() == 0:
@@ -64,7 +65,7 @@ def fit(
     trainer = make_trainer(
         config, loader, [FirstScreen(config), stalls, *callbacks], make_loggers(config, checkpoint), plugins=[io]
     )
-    method.trained_on = provenance_of_training(config, method, loader)
+    method.trained_on = provenance_of_training(config, method, loader) | facts
     with interrupts.deferred() if interrupts is not None and savers else nullcontext():
         trainer.fit(method, datamodule=loader, ckpt_path=checkpoint)
     if io.error is not None:
@@ -139,12 +140,48 @@ def fit_turn(config: DictConfig, *, screen: bool = False) -> tuple[Encoder | Fea
     """(untrained encoder, trained method) of one turn of a rotation; nothing is saved. `screen` prints the first screen."""
     loader = open_loader(config)
     pl.seed_everything(config.seed, verbose=False)
-    method = build_method(config, loader)
+    method, _ = starting_method(config, loader, None)
     untrained = copy.deepcopy(method.export_encoder())
     shown: list[pl.Callback] = [FirstScreen(config)] if screen else []
     make_trainer(config, loader, shown, [], enable_progress_bar=False).fit(method, datamodule=loader)
     method.trained_on = provenance_of_training(config, method, loader)
     return untrained, method
+
+
+def starting_method(
+    config: DictConfig, loader: CellDataModule, checkpoint: Path | None
+) -> tuple[Method, dict[str, object]]:
+    """The method with the weights that `init` names, and facts of them for provenance.
+
+    A run that goes on from a checkpoint does not load them; the facts are then those of the checkpoint.
+    """
+    import torch
+
+    from morphoclip.distributed import rank
+    from morphoclip.experiment.arms import runs_own_code
+    from morphoclip.methods.starting import start_from
+
+    method = build_method(config, loader)
+    method.freezing = freezing_of(config.freeze)
+    if checkpoint is not None:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("trained_on", {})
+        return method, {key: saved[key] for key in ("init",) if key in saved}
+    init = as_dict(config.init)
+    lines, facts = start_from(method, init.pop("from"), trust_remote_code=runs_own_code(config.encoder), **init)
+    if lines and rank() == 0:
+        print("\n".join(lines), flush=True)
+    return method, {"init": facts} if facts else {}
+
+
+def freezing_of(freeze: DictConfig) -> Freezing | None:
+    """The callback that freezes what `freeze` names; None for nothing."""
+    from morphoclip.training.freezing import Freezing
+
+    if freeze.blocks is None:
+        if freeze.steps is not None:
+            raise ValueError("freeze.steps needs freeze=encoder, or a number of blocks in freeze.blocks")
+        return None
+    return Freezing(None if freeze.blocks == "all" else freeze.blocks, freeze.steps)
 
 
 def build_method(config: DictConfig, loader: CellDataModule) -> Method:

@@ -22,6 +22,7 @@ OPTIONAL = {
 CLOSED = (
     "",
     "data",
+    "init",
     "perturbation",
     "rotation",
     "score",

@@ -113,6 +113,8 @@ def checked(config: DictConfig, name: str) -> list[str]:
     """
     typed = _parsed(HydraConfig.get().overrides.task)
     notes = list(_without_old_keywords(config, typed))
+    if name == "train":
+        notes += _without_keywords_of_other_encoders(config, typed)
     for at, node in nodes(config):
         known = accepted(named_object(str(node[TARGET]), f"{at}.{TARGET}"))
         if known is None:
@@ -235,6 +237,21 @@ def _without_old_keywords(config: DictConfig, typed: Sequence[Override]) -> Iter
                     del node[k]
             named = ", ".join(f"{k}={given[k]}" for k in old)
             yield f"{parent}: {str(node[TARGET]).rpartition('.')[2]} does not take {named}: left out"
+
+
+def _without_keywords_of_other_encoders(config: DictConfig, typed: Sequence[Override]) -> Iterator[str]:
+    """Remove what a recipe or file sets for another encoder and this one does not take; a line for it."""
+    if OmegaConf.is_missing(config.encoder, "name"):
+        return
+    known = keywords_of(config, "encoder", config.encoder)
+    here = {key.split(".")[1] for key in _typed_keys(typed) if key.startswith("encoder.")}
+    old = [key for key in map(str, config.encoder) if known is not None and key not in known | here]
+    if old:
+        named = ", ".join(f"{key}={config.encoder[key]}" for key in old)
+        with open_dict(config):
+            for key in old:
+                del config.encoder[key]
+        yield f"encoder: {config.encoder.name} does not take {named}: left out"
 
 
 def _check_added(config: DictConfig, before: DictConfig, override: Override) -> None:

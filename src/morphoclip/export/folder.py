@@ -14,6 +14,7 @@ from morphoclip.checkpoints import read_checkpoint
 from morphoclip.export.crop_pool import attends, load_crop_pool, save_crop_pool
 from morphoclip.export.layout import CARD, CONFIG, FORMAT_VERSION, WEIGHTS
 from morphoclip.export.load import load_encoder, local_source
+from morphoclip.export.merging import merged_encoder
 from morphoclip.export.model_card import model_card
 from morphoclip.export.provenance import encoder_hash
 from morphoclip.export.towers import TOWERS, load_towers, save_towers
@@ -81,6 +82,7 @@ def export_encoder(
         encoder = load_encoder(local, trust_remote_code=trust_remote_code)
         pool = load_crop_pool(local)
         known, method = encoder.trained_on, encoder.trained_on.get("method")
+    encoder = merged_encoder(encoder)
     sha256 = encoder_hash(encoder)
     config = {
         "format_version": FORMAT_VERSION,

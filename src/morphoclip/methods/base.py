@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,12 +14,15 @@ from torch.distributed.fsdp import FSDPModule
 
 from morphoclip.augment import Compose, Rows, draw_visible
 from morphoclip.batch import Batch
-from morphoclip.checkpoints import FROZEN, another_model, read_checkpoint
+from morphoclip.checkpoints import FROZEN
 from morphoclip.distributed import gather_rows, mean_over_ranks, rank
+from morphoclip.methods.loading import Loading
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
+from morphoclip.models.depth import depths
 from morphoclip.models.pooling import Pool
 from morphoclip.training.curves import Curves
 from morphoclip.training.ema import Teacher
+from morphoclip.training.freezing import Freezing, with_zero_gradients
 from morphoclip.training.guards import NonFiniteGuard, global_norm
 from morphoclip.training.launch import check_precision
 from morphoclip.training.monitors import collapse_monitors
@@ -39,7 +41,7 @@ def build(spec: Mapping[str, Any], **kw: Any) -> Any:
     return instantiate(spec, _convert_="all", **kw)
 
 
-class Method(pl.LightningModule):
+class Method(Loading):
     """Base of the methods. A subclass calls `save_hyperparameters()` and defines `training_step`.
 
     All arguments are plain (dicts, numbers, strings), so that the method can be rebuilt from a checkpoint's
@@ -57,6 +59,8 @@ class Method(pl.LightningModule):
             exports contain them, so that `embed` can cut and scale images in the same way.
         logged: name -> (sum, number) of the values logged and not yet sent to loggers by `Curves`.
         collapse: the latest readings of `collapse_monitors` not yet read by `CollapseAlarm`.
+        freezing: the parts of the encoder that are frozen, set before fitting; None for none.
+        resting: parameters that are frozen in this step and thaw later.
         is_validating: `training_step` is called for held-out crops, to measure.
         measured_at, measuring_s: step of the latest `Measurement` (-1 before), and the seconds of all.
     """
@@ -84,11 +88,22 @@ class Method(pl.LightningModule):
         self.trained_on: dict[str, Any] = {}
         self.logged: dict[str, tuple[Any, int]] = {}
         self.collapse: dict[str, Tensor] = {}
+        self.freezing: Freezing | None = None
+        self.resting: list[torch.nn.Parameter] = []
         self.is_validating, self.measured_at, self.measuring_s = False, -1, 0.0
 
     def export_encoder(self) -> Encoder | FeatureEncoder:
         """The encoder to compute profiles with."""
         return self.encoder
+
+    def encoders(self) -> list[torch.nn.Module]:
+        """The encoder that trains, and its teacher if there is one."""
+        exported = self.export_encoder()
+        return [self.encoder] if exported is self.encoder else [self.encoder, exported]
+
+    def depths(self) -> dict[str, int]:
+        """Name of each parameter of the encoder -> its depth, see `models.depth`."""
+        return {f"encoder.{name}": depth for name, depth in depths(self.encoder).items()}
 
     @property
     def crop_pool(self) -> Pool | None:
@@ -213,7 +228,7 @@ class Method(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Those of every trainer; `Curves` comes after all others, whose values it sends too."""
-        return [ExactRestart(), Curves()]
+        return [ExactRestart(), *([] if self.freezing is None else [self.freezing]), Curves()]
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Lightning's `log` for the progress bar and callbacks; `Curves` sends the values to loggers.
@@ -249,7 +264,7 @@ class Method(pl.LightningModule):
             gathered = None if assignments is None else gather_rows(assignments.detach())
             monitors, self.collapse = collapse_monitors(gather_rows(embeddings.detach()), gathered)
             self.log_dict({f"collapse/{name}": value for name, value in monitors.items()}, batch_size=len(batch))
-        return {"loss": loss}
+        return {"loss": with_zero_gradients(loss, self.resting)}
 
     def validation_metrics(self) -> Metrics:
         """What is measured beside the loss, new for each validation; a metric that gives a dict logs all of its values."""
@@ -276,25 +291,6 @@ class Method(pl.LightningModule):
         moving = {id(p) for module in self.modules() if isinstance(module, Teacher) for p in module.parameters()}
         frozen = {n: p for n, p in self.named_parameters() if not p.requires_grad and id(p) not in moving}
         return list(frozen) if not self.is_sharded and sum(p.nbytes for p in frozen.values()) >= LARGE else []
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """As torch's; one line for weights of another model.
-
-        Raises:
-            ValueError: names or shapes of the weights differ.
-        """
-        try:
-            return super().load_state_dict(state_dict, *args, **options)
-        except RuntimeError as error:
-            raise another_model(self.state_dict(), state_dict, error) from error
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
-        """As Lightning's, with the frozen weights that lie beside a checkpoint."""
-        whole = io.BytesIO()
-        torch.save(read_checkpoint(checkpoint_path), whole)
-        whole.seek(0)
-        return super().load_from_checkpoint(whole, *args, **options)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained_on = self.trained_on or dict(checkpoint.get("trained_on", {}))

@@ -150,18 +150,21 @@ class Conditions(nn.Module):
         return len(self.distinct)
 
     @torch.no_grad()
-    def spread(self, most: int = 256) -> None:
+    def spread(self, most: int = 256, *, keep_statistics: bool = False) -> None:
         """Initialise the projections so that each tower's prompts (up to `most`) have mean 0 and variance 1 per dimension.
 
         Prompts share most words, so their initial embeddings share one large component and all cosines are near 1; short
-        runs would spend half of their steps on undoing that. Unlike a batch norm this is the same on all ranks.
+        runs would spend half of their steps on undoing that. Unlike a batch norm this is the same on all ranks. With
+        `keep_statistics` batch norms keep their running statistics, as those of trained towers should.
         """
         for number, projection in enumerate(self.projections):
             own = (self.tower_number == number).nonzero().flatten()
             chosen = own[torch.linspace(0, len(own) - 1, min(most, len(own))).round().long()]
             parts = nn.ModuleList([self.towers[number], self.heads[number]])
             # Initial batch statistics are arbitrary, so batch norms start with those of the prompts.
-            parts.train(len(own) > 1 and any(isinstance(part, _BatchNorm) for part in parts.modules()))
+            parts.train(
+                not keep_statistics and len(own) > 1 and any(isinstance(part, _BatchNorm) for part in parts.modules())
+            )
             embedded = self.embed(number, chosen)  # (U, E)
             parts.train()
             mean, std = embedded.mean(0), embedded.std(0, correction=0).clamp_min(1e-3)

@@ -58,9 +58,10 @@ class CWAMSN(Distillation):
     ) -> None:
         super().__init__(ema_momentum, encoder=encoder, optimizer=optimizer, seed=seed, monitor_every=monitor_every)
         self.save_hyperparameters()
-        if not hasattr(self.encoder.backbone, "patch_embed"):
+        if not self.encoder.masks_patches:
             raise ValueError(
-                f"CWA-MSN masks patches, which {encoder['name']} does not have: use a timm vision transformer"
+                f"CWA-MSN masks patches, which {encoder['name']} cannot leave out: use one of timm's vision transformers, e.g. "
+                "encoder=vit_small"
             )
         self.global_view, self.local_view = build(global_view), build(local_view)
         self.local_views = [f"local view {number}" for number in range(local_views)]

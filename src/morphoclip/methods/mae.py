@@ -14,6 +14,7 @@ from morphoclip.losses import MAELoss
 from morphoclip.methods.base import Method
 from morphoclip.methods.crops import as_crops, first_crops
 from morphoclip.models import MAEDecoder
+from morphoclip.models.keywords import takes
 from morphoclip.models.mae_decoder import patchify, sin_cos_positions, unpatchify
 
 
@@ -51,11 +52,17 @@ class MAE(Method):
                 "MAE reconstructs patches of all channels, but channel_vit has one token per channel: use a timm ViT"
             )
         # Without fc_norm the last norm comes before pooling, so that the decoder's loss trains it.
-        super().__init__({**encoder, "global_pool": "avg", "fc_norm": False}, optimizer, augment, seed, monitor_every)
+        pooled = {"global_pool": "avg", "fc_norm": False} if takes(encoder["name"], ("global_pool", "fc_norm")) else {}
+        super().__init__({**encoder, **pooled}, optimizer, augment, seed, monitor_every)
         self.save_hyperparameters()
         vit = self.encoder.backbone
-        if not hasattr(vit, "patch_embed") or not isinstance(self.encoder.projection, nn.Identity):
-            raise ValueError(f"MAE needs a vision transformer of timm without projection, not {encoder}")
+        if not self.encoder.masks_patches:
+            raise ValueError(
+                f"MAE masks patches, which {encoder['name']} cannot leave out: use one of timm's vision transformers, e.g. "
+                "encoder=vit_small"
+            )
+        if not isinstance(self.encoder.projection, nn.Identity):
+            raise ValueError(f"MAE needs an encoder without projection: leave out projection={encoder['projection']}")
         self.patch = vit.patch_embed.patch_size[0]
         if sees_beyond(vit.patch_embed, len(self.encoder.channels)):
             raise ValueError(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from timm.layers import QuickGELU
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+LAYOUTS = ("pre_norm", "clip")
 
 
 class CrossChannelFormer(nn.Module):
@@ -18,21 +23,33 @@ class CrossChannelFormer(nn.Module):
         channels: C.
         embed_dim: size of the output.
         depth, heads: number of blocks, and of attention heads per block.
+        layout: `pre_norm`, or `clip` for that of the published CellCLIP weights: a further LayerNorm behind the class token,
+            and CLIP's approximation of GELU.
 
     Raises:
-        ValueError: `feature_dim` is not a multiple of `heads`.
+        ValueError: `feature_dim` is not a multiple of `heads`, or an unknown layout.
     """
 
     def __init__(
-        self, feature_dim: int, channels: int = 5, embed_dim: int = 512, depth: int = 12, heads: int = 8
+        self,
+        feature_dim: int,
+        channels: int = 5,
+        embed_dim: int = 512,
+        depth: int = 12,
+        heads: int = 8,
+        layout: str = "pre_norm",
     ) -> None:
         super().__init__()
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout={layout!r}: use {' or '.join(LAYOUTS)}")
         if feature_dim % heads:
             raise ValueError(f"feature_dim {feature_dim} is not a multiple of heads {heads}")
         self.channel_embedding = nn.Parameter(torch.empty(channels, feature_dim))
         self.cls_token = nn.Parameter(torch.empty(1, 1, feature_dim))
         self.norm_input = nn.LayerNorm(feature_dim)
-        self.blocks = nn.Sequential(*(Block(feature_dim, heads, qkv_bias=True) for _ in range(depth)))
+        of_clip: dict[str, Any] = {"act_layer": QuickGELU, "norm_layer": nn.LayerNorm} if layout == "clip" else {}
+        self.norm_pre = nn.LayerNorm(feature_dim) if layout == "clip" else nn.Identity()
+        self.blocks = nn.Sequential(*(Block(feature_dim, heads, qkv_bias=True, **of_clip) for _ in range(depth)))
         self.norm = nn.LayerNorm(feature_dim)
         self.projection = nn.Linear(feature_dim, embed_dim)
         self.embed_dim = embed_dim
@@ -49,4 +66,4 @@ class CrossChannelFormer(nn.Module):
             raise ValueError(f"takes (B, {', '.join(map(str, self.channel_embedding.shape))}), not {tuple(x.shape)}")
         tokens = self.norm_input(x + self.channel_embedding)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1)  # (B, 1 + C, D)
-        return self.projection(self.norm(self.blocks(tokens)[:, 0]))
+        return self.projection(self.norm(self.blocks(self.norm_pre(tokens))[:, 0]))

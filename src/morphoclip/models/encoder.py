@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from morphoclip.models.channel_vit import ChannelViT
@@ -43,9 +44,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.projection: nn.Module = (
-            nn.Identity() if projection is None else JointProjection(self.backbone.num_features, projection)
+            nn.Identity() if projection is None else JointProjection(width_of(backbone), projection)
         )
-        self.embed_dim: int = projection or self.backbone.num_features
+        self.embed_dim: int = projection or width_of(backbone)
         self.channels = tuple(channels)
         self.config = config
         self.trained_on: dict[str, Any] = {}
@@ -62,16 +63,28 @@ class Encoder(nn.Module):
     def samples_channels(self) -> bool:
         return isinstance(self.backbone, ChannelViT) and self.backbone.channel_sampling
 
+    @property
+    def masks_patches(self) -> bool:
+        """Whether `forward_tokens` can leave patches out."""
+        return isinstance(self.backbone, VisionTransformer | ChannelViT)
+
     def scale(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped."""
-        low, high = (limit.to(self.mean.dtype)[..., None, None] for limit in (low, high))
+        """Intensities to [0, 1]: images (B, C, H, W) of any dtype, low and high (B, C); values outside are clipped.
+
+        In float32 at least, whatever the precision of the weights: bf16 has 256 steps between two powers of 2.
+        """
+        dtype = at_least_float32(self.mean.dtype)
+        low, high = (limit.to(dtype)[..., None, None] for limit in (low, high))
         # One copy, then in place: on a CPU half of the time is spent on new memory. A channel without contrast
         # (high = low) becomes black and white instead of infinite.
-        return images.to(self.mean.dtype, copy=True).sub_(low).div_((high - low).clamp_min(1e-6)).clamp_(0, 1)
+        return images.to(dtype, copy=True).sub_(low).div_((high - low).clamp_min(1e-6)).clamp_(0, 1)
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Subtract the channel means from [0, 1] images (B, C, H, W) and divide by the channel standard deviations."""
-        return (x - self.mean).div_(self.std)
+        """Subtract the channel means from [0, 1] images (B, C, H, W) and divide by the channel standard deviations.
+
+        The result has the precision of the weights.
+        """
+        return (x - self.mean.to(x.dtype)).div_(self.std.to(x.dtype)).to(self.mean.dtype)
 
     def unstandardise(self, x: Tensor) -> Tensor:
         """Standardised images (B, C, H, W) back to [0, 1], for display."""
@@ -111,10 +124,24 @@ class Encoder(nn.Module):
             raise TypeError(f"{type(vit).__name__} uses all channels: only channel_vit can use a subset")
         if keep is None:
             features = vit.forward_features(x)
-            return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
-        if not (hasattr(vit, "blocks") and hasattr(vit, "_pos_embed")):
+            if features.ndim == 4:  # a map, of Swin with channels last
+                last = features.shape[-1] == vit.num_features != features.shape[1]
+                return features.flatten(1, 2) if last else features.flatten(2).transpose(1, 2)
+            return features
+        if not self.masks_patches:
             raise TypeError(f"{type(vit).__name__} has no patch tokens to mask: use a vision transformer")
         tokens = vit._pos_embed(vit.patch_embed(x))
         prefix, patches = tokens.split([self.num_prefix_tokens, tokens.shape[1] - self.num_prefix_tokens], dim=1)
         patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         return vit.norm(vit.blocks(vit.norm_pre(torch.cat([prefix, patches], dim=1))))
+
+
+def width_of(backbone: nn.Module) -> int:
+    """Size of a backbone's features; some of timm's have a layer between the last map and the classifier."""
+    widths: Any = backbone
+    return int(getattr(widths, "head_hidden_size", None) or widths.num_features)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for bf16 and half; others unchanged."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

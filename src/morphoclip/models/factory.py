@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -17,9 +17,12 @@ from morphoclip.models.classical import ClassicalFeatures, IntensityStatistics
 from morphoclip.models.covariance_vit import CovarianceViT
 from morphoclip.models.encoder import Encoder
 from morphoclip.models.features import FEATURE_ENCODERS, FeatureEncoder
+from morphoclip.models.lora import with_lora
 from morphoclip.models.norm import over_ranks
 from morphoclip.models.per_channel import PerChannel, timm_model
 from morphoclip.models.vit_demo import vit_demo
+from morphoclip.models.weight_files import read_weights
+from morphoclip.models.weight_loading import load_weights
 from morphoclip.schema import CHANNELS
 
 OWN_BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -43,6 +46,8 @@ def create_encoder(
     projection: int | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
     **backbone_kw: Any,
 ) -> Encoder | FeatureEncoder:
     """Build an encoder by name.
@@ -57,7 +62,10 @@ def create_encoder(
         mean, std: statistics of [0, 1] images, one number or one per channel; `per_channel` uses those of its backbone.
         projection: size of a `JointProjection` as the last layer; None for the backbone's own features.
         pretrained: load the timm weights of that name; RGB kernels are repeated over C channels and rescaled.
-        weights: local file of timm weights, used in the same way.
+        weights: local file of timm weights, used in the same way; all of the backbone's must be there.
+        options: further arguments of the backbone as a mapping, as configs/encoder/timm.yaml gives them.
+        lora: `{rank, alpha, dropout}` of low-rank updates of the backbone's linear layers, the only weights of it that train
+            (Hu et al. 2021; needs the `peft` extra); alpha is 16 and dropout 0 by default. Export merges them.
         backbone_kw: further arguments of the backbone (e.g. `drop_path_rate`, `global_pool`, `dynamic_img_size`; for
             `per_channel` those of `PerChannel`). `trust_remote_code` is never stored in the config, so that no file can
             set it.
@@ -65,8 +73,11 @@ def create_encoder(
     Raises:
         ValueError: unknown name, or the lengths of `channels`, `mean` or `std` differ from `in_channels`.
     """
+    backbone_kw |= options or {}
     if channels is None:
         channels = CHANNELS[:in_channels]
+    if lora and (name in FEATURE_ENCODERS or name in FIXED):
+        raise ValueError(f"encoder.lora is for networks on images, not for {name}")
     if name in FEATURE_ENCODERS:
         return FeatureEncoder(name, channels=channels, mean=mean, std=std, **backbone_kw)
     if name in FIXED:
@@ -88,7 +99,9 @@ def create_encoder(
         backbone, mean, std, backbone_kw = frozen, [0.0] * in_channels, [1.0] * in_channels, frozen.rebuild
     elif name in OWN_BACKBONES:
         if pretrained or weights:
-            raise ValueError(f"there are no pretrained weights for {name!r}: load a checkpoint of this project instead")
+            raise ValueError(
+                f"there are no pretrained weights for {name!r}: start from a run of this project by init=RUN"
+            )
         backbone_kw = _defaults(OWN_BACKBONES[name]) | backbone_kw
         usual = backbone_kw.pop("image_size")
         image_size = usual if image_size is None else image_size
@@ -96,15 +109,22 @@ def create_encoder(
     elif is_foreign(name):
         backbone = _built(name, imported(name), in_channels, **backbone_kw)
     elif timm.is_model(name):
-        source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
-        pretrained = pretrained or weights is not None
-        options = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0, **source, **backbone_kw}
-        backbone = over_ranks(_built(name, timm_model, name, image_size, **options))
+        by_name = pretrained and not weights
+        settings = {"pretrained": by_name, "in_chans": in_channels, "num_classes": 0, **backbone_kw}
+        backbone = over_ranks(_built(name, timm_model, name, image_size, **settings))
+        if weights:
+            what = f"encoder {name} from {weights}"
+            load_weights(backbone, read_weights(weights), what, channels=channels, name=name)
     else:
         raise ValueError(
             f"no encoder {name!r}: use one of {sorted([*OWN_BACKBONES, 'per_channel', *FIXED, *FEATURE_ENCODERS])}, a name "
             "of timm.list_models(), or package.module:Name of your own backbone"
         )
+    check_patches(name, backbone, image_size)
+    if lora:
+        lora = {"alpha": 16.0, "dropout": 0.0, **lora}
+        backbone = backbone.adapt(**lora) if isinstance(backbone, PerChannel) else with_lora(backbone, **lora)
+        backbone_kw = {**backbone_kw, "lora": lora}
     # A rebuilt encoder gets its weights from the checkpoint, so the config never sets `pretrained`.
     config = {
         "name": name,
@@ -117,6 +137,16 @@ def create_encoder(
         **backbone_kw,
     }
     return Encoder(backbone, channels=channels, mean=mean, std=std, config=config, projection=projection)
+
+
+def check_patches(name: str, backbone: Any, image_size: int | None) -> None:
+    """Raise ValueError if patches do not divide the image, whose border the network would not see."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if image_size is not None and patch is not None and any(image_size % side for side in patch):
+        raise ValueError(
+            f"encoder {name} has patches of {patch[0]} pixels, which do not divide image_size={image_size}: set "
+            f"encoder.image_size={image_size // patch[0] * patch[0]}, or encoder.patch_size to a divisor of the crop size"
+        )
 
 
 def is_foreign(name: str) -> bool:
@@ -142,7 +172,7 @@ def _built(name: str, make: Callable[..., nn.Module], *arguments: Any, **options
     try:
         return make(*arguments, **options)
     except TypeError as error:
-        if "unexpected keyword" not in str(error):
+        if not any(fault in str(error) for fault in ("unexpected keyword", "multiple values for keyword")):
             raise
         known = f"; it takes {', '.join(_defaults(OWN_BACKBONES[name]))}" if name in OWN_BACKBONES else ""
         wrong = str(error).rpartition("keyword argument ")[2].strip("'\"")

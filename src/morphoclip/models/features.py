@@ -53,6 +53,7 @@ class FeatureEncoder(nn.Module):
         clip: float | None = None,
         pool: str = "gated",
         pool_hidden: int = 128,
+        pool_bias: bool = False,
         batch_norm: bool = False,
         **body: Any,
     ) -> None:
@@ -69,7 +70,7 @@ class FeatureEncoder(nn.Module):
             self.register_buffer(what, given.expand(self.feature_shape).clone())
         if pool not in POOLS:
             raise ValueError(f"pool={pool!r}: use one of {sorted(POOLS)}")
-        self.pool: Pool = POOLS[pool](feature_dim, pool_hidden)
+        self.pool: Pool = POOLS[pool](feature_dim, pool_hidden, pool_bias)
         if name == "cross_channel_former":
             self.body: nn.Module = CrossChannelFormer(feature_dim, len(self.channels), embed_dim, **body)
         else:
@@ -84,6 +85,7 @@ class FeatureEncoder(nn.Module):
             "pool": pool,
             "pool_hidden": pool_hidden,
             "batch_norm": batch_norm,
+            **({"pool_bias": True} if pool_bias else {}),
             **body,
         }
 

@@ -57,11 +57,12 @@ def vision_model(
         )
     if code and trust_remote_code:
         model, revision = _with_own_code(path, pretrained, architecture, revision)
+        model.float()  # whatever the file holds
         return model, model.config.to_dict(), revision
     if architecture is not None:
         settings = dict(architecture)
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        return AutoModel.from_config(config, trust_remote_code=False), dict(architecture), revision
+        return AutoModel.from_config(config, trust_remote_code=False).float(), dict(architecture), revision
     found = {"revision": revision, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(path, **found)
     model = (
@@ -69,6 +70,7 @@ def vision_model(
         if pretrained
         else AutoModel.from_config(config, trust_remote_code=False)
     )
+    model.float()
     return model, {key: value for key, value in config.to_dict().items() if key != "auto_map"}, revision
 
 

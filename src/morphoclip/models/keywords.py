@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Collection
 
 import timm
 
@@ -25,8 +26,15 @@ def encoder_keywords(name: str) -> set[str] | None:
     if name == "per_channel":
         return own | _parameters(PerChannel)
     if name in OWN_BACKBONES:
-        return own | _parameters(OWN_BACKBONES[name]) | _of_timm(TIMM)
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(OWN_BACKBONES[name]).parameters.values())
+        return own | _parameters(OWN_BACKBONES[name]) | (_of_timm(TIMM) if passes_on else set())
     return own | _of_timm(name) if timm.is_model(name) else None
+
+
+def takes(name: str, keywords: Collection[str]) -> bool:
+    """Whether the encoder of that name may take all of these arguments."""
+    known = encoder_keywords(name)
+    return known is None or set(keywords) <= known
 
 
 def _parameters(made_by: object) -> set[str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from morphoclip.distributed import gather_rows, world_size
 
 
 def over_ranks(model: nn.Module) -> nn.Module:
-    """The model with each nn.BatchNorm2d replaced by a `BatchNorm` with the same parameters and buffers."""
+    """The model with each nn.BatchNorm2d (and timm's with an activation) replaced by a `BatchNorm` with the same weights."""
     for name, part in model.named_children():
-        if type(part) is nn.BatchNorm2d:
-            joint = BatchNorm(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
+        if isinstance(part, nn.BatchNorm2d) and type(part) in (nn.BatchNorm2d, BatchNormAct2d):
+            settings: Any = (part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
+            joint = (
+                BatchNormAct(part.drop, part.act, *settings) if type(part) is BatchNormAct2d else BatchNorm(*settings)
+            )
             joint.load_state_dict(part.state_dict())
             setattr(model, name, joint)
         else:
@@ -67,3 +73,14 @@ class BatchNorm(nn.BatchNorm1d):
     def _spread(values: Tensor, x: Tensor) -> Tensor:
         """Reshape (F,) to broadcast over x (B, F[, …])."""
         return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+class BatchNormAct(BatchNorm):
+    """`BatchNorm`, then a drop and an activation, in place of timm's `BatchNormAct2d`."""
+
+    def __init__(self, drop: nn.Module, act: nn.Module, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.drop, self.act = drop, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))

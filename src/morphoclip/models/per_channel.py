@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from morphoclip.models.hugging_face import rgb_statistics, vision_model
+from morphoclip.models.lora import with_lora
+from morphoclip.models.weight_files import read_weights
+from morphoclip.models.weight_loading import load_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -91,13 +94,23 @@ class PerChannel(nn.Module):
             mean, std = self.rebuild["rgb"] = [list(map(float, values)) for values in rgb or IMAGENET]
             self.register_buffer("rgb_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
             self.register_buffer("rgb_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.is_adapted = False
         self.requires_grad_(False).eval()
         width = self.forward_features(torch.zeros(1, 1, self.image_size, self.image_size)).shape[2]
         self.feature_shape = (in_channels, width)
         self.num_features = in_channels * width
 
+    def adapt(self, rank: int, alpha: float, dropout: float) -> PerChannel:
+        """Add low-rank updates to the backbone, which then train; see `models.lora`."""
+        self.model, self.is_adapted = with_lora(self.model, rank, alpha, dropout), True
+        return self.eval()
+
     def train(self, mode: bool = True) -> PerChannel:
-        return super().train(False)  # frozen: no dropout and no batch statistics
+        super().train(False)  # frozen: no dropout and no batch statistics
+        for name, part in self.named_modules():
+            if "lora_dropout" in name:
+                part.train(mode)
+        return self
 
     def describe(self, rgb: Tensor) -> Tensor:
         """Features (N, D) of standardised RGB images (N, 3, S, S): the model's pooled output, or else its first token."""
@@ -107,9 +120,13 @@ class PerChannel(nn.Module):
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
 
-    @torch.no_grad()
     def forward_features(self, x: Tensor) -> Tensor:
-        """Features (B, C, D), one vector per channel, of [0, 1] images (B, C, H, W)."""
+        """Features (B, C, D), one vector per channel, of [0, 1] images (B, C, H, W); without gradient unless adapted."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_adapted):
+            return self.describe_channels(x)
+
+    def describe_channels(self, x: Tensor) -> Tensor:
+        """`forward_features`, with a gradient where one is asked for."""
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
         if self.sees_all_channels:
@@ -139,8 +156,8 @@ def _timm(name: str, image_size: int, pretrained: bool, weights: str | Path | No
     """(model, (mean, std))."""
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}: use a name of timm.list_models(), or hf:<hub id or folder>")
-    source = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
-    options = {"pretrained": pretrained or weights is not None, "num_classes": 0, **source}
-    model = timm_model(name, image_size, **options)
+    model = timm_model(name, image_size, pretrained=pretrained and not weights, num_classes=0)
+    if weights:
+        load_weights(model, read_weights(weights), f"backbone {name} from {weights}", name=name)
     expected = timm.data.resolve_model_data_config(model)
     return model, (expected["mean"], expected["std"])

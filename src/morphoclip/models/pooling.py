@@ -84,13 +84,14 @@ class GatedAttentionPool(Pool):
     Args:
         dim: D, size of an instance.
         hidden: size of the attention space.
+        bias: add biases to V, U and w, as the published CellCLIP weights have them.
     """
 
-    def __init__(self, dim: int, hidden: int = 128) -> None:
+    def __init__(self, dim: int, hidden: int = 128, bias: bool = False) -> None:
         super().__init__()
-        self.value = nn.Linear(dim, hidden, bias=False)  # V
-        self.gate = nn.Linear(dim, hidden, bias=False)  # U
-        self.score = nn.Linear(hidden, 1, bias=False)  # w
+        self.value = nn.Linear(dim, hidden, bias=bias)  # V
+        self.gate = nn.Linear(dim, hidden, bias=bias)  # U
+        self.score = nn.Linear(hidden, 1, bias=bias)  # w
 
     def scores(self, x: Tensor) -> Tensor:
         """Attention before the softmax: (..., D) to (...)."""
@@ -102,7 +103,7 @@ class MeanPool(Pool):
 
     is_mean = True
 
-    def __init__(self, dim: int = 0, hidden: int = 0) -> None:
+    def __init__(self, dim: int = 0, hidden: int = 0, bias: bool = False) -> None:
         super().__init__()
 
     def scores(self, x: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from morphoclip.models.lora import with_lora
 from morphoclip.models.tower import Tower
+
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")  # names in transformers
 
 
 def mean_over_tokens(states: Tensor, mask: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ class HuggingFaceTextEncoder(Tower):
     """Any Hugging Face encoder for text, e.g. BiomedBERT or bert-base-cased, or for SMILES, e.g. ChemBERTa.
 
     Args:
-        name_or_path: hub id or local folder, with its tokenizer.
+        name_or_path: hub id or local folder, with its tokenizer. Of an encoder-decoder (T5) the encoder is used.
         training: `frozen` keeps the weights, in evaluation mode and without gradient; `full` trains all of them;
             `lora` trains low-rank updates of every linear layer in its blocks (Hu et al. 2021; needs the `peft` extra).
         pooling: `mean` over tokens, `first` token's state, or the model's own `pooler`.
@@ -138,8 +141,8 @@ class HuggingFaceTextEncoder(Tower):
         rebuild: arguments that rebuild this tower, without weights, from a folder of `save_architecture`.
 
     Raises:
-        ValueError: `pooler` for a model without one, an unknown `training`, or a model that needs its own code, which
-            is not run for towers.
+        ValueError: `pooler` for a model without one, an unknown `training`, a tokenizer without words, a `max_length` beyond
+            the model's positions, or a model that needs its own code, which is not run for towers.
         ImportError: `lora` without peft.
     """
 
@@ -163,15 +166,21 @@ class HuggingFaceTextEncoder(Tower):
         # Explicitly False: otherwise transformers asks on the terminal whether to run a model's own code.
         untrusted = {"trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(name_or_path, **untrusted)
+        check_tokenizer(self.tokenizer, name_or_path)
         if pretrained:
-            self.model = AutoModel.from_pretrained(name_or_path, **untrusted)
+            model = AutoModel.from_pretrained(name_or_path, **untrusted)
         else:
             config = AutoConfig.from_pretrained(name_or_path, **untrusted)
-            self.model = AutoModel.from_config(config, **untrusted)
+            model = AutoModel.from_config(config, **untrusted)
+        self.config = model.config
+        self.model = (
+            model.get_encoder() if model.config.is_encoder_decoder else model
+        ).float()  # whatever the file holds
+        check_length(self.model, max_length, name_or_path)
         self.rebuild = {"name_or_path": "", "pretrained": False}
         self.pooling = pooling
         self.max_length = max_length
-        self.embed_dim: int = self.model.config.hidden_size
+        self.embed_dim: int = self.config.hidden_size
         self.is_frozen = training == "frozen"
         has_pooler = getattr(self.model, "pooler", None) is not None
         if pooling == "pooler" and not has_pooler:
@@ -189,7 +198,7 @@ class HuggingFaceTextEncoder(Tower):
 
     def save_architecture(self, folder: str | Path) -> None:
         """Write config.json and the tokenizer's files: a Hugging Face folder without weights."""
-        self.model.config.save_pretrained(folder)
+        self.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -220,16 +229,29 @@ class HuggingFaceTextEncoder(Tower):
         return states[:, 0] if self.pooling == "first" else mean_over_tokens(states, mask)
 
 
-def with_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> nn.Module:
-    """The model with trainable low-rank updates in the linear layers of its blocks; all other weights are frozen.
+def check_tokenizer(tokenizer: Any, name: str | Path) -> None:
+    """Give a tokenizer without padding (GPT-2) its end of text as padding, which the mask hides.
 
     Raises:
-        ImportError: peft is not installed.
+        ValueError: it knows no words, as that of a folder without its files.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ImportError("training=lora needs peft: pip install 'morphoclip[peft]'") from error
-    blocks = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=blocks)  # type: ignore[arg-type]  # peft takes any number for alpha
-    return inject_adapter_in_model(config, model)
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"{name} has no vocabulary, so that all texts would be alike: copy the tokenizer's files (tokenizer.json, or "
+            "vocab.txt and others) into the folder"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+
+def check_length(model: nn.Module, max_length: int, name: str | Path) -> None:
+    """Raise ValueError if texts of `max_length` tokens have more positions than the model."""
+    limits = []
+    for path, part in model.named_modules():
+        if isinstance(part, nn.Embedding) and path.rpartition(".")[2] in POSITION_TABLES:
+            # RoBERTa and others count positions from the one behind padding.
+            limits.append(part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1))
+    if limits and max_length > min(limits):
+        raise ValueError(
+            f"max_length={max_length}, but {name} has {min(limits)} positions: set text.max_length={min(limits)}"
+        )

@@ -22,6 +22,7 @@ def parameter_groups(
     weight_decay: float,
     lr_scale: Mapping[str, float] | None = None,
     frozen: Mapping[str, Mapping[str, float]] | None = None,
+    by_name: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, each with `names`, `lr_scale`, `frozen` in addition to torch's own keys.
 
@@ -31,6 +32,7 @@ def parameter_groups(
         lr_scale: factor of the learning rate by prefix of the parameter's name; the longest prefix wins.
         frozen: prefix -> {"steps": n} or {"share": s}: the learning rate is 0 for the first n steps or for this share of
             the run.
+        by_name: further factor of the learning rate by a parameter's whole name.
 
     Raises:
         ValueError: no trainable parameter has a prefix, or a frozen span is neither steps nor share.
@@ -51,7 +53,8 @@ def parameter_groups(
     for name, parameter in trainable.items():
         decay = weight_decay if decays(name, parameter) else 0.0
         first: Mapping[str, float] = setting(frozen, name, {})
-        key = (decay > 0, setting(lr_scale, name, 1.0), tuple(first.items()))
+        factor = setting(lr_scale, name, 1.0) * (by_name or {}).get(name, 1.0)
+        key = (decay > 0, factor, tuple(first.items()))
         new = {"params": [], "names": [], "weight_decay": decay, "lr_scale": key[1], "frozen": dict(first)}
         group = groups.setdefault(key, new)
         group["params"].append(parameter)

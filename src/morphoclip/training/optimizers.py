@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, cast
 
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ class AdamW:
     Attributes:
         lr, weight_decay: peak values, multiplied by their schedules at (step, total steps).
         lr_scale, frozen: by prefix of parameter names, see `parameter_groups`.
+        layer_decay: factor of the learning rate from a block (or stage) of the encoder to the one before it, the stem being the
+            first (Clark et al. 2020); None for the same rate in all.
         fused: update all weights by one kernel, on a GPU, on a CPU and where weights are divided among ranks; on other
             devices torch's default is used.
     """
@@ -35,10 +38,14 @@ class AdamW:
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     fused: bool = True
+    layer_decay: float | None = None
 
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimizer of a module's trainable parameters."""
-        groups = parameter_groups(module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen=self.frozen)
+        by_depth = {} if self.layer_decay is None else rates_by_depth(cast(Layered, module).depths(), self.layer_decay)
+        groups = parameter_groups(
+            module, weight_decay=self.weight_decay, lr_scale=self.lr_scale, frozen=self.frozen, by_name=by_depth
+        )
         fused = self.fused and all(p.device.type in FUSED_ON for group in groups for p in group["params"])
         optimizer = torch.optim.AdamW(
             groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, fused=fused or None
@@ -61,6 +68,24 @@ class AdamW:
             if group["weight_decay"] > 0:
                 group["weight_decay"] = weight_decay
         return lr
+
+
+class Layered(Protocol):
+    """A module that knows how deep its weights lie (`methods.base.Method`)."""
+
+    def depths(self) -> dict[str, int]: ...
+
+
+def rates_by_depth(depths: Mapping[str, int], decay: float) -> dict[str, float]:
+    """Name -> factor of the learning rate: 1 in the deepest block, `decay` in the one before, and so on.
+
+    Raises:
+        ValueError: `decay` is not above 0 and at most 1.
+    """
+    if isinstance(decay, bool) or not 0 < decay <= 1:
+        raise ValueError(f"optimizer.layer_decay={decay!r}: give a number above 0 and at most 1, e.g. 0.75, or null")
+    last = max(depths.values(), default=0)
+    return {name: decay ** (last - depth) for name, depth in depths.items()}
 
 
 def lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
