@@ -16,6 +16,7 @@ from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
+from morphoclip.experiment.announcement import announcement
 from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles, through_encoder
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines.sweep import sweep_pipelines
@@ -63,6 +64,7 @@ def run(config: DictConfig) -> Path:
         arms, apart = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), **arms})
         arm, notes = arms[MAIN], [*notes, *apart]
     scoring = Scoring.of(config, protocol)
+    print("\n".join(announcement(arms, MAIN, scoring)), flush=True)
     scored = score_arms(arms, scoring)
     card = marked(scored[MAIN].card, arm, config, protocol)
     card.notes += notes

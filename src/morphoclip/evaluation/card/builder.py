@@ -22,6 +22,7 @@ from morphoclip.evaluation.tasks.pairs import compound_target_pairs, matching_co
 from morphoclip.evaluation.tasks.protocol import PlateSet, Protocol
 from morphoclip.evaluation.tasks.questions import LABEL, Question
 from morphoclip.evaluation.tasks.task import COMPOUND_GENE, CONTROLLED, MEAN_COSINE, REPLICATE, WELLS, Task
+from morphoclip.progress import stage
 
 DRAWS = {"exact": 10_000, "copairs": 100_000, "published": 100_000}  # as in copairs and the CPJUMP1 paper
 UNGATED = "_ungated"
@@ -96,7 +97,9 @@ class CardBuilder:
 
     def measure(self, measure: Measure, sets: Sequence[PlateSet], protocol: Protocol) -> None:
         self.captions[measure.name] = measure.caption
-        for found in measure(sets, protocol, self.settings.seed):
+        with stage(measure.name):
+            results = list(measure(sets, protocol, self.settings.seed))
+        for found in results:
             if isinstance(found, Detail):
                 self.details.setdefault(measure.name, []).append(found.table)
             elif isinstance(found, Note):
@@ -154,7 +157,8 @@ class CardBuilder:
         if settings.p_convention == "exact":
             from morphoclip.evaluation.ranking.exchange import exchange_questions
 
-            groups = exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
+            with stage(f"p-values of {first.task.name}, {first.subset}"):
+                groups = exchange_questions(questions, rows, settings.draws, settings.threshold, settings.seed)
             if first.task.profiles == WELLS and first.task.negatives not in CONTROLLED:
                 self.notes.append(f"p of {first.task.name}: the labels of the wells of a plate are permuted")
         else:
@@ -195,7 +199,8 @@ class CardBuilder:
         settings, first = self.settings, questions[0]
         if not settings.shuffles:
             return
-        table = shuffled(questions, settings.ties, settings.shuffles, settings.seed)
+        with stage(f"shuffled labels of {first.task.name}, {first.subset}"):
+            table = shuffled(questions, settings.ties, settings.shuffles, settings.seed)
         by = list(group_columns(first).values())
         named = groups[by[0]] if len(by) == 1 else pd.MultiIndex.from_frame(groups[by])
         groups[SHUFFLED] = table.mean(axis=1).reindex(named).to_numpy()

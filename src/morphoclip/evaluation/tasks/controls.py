@@ -13,6 +13,7 @@ from morphoclip.chemistry import fingerprint
 from morphoclip.evaluation.ranking.similarity import unit_rows
 from morphoclip.evaluation.tasks.questions import LABEL, Question
 from morphoclip.evaluation.tasks.task import CONTROLLED, PLACES, WELLS
+from morphoclip.progress import counted
 
 SHUFFLED = "shuffled_labels"
 
@@ -23,7 +24,8 @@ def shuffled(questions: Sequence[Question], ties: str, shuffles: int, seed: int)
     The perturbations (at their doses) of a plate's treated wells are permuted; of consensus profiles, whole label sets
     among those of a modality. Folds differ in negative controls only, so all folds get the same shuffle.
     """
-    columns = {i: _one_shuffle(questions, ties, [seed, i]) for i in range(shuffles)}
+    each = counted(range(shuffles), unit="shuffle", total=shuffles)
+    columns = {i: _one_shuffle(questions, ties, [seed, i]) for i in each}
     return pd.DataFrame(columns)
 
 
