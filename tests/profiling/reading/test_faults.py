@@ -47,6 +47,7 @@ FAULTS: dict[str, tuple[Write, dict, str]] = {
     "two different columns of one name": (lambda f: renamed(f, Dose="Compound"), {}, "two different columns named 'Compound'"),
     "an unknown name of ours": (lambda f: renamed(f), {"columns": {"pertubation": "Compound"}}, r"columns\.pertubation: there is no column of ours .*nearest: perturbation"),
     "a column that the table lacks": (lambda f: renamed(f), {"columns": {"perturbation": "compound_name"}}, r"columns\.perturbation=compound_name: .*t\.csv has no column 'compound_name'; nearest: Compound"),
+    "a plate column that the table lacks": (lambda f: renamed(f, Plate="Platte"), {"columns": {"plate": "Platt"}}, r"columns\.Plate=Platt: .*has no column 'Platt'; nearest: Platte"),
     "a well beyond AF48": (lambda f: written(with_value("Well", "AG02"), f / "t.csv"), {}, r"t\.csv: plate 0117, row 6 below the header: well 'AG02' does not exist"),
     "a well in column 0": (lambda f: written(with_value("Well", "A00"), f / "t.csv"), {}, r"plate 0117, row 6 below the header: well 'A00' does not exist"),
     "wells that are numbers": (lambda f: written(screen().assign(Well=range(24)), f / "t.csv"), {}, r"wells are numbers, e\.g\. 0.*columns\.row"),

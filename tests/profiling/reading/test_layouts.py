@@ -112,6 +112,9 @@ LAYOUTS: dict[str, tuple[Write, dict, list[str]]] = {
     "csv": (lambda f: written(screen(), f / "t.csv"), {}, [r"negative control if its perturbation is 'DMSO': 8 wells, 4 a plate"]),
     "tsv": (lambda f: written(screen(), f / "t.tsv", sep="\t"), {}, ["t.tsv is separated by tabs"]),
     "semicolons with decimal commas": (german, {}, ["separated by semicolons, with decimal commas"]),
+    "decimal commas beside a text with a point": (
+        lambda f: written(screen(), f / "t.csv", sep=";", decimal=","), {}, ["separated by semicolons, with decimal commas"],
+    ),
     "bars": (lambda f: written(screen(), f / "t.txt", sep="|"), {}, ["separated by bars"]),
     "gzip named csv": (lambda f: gzipped(f / "t.csv"), {}, []),
     "plain text named csv.gz": (lambda f: put(f, "t.csv.gz", text_of().encode()), {}, []),

@@ -139,7 +139,8 @@ def read_tables(
     plates = plate_names(paths)
     for path in paths:
         own: list[str] = []
-        part, known, names[path] = _read_one(path, plates[path], mapping, wanted, own)
+        required = asked if metadata is None and len(paths) == 1 else {}
+        part, known, names[path] = _read_one(path, plates[path], mapping, required, wanted, own)
         plan |= {column.theirs: column for column in known}
         parts.append(part)
         notes.append(own)
@@ -189,7 +190,12 @@ def with_perturbations(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _read_one(
-    path: Path, plate: str, mapping: Mapping[str, str], wanted: set[str], notes: list[str]
+    path: Path,
+    plate: str,
+    mapping: Mapping[str, str],
+    required: Mapping[str, str],
+    wanted: set[str],
+    notes: list[str],
 ) -> tuple[pd.DataFrame, list[Column], list[str]]:
     """(table with canonical metadata as strings and numbers, what was judged so far, names in the file)."""
     theirs = set(mapping.values())
@@ -204,6 +210,7 @@ def _read_one(
         return known or found_column(name, theirs) is not None or name.removeprefix(schema.PREFIX) in theirs
 
     frame = read_frame(path, as_strings, notes)
+    refuse_absent(required, frame.columns, str(path))  # before what an unknown plate or well would lead to
     table, plan = with_names(frame, mapping, path.name, notes)
     plain = [c for c in plan if c.role == METADATA and not c.why and schema.PREFIX not in c.theirs]
     if plain:

@@ -78,9 +78,8 @@ def read_text(
         header = [*header, ""] if trailing else ["", *header]
     sampled = [cell.strip() for row in rows[first:] for cell in row]
     header = [name or f"Unnamed: {number}" for number, name in enumerate(header)]
-    decimal = "."
-    if separator != "," and any(map(_COMMA.fullmatch, sampled)) and not any(map(_POINT.fullmatch, sampled)):
-        decimal = ","
+    commas, points = (sum(map(bool, map(pattern.fullmatch, sampled))) for pattern in (_COMMA, _POINT))
+    decimal = "," if separator != "," and commas > points else "."
     if separator != "," or decimal == ",":
         notes.append(
             f"{path.name} is separated by {SEPARATORS[separator]}" + (", with decimal commas" if decimal == "," else "")
