@@ -168,7 +168,7 @@ def test_the_sweep_from_the_command_line(tmp_path):
     assert result["on_front"].any()
     assert result[["chosen_signal", "reported_batch_effect"]].notna().all(axis=None)
     assert "7 pipelines" in (tmp_path / "out" / "sweep.html").read_text()
-    assert "orders, e.g. pca: pca: pca keeps" in done.stdout  # few wells: no 128 components
+    assert "1 order, e.g. pca: pca: pca keeps" in done.stdout  # few wells: no 128 components
     files = {"sweep.csv", "sweep_by_set.csv", "sweep.html", "sweep.jsonl", "multirun.yaml"}
     assert {p.name for p in (tmp_path / "out").iterdir()} <= files
 

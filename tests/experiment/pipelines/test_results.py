@@ -53,7 +53,7 @@ def test_means_over_sets_and_their_front():
     assert means["on_front"].to_list() == [True, False, False]
     assert means.loc["wells: pca", VALUES].isna().all()
     assert means.loc["wells: pca", "refused"] == "in 1 of 2 sets, first: too narrow"
-    assert remarks(lines) == ["1 orders, e.g. pca: refused: too narrow"]
+    assert remarks(lines) == ["1 order, e.g. pca: refused: too narrow"]
 
 
 def test_levels_of_replicates_are_compared_above_their_chance():

@@ -153,7 +153,7 @@ def test_encoders_are_compared_on_the_wells_that_all_have(tmp_path, capsys):
     given = f"sweep.profiles={{good: {tmp_path / 'good.parquet'}, noise: '{tmp_path / 'noise.csv'}'}}"
     folder = evaluate(given, "sweep.depth=1", f"output_dir={tmp_path / 'out'}")
     printed = capsys.readouterr().out
-    assert "14 pipelines (7 orders of up to 1 of 6 steps, 2 encoders" in printed
+    assert "14 pipelines (7 orders of up to 1 of 6 steps; encoders: good, noise; replicates: well)" in printed
     assert "good: 3 of 90 wells are left out, since another encoder lacks them, e.g. 24h0 A01" in printed
     table = pd.read_csv(folder / "sweep.csv")
     best = table.groupby("encoder")["reported_signal"].max()

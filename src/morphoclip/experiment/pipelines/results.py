@@ -77,7 +77,10 @@ def remarks(lines: Sequence[dict[str, Any]]) -> list[str]:
         for text in texts:
             found[text] += 1
             example.setdefault(text, label(tuple(line["order"])))
-    return [f"{count} orders, e.g. {example[text]}: {text}" for text, count in found.most_common()]
+    return [
+        f"{count} {'order' if count == 1 else 'orders'}, e.g. {example[text]}: {text}"
+        for text, count in found.most_common()
+    ]
 
 
 def _reason(refused: pd.Series) -> str:

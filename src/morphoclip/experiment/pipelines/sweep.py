@@ -102,11 +102,11 @@ def sweep(
         ValueError: the folder holds another sweep, or every pipeline of at most one step is refused.
     """
     orders = axes.orders()
-    encoders = {one.encoder for one in sets}
+    encoders = dict.fromkeys(one.encoder for one in sets)
     print(
         f"{len(orders) * len(axes.replicates) * len({(s.encoder, s.aggregation) for s in sets}):,} pipelines "
-        f"({len(orders):,} orders of up to {axes.depth} of {len(axes.steps)} steps, {len(encoders)} encoders, replicates "
-        f"{', '.join(axes.replicates)}) on {len({one.subset for one in sets})} sets\n{described(sets)}\n"
+        f"({len(orders):,} orders of up to {axes.depth} of {len(axes.steps)} steps; encoders: {', '.join(encoders)}; "
+        f"replicates: {', '.join(axes.replicates)})\n{described(sets)}\n"
         f"writes {TABLE}, {SETS} and {PAGE} to {output}",
         flush=True,
     )
