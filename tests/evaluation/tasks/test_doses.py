@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from morphoclip import schema
 from morphoclip.evaluation import Protocol, score
 from morphoclip.evaluation.measures.neighbours import nearest_neighbour_accuracy
+from morphoclip.evaluation.ranking.exchange import exchange_nulls
 from morphoclip.evaluation.tasks.library import chosen_tasks, read_task
 from morphoclip.evaluation.tasks.protocol import plate_sets
 from morphoclip.evaluation.tasks.questions import ask, profiles_of
@@ -164,11 +167,16 @@ def test_compound_and_batch_must_differ():
 
 
 def test_labels_of_compounds_with_doses_are_permuted_as_one():
-    """Doses of a compound are alike; their labels are noise. Permuted one by one they would be found too often."""
-    found = []
-    for seed in range(25):
-        table = doses(seed, mechanisms=6, compounds=3)
-        tasks = chosen_tasks("same_mechanism", Protocol(), changes={"same_mechanism": {"retrieved": False}})
-        card = score(table, tasks=tasks, **QUICK)
-        found.append((card.tables["same_mechanism"]["p_value"] < 0.05).mean())
-    assert np.mean(found) <= 0.05 + 2 * np.std(found) / np.sqrt(len(found))
+    """Doses of a compound are alike; their labels are noise. Permuted one by one, no label would ever be found."""
+    found: dict[str, list[float]] = {"as one": [], "one by one": []}
+    for seed in range(20):
+        question = ask(read_task("same_mechanism"), plate_sets(doses(seed, mechanisms=6), Protocol())[0][0], Protocol())
+        for how, units in (("as one", question.rules.units), ("one by one", ())):
+            rules = replace(question.rules, units=units)
+            nulls = exchange_nulls(question.meta, question.feats, rules, exchange_with="labels", draws=199)
+            found[how].append(
+                np.mean([(1 + (null >= score - 1e-9).sum()) / 200 < 0.05 for score, null in nulls.values()])
+            )
+    share = np.array(found["as one"])
+    assert 0.01 < share.mean() <= 0.05 + 2 * share.std() / np.sqrt(len(share))
+    assert np.mean(found["one by one"]) < 0.01

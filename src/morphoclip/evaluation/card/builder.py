@@ -254,7 +254,8 @@ class CardBuilder:
             self.details.setdefault(first.task.name, []).append(table)
 
     def finish(self) -> ScoreCard:
-        tables = {name: pd.concat(parts, ignore_index=True) for name, parts in self.tables.items()}
+        gated_first = sorted(self.tables.items(), key=lambda item: item[0].endswith(UNGATED))
+        tables = {name: pd.concat(parts, ignore_index=True) for name, parts in gated_first}
         rows = []
         for name, table in tables.items():
             task, ungated = name.removesuffix(UNGATED), name.endswith(UNGATED)
