@@ -42,16 +42,16 @@ def run(config: DictConfig) -> Path:
     output = Path(config.output_dir)
     protocol: Protocol = hydra.utils.instantiate(config.protocol)
     arm = read_arm(config, protocol)
-    if config.get("sweep") is not None:
-        return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
-    print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms: dict[str, Arm] = {MAIN: arm}
+    given: dict[str, Arm] = {}
     notes: list[str] = []
     if takes_profiles(config):
         made, notes = through_encoder(arm.table, config)
-        *given, (_, (table, normalizer)) = made.items()
-        arm = Arm(table, normalizer)
-        arms = {**{name: Arm(*parts) for name, parts in given}, MAIN: arm}
+        *others, (_, encoded) = made.items()
+        arm, given = Arm(*encoded), {name: Arm(*parts) for name, parts in others}
+    if config.get("sweep") is not None:
+        return sweep_pipelines(arm.table, config.sweep, protocol, output, config.seed)
+    print(f"writes metrics.csv, a csv per task and report.html to {output}")
+    arms = {**given, MAIN: arm}
     if config.baseline is not None:
         arms = {BASELINE: as_arm(read_tables(config.baseline), config, protocol), **arms}
     scoring = Scoring.of(config, protocol)

@@ -49,7 +49,7 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     sources = ["profiles"] if takes_profiles(config) else [key for key in SOURCES if config[key] is not None]
     if len(sources) != 1:
         raise ValueError(
-            f"give profiles=, encoder= or checkpoint=, or profiles= with one of the other two; got {sources or 'none'}"
+            f"give exactly one of profiles=, encoder= and checkpoint=, or profiles= with one of the two; got {sources or 'none'}"
         )
     if sources == ["profiles"]:
         table = read_tables(config.profiles)
