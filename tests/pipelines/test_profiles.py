@@ -178,5 +178,5 @@ def test_what_does_not_go_together_is_refused(run, outputs, other):
                 "p_convention=copairs",
             )
         )
-    with pytest.raises(ValueError, match=r"give profiles=, encoder= or checkpoint="):
+    with pytest.raises(ValueError, match=r"or profiles= with one of the two"):
         evaluate(config("evaluate", out))

@@ -17,7 +17,7 @@ from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.announcement import announcement
-from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles, through_encoder
+from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles
 from morphoclip.experiment.pictures import neighbours
 from morphoclip.experiment.pipelines.sweep import sweep_pipelines
 from morphoclip.experiment.plain import as_dict
@@ -25,7 +25,7 @@ from morphoclip.experiment.random_baseline import KINDS, random_arm
 from morphoclip.experiment.report import Pictures, Published, arm_table, print_arms, report
 from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, score_arms
 from morphoclip.experiment.score_run import score_run
-from morphoclip.experiment.tables import read_arm, read_baseline, read_training
+from morphoclip.experiment.tables import read_arms, read_baseline, read_training
 from morphoclip.profiling.reading.metadata_files import has_annotations_folder
 
 MAIN, BASELINE = "profiles", "baseline"
@@ -50,19 +50,13 @@ def run(config: DictConfig) -> Path:
         protocol = replace(protocol, batch_columns=list(config.batch_columns))
     if config.get("sweep") is not None:
         return sweep_pipelines(config, protocol, output)
-    arm = read_arm(config, protocol)
+    arm, beside = read_arms(config, protocol)
     print(f"writes metrics.csv, a csv per task and report.html to {output}")
-    arms: dict[str, Arm] = {MAIN: arm}
+    arms = {**beside, MAIN: arm}
     notes: list[str] = []
-    if takes_profiles(config):
-        made, notes = through_encoder(arm.table, config)
-        arms = {name: Arm(*parts) for name, parts in made.items()}
-        *others, encoded = arms
-        arm = replace(arms.pop(encoded), notes=arm.notes)
-        arms = {**{name: arms[name] for name in others}, MAIN: arm}
     if config.baseline is not None:
-        arms, apart = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), **arms})
-        arm, notes = arms[MAIN], [*notes, *apart]
+        arms, notes = on_common_wells({BASELINE: baseline_arm(arm, config, protocol), **arms})
+        arm = arms[MAIN]
     scoring = Scoring.of(config, protocol)
     print("\n".join(announcement(arms, MAIN, scoring)), flush=True)
     scored = score_arms(arms, scoring)

@@ -21,8 +21,8 @@ IDENTITY = (schema.SMILES, schema.INCHIKEY, schema.NAME)
 
 
 def takes_profiles(config: DictConfig) -> bool:
-    """Whether an evaluation puts its profiles through an encoder."""
-    return config.profiles is not None and any(config[key] is not None for key in ENCODERS)
+    """Whether an evaluation puts its profiles through an encoder: both are given."""
+    return config.profiles is not None and sum(config[key] is not None for key in ENCODERS) == 1
 
 
 def through_encoder(table: pd.DataFrame, config: DictConfig) -> tuple[dict[str, Any], list[str]]:

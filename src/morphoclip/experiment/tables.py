@@ -16,7 +16,7 @@ from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import Protocol
 from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.arms import table_path
-from morphoclip.experiment.other_tables import takes_profiles
+from morphoclip.experiment.other_tables import takes_profiles, through_encoder
 from morphoclip.experiment.plain import as_dict, load_config
 from morphoclip.experiment.prepare import dataset_folder
 from morphoclip.experiment.score import Arm, preset
@@ -55,7 +55,7 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
     sources = ["profiles"] if takes_profiles(config) else [key for key in SOURCES if config[key] is not None]
     if len(sources) != 1:
         raise ValueError(
-            f"give profiles=, encoder= or checkpoint=, or profiles= with one of the other two; got {sources or 'none'}"
+            f"give exactly one of profiles=, encoder= and checkpoint=, or profiles= with one of the two; got {sources or 'none'}"
         )
     if sources == ["profiles"]:
         reading = reading_of_files(
@@ -71,6 +71,16 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
         raise ValueError(f"{sources[0]}= needs dataset=<dataset folder or load_data.csv> to embed")
     table = embedded(config[sources[0]], config.dataset, config.trust_remote_code)
     return as_arm(table, config, protocol)
+
+
+def read_arms(config: DictConfig, protocol: Protocol) -> tuple[Arm, dict[str, Arm]]:
+    """(the arm that an evaluation's config names, arms beside it): profiles put through an encoder have the given ones beside them."""
+    arm = read_arm(config, protocol)
+    if not takes_profiles(config):
+        return arm, {}
+    made, notes = through_encoder(arm.table, config)
+    *others, (_, encoded) = made.items()
+    return Arm(*encoded, notes=[*arm.notes, *notes]), {name: Arm(*parts) for name, parts in others}
 
 
 def read_baseline(config: DictConfig, protocol: Protocol) -> Arm:

@@ -23,7 +23,7 @@ from morphoclip.experiment.pipelines.results import by_set, over_sets, remarks
 from morphoclip.experiment.pipelines.tables import WellSet, described, well_sets
 from morphoclip.experiment.plain import as_dict
 from morphoclip.experiment.score import Arm
-from morphoclip.experiment.tables import read_arm
+from morphoclip.experiment.tables import read_arm, read_arms
 from morphoclip.files import write_atomically
 from morphoclip.lock import FolderLock
 from morphoclip.progress import progress_bar
@@ -70,7 +70,7 @@ def encoder_arms(config: DictConfig, protocol: Protocol) -> dict[str, Arm]:
     """Encoder -> its annotated table: those of `sweep.profiles`, or the one that the evaluation names."""
     given = config.sweep.get("profiles")
     if given is None:
-        return {ONE: read_arm(config, protocol)}
+        return {ONE: read_arms(config, protocol)[0]}
     if not isinstance(given, DictConfig):
         raise ValueError("sweep.profiles names tables, e.g. sweep.profiles='{cellprofiler: a.csv.gz, mine: b.parquet}'")
     if named := [key for key in ("profiles", "encoder", "checkpoint") if config[key] is not None]:
