@@ -79,8 +79,8 @@ def read_arms(config: DictConfig, protocol: Protocol) -> tuple[Arm, dict[str, Ar
     if not takes_profiles(config):
         return arm, {}
     made, notes = through_encoder(arm.table, config)
-    *others, (_, encoded) = made.items()
-    return Arm(*encoded, notes=[*arm.notes, *notes]), {name: Arm(*parts) for name, parts in others}
+    *others, (_, (profiles, normalizer)) = made.items()
+    return Arm(profiles, normalizer, [*arm.notes, *notes]), {name: Arm(*parts) for name, parts in others}
 
 
 def read_baseline(config: DictConfig, protocol: Protocol) -> Arm:
