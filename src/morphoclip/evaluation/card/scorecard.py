@@ -40,7 +40,9 @@ class ScoreCard:
     @property
     def ranking_tasks(self) -> list[str]:
         """The tasks with a row per group, in the order scored."""
-        return list(dict.fromkeys(name.removesuffix("_ungated") for name in self.tables))
+        names = dict.fromkeys(name.removesuffix("_ungated") for name in self.tables)
+        order = {name: i for i, name in enumerate(self.captions)}
+        return sorted(names, key=lambda name: order.get(name, len(order)))
 
     def shown_table(self, task: str) -> pd.DataFrame:
         """The table that methods are compared on: of all perturbations, not only retrieved ones."""
