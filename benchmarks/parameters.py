@@ -84,6 +84,7 @@ def without_hub() -> Iterator[None]:
         stack.enter_context(patch.object(Conditions, "spread", lambda self: None))
         stack.enter_context(patch.object(AutoModel, "from_pretrained", lambda *_, **__: BertModel(BertConfig())))
         stack.enter_context(patch.object(AutoTokenizer, "from_pretrained", lambda *_, **__: None))
+        stack.enter_context(patch("morphoclip.models.text.check_tokenizer"))
         yield
 
 

@@ -29,6 +29,10 @@ def test_what_is_typed_is_a_path_unless_it_is_a_file_of_the_group(typed, meant):
     assert as_typed("train", [typed], [configs()]) == [meant]
 
 
+def test_a_grid_of_sources():
+    assert as_typed("train", ["-m", "init=a,b"], [configs()]) == ["-m", "init.from='a','b'"]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A dataset, and a finished run on it."""
@@ -73,7 +77,6 @@ def test_a_run_starts_from_another_prints_it_keeps_it_and_goes_on_without_it(fol
     ("arguments", "said"),
     [
         (["init={folder}/nowhere"], "no encoder folder, checkpoint or run folder at {folder}/nowhere"),
-        (["init.text={folder}/tiny/first"], "SimCLR has no text tower"),
     ],
 )
 def test_mistakes_are_one_line(arguments, said, folder, capfd):

@@ -104,7 +104,10 @@ def composed(monkeypatch, *arguments):
     ("encoder", "left"),
     [
         (["encoder=channel_vit"], "channel_vit does not take dynamic_img_size=False"),
-        (["encoder=timm", "encoder.name=convnext_tiny"], "convnext_tiny does not take dynamic_img_size=False"),
+        (
+            ["encoder=timm", "encoder.name=convnext_tiny", "encoder.options={drop_path_rate: 0.1}"],
+            "convnext_tiny does not take dynamic_img_size=False",
+        ),
         (["encoder=vit_demo", "encoder.name=resnet18"], "resnet18 does not take embed_dim=128, depth=2, heads=4"),
     ],
 )

@@ -83,7 +83,8 @@ def as_typed(name: str, given: Sequence[str], folders: Sequence[Path]) -> list[s
 
     meant = [_as_meant(argument, PATHS.get(name, {})) for argument in given]
     if name == "train":
-        meant = [_as_file_or_value(argument, folders) for argument in meant]
+        in_grid = any(argument in ("-m", "--multirun") for argument in given)
+        meant = [_as_file_or_value(argument, folders, in_grid) for argument in meant]
     return as_hydra_reads(name, meant, folders)
 
 
@@ -131,11 +132,19 @@ def _as_meant(argument: str, keys: dict[str, str]) -> str:
     return f"{keys.get(key, key)}={value}"
 
 
-def _as_file_or_value(argument: str, folders: Sequence[Path]) -> str:
-    """`argument` with the key of its value, quoted, unless it names a file of the group in `FILE_OR_VALUE`."""
-    key, _, value = argument.partition("=")
+def _as_file_or_value(argument: str, folders: Sequence[Path], in_grid: bool) -> str:
+    """`argument` with the key of its value, quoted, unless it names a file of the group in `FILE_OR_VALUE`.
+
+    In a grid a comma separates values.
+    """
+    key, _, typed = argument.partition("=")
     group = FILE_OR_VALUE.get(key)
-    if group is None or value in ("", "null") or any((folder / key / f"{value}.yaml").is_file() for folder in folders):
+    if group is None or typed in ("", "null") or any((folder / key / f"{typed}.yaml").is_file() for folder in folders):
         return argument
+    values = typed.split(",") if in_grid else [typed]
+    return f"{group}={','.join(_quoted(value) for value in values)}"
+
+
+def _quoted(value: str) -> str:
     escaped = value.strip("'\"").replace("'", "\\'")
-    return f"{group}='{escaped}'"
+    return f"'{escaped}'"

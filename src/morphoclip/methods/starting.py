@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from morphoclip.checkpoints import last_checkpoint, read_checkpoint
+from morphoclip.checkpoints import last_checkpoint, read_checkpoint, tensors_hash
 from morphoclip.export.initialise import Record, initialise, modules_of
 from morphoclip.export.load import local_source
 from morphoclip.export.sources import POOL_OF_CROPS, PROJECTION, read_source
@@ -60,7 +60,8 @@ def start_from(
             record = initialise(modules_of(encoder) | _of_image_side(method, encoder), encoder, read, parts)
         teacher = " (student and teacher)" if len(own) > 1 else ""
         lines += record.lines(f"{read.described}{teacher}")
-        facts |= {"from": source, "parts": list(parts), **read.facts}
+        hashes = {part: tensors_hash(read.parts[part]) for part in parts}
+        facts |= {"from": source, "parts": list(parts), "weights_sha256": hashes, **read.facts}
     for kind, given in ((TEXT, text), (MOLECULE, molecule)):
         if given is not None:
             lines += _load_tower(method, kind, given, PROJECTION in parts)
