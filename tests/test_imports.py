@@ -83,7 +83,7 @@ LIBRARIES: dict[str, set[str]] = {
     "preparation": TABLES | {"fsspec", "tifffile", "imagecodecs", "skimage"} | LAZY,
     "training": {"torch", "pytorch_lightning", "PIL", "torchmetrics", "numpy", "wandb"},
     "methods": {"torch", "pytorch_lightning", "hydra"},
-    "export": {"torch", "numpy", "safetensors", "huggingface_hub"} | LAZY,
+    "export": {"torch", "numpy", "safetensors", "huggingface_hub", "timm", "transformers", "onnxruntime"} | LAZY,
     "profiling": TABLES | {"anndata", "harmonypy", "safetensors", "PIL"} | LAZY,
     "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL"} | LAZY,
     "screening": TABLES | {"sklearn", "statsmodels", "rdkit"},

@@ -200,9 +200,11 @@ def provenance_of_training(config: DictConfig, method: Method, loader: CellDataM
     from morphoclip.data.metadata.enrichment import annotations_in_prompts
     from morphoclip.evaluation.report.provenance import commit
     from morphoclip.export import training_data
+    from morphoclip.export.provenance import counts_of
     from morphoclip.profiling.features import features_of_training
 
     known = {**training_data(open_dataset(config, loader)), "git_commit": commit()}
+    known["counts"] = counts_of(open_dataset(config, loader, loader.split))
     if isinstance(loader, FeatureDataModule):
         known["features"] = features_of_training(loader.roots)
     if config.perturbation:
@@ -218,8 +220,8 @@ def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str
     return sorted(named | set(trained_on.get("prompts_contain", [])))
 
 
-def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:
-    """All crops of the run's dataset, scaled as in training."""
+def open_dataset(config: DictConfig, loader: CellDataModule, split: str | None = None) -> ShardDataset:
+    """The crops of a split of the run's dataset, by default all, scaled as in training."""
     from morphoclip.data import ShardDataset
 
-    return ShardDataset(config.data.root, None, *loader.scaling)
+    return ShardDataset(config.data.root, split, *loader.scaling)
