@@ -84,7 +84,7 @@ LIBRARIES: dict[str, set[str]] = {
     "training": {"torch", "pytorch_lightning", "PIL", "torchmetrics", "numpy", "wandb"},
     "methods": {"torch", "pytorch_lightning", "hydra"},
     "export": {"torch", "numpy", "safetensors", "huggingface_hub", "timm", "transformers", "onnxruntime"} | LAZY,
-    "profiling": TABLES | {"anndata", "harmonypy", "safetensors", "PIL"} | LAZY,
+    "profiling": TABLES | {"pyarrow", "anndata", "harmonypy", "safetensors", "PIL"} | LAZY,
     "evaluation": TABLES | {"sklearn", "statsmodels", "umap", "rdkit", "jinja2", "plotly", "PIL"} | LAZY,
     "screening": TABLES | {"sklearn", "statsmodels", "rdkit"},
     "experiment": TABLES | {"hydra", "omegaconf", "pytorch_lightning", "rich", "optuna", "submitit", "plotly", "jinja2"},

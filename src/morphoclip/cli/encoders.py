@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from morphoclip.cli.app import Out, Trust, app
+from morphoclip.cli.app import Trust, app
 
 
 @app.command()
@@ -90,8 +90,13 @@ def push(
 @app.command()
 def embed(
     encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint, run folder or hub id")],
-    source: Annotated[str, typer.Argument(help="dataset folder or load_data.csv (path, quoted glob or URL)")],
-    out: Out,
+    source: Annotated[
+        str, typer.Argument(help="dataset folder, load_data.csv (path, quoted glob or URL) or folder of TIFFs")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad; a folder with --deep-profiler"),
+    ] = None,
     level: Annotated[str, typer.Option(help="crop, site, well or perturbation")] = "well",
     batch_size: int = 256,
     device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
@@ -106,38 +111,89 @@ def embed(
     attention: Annotated[
         bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
     ] = False,
+    num_workers: Annotated[
+        int | None, typer.Option(help="threads or processes that read ahead; default: cores")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bf16: faster on a GPU, features to about 1 %")
+    ] = "float32",
+    deep_profiler: Annotated[
+        bool, typer.Option("--deep-profiler", help="a folder PLATE/WELL/SITE.npz with features and centres of crops")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="time a sample: hours, core- or GPU-hours and disk")
+    ] = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write profiles of all images of a dataset, with a JSON sidecar on the encoder and settings.
+
+    Plates are written one by one: the same command goes on where a killed one stopped. Several GPUs or processes share the
+    plates: torchrun --nproc-per-node 8 -m morphoclip.cli.main embed …
 
     Encoders trained on cached features read a folder written by `morphoclip features`.
     """
     import torch
 
     from morphoclip import load_encoder
+    from morphoclip.data.shards.parallel import cores
+    from morphoclip.distributed import rank
     from morphoclip.export.crop_pool import check_attends, load_crop_pool
     from morphoclip.export.provenance import encoder_provenance
+    from morphoclip.models import FeatureEncoder
+    from morphoclip.preparation.sources import is_images
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
+    from morphoclip.profiling.cost import cost_of
     from morphoclip.profiling.crop_attention import write_crop_attention
+    from morphoclip.profiling.embedding import open_crops
+    from morphoclip.profiling.encoding import Run
+    from morphoclip.profiling.screen import default_device, embed_screen
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if out is None and not dry_run:
+        raise typer.BadParameter("give --out FILE, or --dry-run for the cost only")
+    join_launch()
+    device = device or default_device()
+    workers = cores() if num_workers is None else num_workers
     model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     asked = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode, "metadata": metadata}
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if options and Path(source).is_dir():
+    if options and Path(source).is_dir() and not is_images(source):
         raise typer.BadParameter(
-            f"{sorted(options)} are for a load_data.csv; {source} is a dataset of crops already cut"
+            f"{sorted(options)} are for a load_data.csv or a folder of TIFFs; {source} is a dataset of crops already cut"
         )
     if attention and not Path(source).is_dir():
         raise typer.BadParameter("--attention needs a dataset folder: make one with `morphoclip data prepare`")
     if attention:
         check_attends(model, load_crop_pool(encoder))
-    table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
-    write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
-    typer.echo(f"{len(table)} rows: {out}")
+    if isinstance(model, FeatureEncoder):
+        assert out is not None  # checked above; cached features are embedded in minutes
+        table = embed_source(model, source, level, batch_size=batch_size, device=device, **options)
+        write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
+        rows = len(table)
+    elif dry_run:
+        crops = open_crops(model, source, batch_size, num_workers=workers, **options)
+        for line in cost_of(model, crops, level, Run(batch_size, torch.device(device), precision)).lines():
+            typer.echo(line)
+        return
+    else:
+        options |= {"precision": precision, "deep_profiler": deep_profiler, "num_workers": workers}
+        rows = embed_screen(
+            model, source, out or "", level, batch_size=batch_size, device=device, say=typer.echo, **options
+        )
+    if rank() != 0:
+        return
+    typer.echo(f"{rows} rows: {out}")
     if attention:
         typer.echo(f"attention: {write_crop_attention(encoder, model, source, f'{out}.attention.parquet', device)}")
+
+
+def join_launch() -> None:
+    """Join the processes that torchrun or srun started, if any; a rank may wait for days for the others."""
+    from datetime import timedelta
+
+    from morphoclip.training.launch import join, read_launch
+
+    join(read_launch(), timedelta(days=7))
 
 
 @app.command()
