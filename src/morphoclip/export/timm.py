@@ -54,8 +54,9 @@ def timm_settings(encoder: Encoder | FeatureEncoder, size: int) -> dict[str, Any
 
 def _takes_size(name: str) -> bool:
     """Whether timm's model has an image size; convolutional ones take images of any size."""
+    usual = timm.get_pretrained_cfg_value(name, "input_size") or (3, 224, 224)
     try:
-        timm.create_model(name, img_size=timm.get_pretrained_cfg_value(name, "input_size")[-1], num_classes=0)
+        timm.create_model(name, img_size=usual[-1], num_classes=0)
     except TypeError:
         return False
     return True
