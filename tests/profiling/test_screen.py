@@ -211,6 +211,15 @@ def test_progress_counts_fields_and_wells(screen16, folder, capsys):
     assert "field/s]" in lines[-1]
 
 
+def test_crops_of_a_size_that_the_encoder_does_not_take_are_refused(screen16):
+    fixed = create_encoder("vit_tiny_patch16_224", image_size=32, depth=1)
+    with pytest.raises(ValueError, match="takes crops of 32 px, but the data have 16 px"):
+        embed(fixed, ShardDataset(screen16), progress=False)
+    any_size = {"dynamic_img_size": True, "patch_size": 12, "depth": 1}
+    with pytest.raises(ValueError, match="16 px cannot be divided into the encoder's patches of 12 px"):
+        embed(create_encoder("vit_tiny_patch16_224", image_size=24, **any_size), ShardDataset(screen16), progress=False)
+
+
 def test_plates_are_dealt_evenly():
     owner = deal(np.array([5, 9, 1, 4, 4, 7]), 2)
     loads = np.bincount(owner, weights=[5, 9, 1, 4, 4, 7])

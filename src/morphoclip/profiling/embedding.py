@@ -130,12 +130,26 @@ def check_match(encoder: Encoder | FeatureEncoder, crops: CropSource) -> None:
             f"the encoder was trained at {size} µm per pixel, but the data have {crops.pixel_size_um} µm: "
             "bin or prepare the data at the encoder's pixel size"
         )
+    _check_size(encoder, crops.crop_size)
     scaling = tuple(known.get(key) for key in SCALING)
     if None not in scaling and scaling != tuple(crops.scaling):
         raise ValueError(
             f"the encoder was trained on intensities scaled by {scaling}, but the data are scaled by {crops.scaling}: "
             "open the dataset with the encoder's scale_by, low_percentile and high_percentile"
         )
+
+
+def _check_size(encoder: Encoder | FeatureEncoder, crop_size: int) -> None:
+    """Raise ValueError for crops of a size that a vision transformer does not take."""
+    patches = getattr(encoder.backbone, "patch_embed", None) if isinstance(encoder, Encoder) else None
+    size = getattr(patches, "img_size", None)
+    if isinstance(size, tuple) and getattr(patches, "strict_img_size", False) and (crop_size, crop_size) != tuple(size):
+        raise ValueError(
+            f"the encoder takes crops of {size[0]} px, but the data have {crop_size} px: prepare them with --crop-size {size[0]}"
+        )
+    patch = getattr(patches, "patch_size", None)
+    if isinstance(patch, tuple) and not getattr(patches, "dynamic_img_pad", False) and crop_size % patch[0]:
+        raise ValueError(f"crops of {crop_size} px cannot be divided into the encoder's patches of {patch[0]} px")
 
 
 def open_dataset(encoder: Encoder | FeatureEncoder, folder: str | Path) -> ShardDataset:
