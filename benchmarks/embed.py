@@ -3,7 +3,8 @@
 `covariance_vit` on 64 px crops from Blosc shards, whose forward pass takes less than 1 ms a crop on one core, so that reading
 and bookkeeping are not hidden behind a large model. One thread computes. In turns: the forward pass with its preprocessing on
 a batch in memory, the forward pass alone, `embed` as it reads in the same thread, with one thread that reads, and
-`embed_screen` with one thread, which writes a table per plate. Bars: with one thread that reads, at least 98 % of the forward
+`embed_screen` with one thread, which also writes a table per plate: a fixed cost,
+large for these plates of 32 wells. Bars: with one thread that reads, at least 98 % of the forward
 pass with its preprocessing. A rate is the median of the turns; other work on the machine slows all rows of a turn, so the
 ratios are taken turn by turn. Beside the clock's ratio stands that of the computing thread's processor time, which other work
 changes less: it leaves out only what that thread waits for.

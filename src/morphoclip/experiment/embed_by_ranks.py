@@ -34,7 +34,7 @@ def embed_by_ranks(
 
     from morphoclip.distributed import rank, world_size
     from morphoclip.profiling import embed
-    from morphoclip.profiling.by_plate import part_names, read_parts, write_plates
+    from morphoclip.profiling.by_plate import part_names, parts_of, write_plates
     from morphoclip.profiling.embedding import open_crops
     from morphoclip.profiling.encoding import Run
     from morphoclip.training.launch import on_rank_zero
@@ -50,7 +50,7 @@ def embed_by_ranks(
     dist.barrier()
     if rank() != 0:
         return None
-    table = pd.concat(read_parts(parts, part_names(crops)), ignore_index=True)
+    table = pd.concat(map(pd.read_parquet, parts_of(parts, part_names(crops))), ignore_index=True)
     shutil.rmtree(parts, ignore_errors=True)
     return table
 

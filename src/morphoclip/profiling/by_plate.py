@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from morphoclip import schema
 from morphoclip.distributed import rank, world_size
@@ -126,8 +125,8 @@ def _quarantine(crops: CropSource) -> dict[int, str]:
     return getattr(crops, "quarantine", {})
 
 
-def read_parts(folder: Path, names: Mapping[int, str]) -> Iterator[pd.DataFrame]:
-    """The tables of the plates in order, one at a time; a plate without a readable field has none.
+def parts_of(folder: Path, names: Mapping[int, str]) -> list[Path]:
+    """The tables of the plates, in order; a plate without a readable field has none.
 
     Raises:
         ValueError: no plate has a table.
@@ -135,8 +134,7 @@ def read_parts(folder: Path, names: Mapping[int, str]) -> Iterator[pd.DataFrame]
     found = [folder / name for _, name in sorted(names.items()) if (folder / name).is_file()]
     if not found:
         raise ValueError("there are no crops to embed: the split is empty or no field could be read")
-    for path in found:
-        yield pd.read_parquet(path)
+    return found
 
 
 def left_out_of(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +14,29 @@ from morphoclip.files import write_atomically
 from morphoclip.profiling.profiles import write_profiles
 
 
-def write_joined(tables: Iterable[pd.DataFrame], path: str | Path, provenance: Mapping[str, object]) -> int:
-    """Write tables below each other, with their sidecar; returns the number of rows.
+def write_joined(parts: Sequence[Path], path: str | Path, provenance: Mapping[str, object]) -> int:
+    """Write the tables of Parquet files below each other, with their sidecar; returns the number of rows.
 
-    Parquet is written plate by plate, a row group each. Other formats hold the whole table in memory.
+    Parquet is written part by part, a row group each. Other formats hold the whole table in memory.
 
     Args:
-        tables: with the same columns, as by `embed`. path, provenance: as `write_profiles`.
+        parts: files with the same columns, as by `embed`. path, provenance: as `write_profiles`.
     """
     path = Path(path)
     if not path.name.endswith(".parquet"):
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat(map(pd.read_parquet, parts), ignore_index=True)
         write_profiles(table, path, provenance)
         return len(table)
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows, writer = 0, None
     with write_atomically(path) as partial:
         try:
-            for table in tables:
-                block = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+            for part in parts:
+                block = pq.ParquetFile(part).read().replace_schema_metadata(None)
                 writer = pq.ParquetWriter(partial, block.schema, compression="zstd") if writer is None else writer
                 writer.write_table(block.cast(writer.schema))
-                rows += len(table)
+                rows += block.num_rows
         finally:
             if writer is not None:
                 writer.close()

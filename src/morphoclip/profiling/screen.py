@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 
@@ -19,10 +20,11 @@ from morphoclip.export.provenance import encoder_hash, encoder_provenance
 from morphoclip.lock import FolderLock
 from morphoclip.models import Encoder
 from morphoclip.profiling.aggregation import consensus
-from morphoclip.profiling.by_plate import begin_parts, left_out_of, part_names, parts_folder, read_parts, write_plates
+from morphoclip.profiling.by_plate import begin_parts, left_out_of, part_names, parts_folder, parts_of, write_plates
 from morphoclip.profiling.embedding import LEVELS, open_crops
 from morphoclip.profiling.encoding import Run
 from morphoclip.profiling.large_tables import write_deep_profiler, write_joined
+from morphoclip.profiling.profiles import write_profiles
 
 
 def embed_screen(
@@ -118,7 +120,7 @@ def _join(
     reduce: str,
 ) -> int:
     folder = parts_folder(out)
-    tables = read_parts(folder, part_names(crops))
+    parts = parts_of(folder, part_names(crops))
     provenance = encoder_provenance(encoder) | {key: known[key] for key in ("source", "precision", "reduce", "options")}
     provenance["level"] = "crop" if deep_profiler else level
     left_out = left_out_of(folder)
@@ -126,12 +128,12 @@ def _join(
         warnings.warn(f"{len(left_out)} fields left out, the first: {left_out[0]}", stacklevel=3)
         provenance["left_out"] = left_out
     if deep_profiler:
-        return write_deep_profiler(tables, out, crops.crop_size, provenance)
+        return write_deep_profiler(map(pd.read_parquet, parts), out, crops.crop_size, provenance)
     if level == "perturbation":
-        import pandas as pd
-
-        tables = iter([consensus(pd.concat(tables, ignore_index=True), within, reduce)])
-    return write_joined(tables, out, provenance)
+        table = consensus(pd.concat(map(pd.read_parquet, parts), ignore_index=True), within, reduce)
+        write_profiles(table, out, provenance)
+        return len(table)
+    return write_joined(parts, out, provenance)
 
 
 def _wait() -> None:
