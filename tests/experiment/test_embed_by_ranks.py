@@ -14,11 +14,17 @@ from morphoclip import schema
 from morphoclip.data import ShardDataset
 from morphoclip.experiment.embed_by_ranks import PARTS, embed_by_ranks, rows_of_plates
 from morphoclip.models.classical import IntensityStatistics
+from morphoclip.profiling.screen import embed_screen
 from tests.methods.resume import small_screen
 
 
 def embed(dataset: ShardDataset, folder: Path) -> pd.DataFrame | None:
     return embed_by_ranks(IntensityStatistics(list(dataset.channels)), dataset, folder, device="cpu")
+
+
+def embed_to_file(source: str, out: str) -> None:
+    channels = list(ShardDataset(source).channels)
+    embed_screen(IntensityStatistics(channels), source, out, "site", progress=False)
 
 
 def run_rank(rank: int, folder: str) -> None:
@@ -28,6 +34,7 @@ def run_rank(rank: int, folder: str) -> None:
     assert (table is None) == (rank == 1)
     if table is not None:
         table.to_parquet(f"{folder}/found.parquet")
+    embed_to_file(f"{folder}/screen", f"{folder}/by_two.parquet")
     dist.destroy_process_group()
 
 
@@ -41,6 +48,8 @@ def test_two_ranks_give_the_table_of_one(tmp_path):
     pd.testing.assert_frame_equal(found[metadata], expected[metadata])
     np.testing.assert_allclose(found[features], expected[features], rtol=1e-5, atol=1e-6)
     assert not (tmp_path / PARTS).exists()
+    embed_to_file(f"{tmp_path}/screen", f"{tmp_path}/by_one.parquet")
+    assert (tmp_path / "by_two.parquet").read_bytes() == (tmp_path / "by_one.parquet").read_bytes()
 
 
 def test_ranks_share_whole_plates_evenly(tmp_path):

@@ -1,4 +1,4 @@
-"""`morphoclip export | import | embed | features | attention`: encoder folders, profiles, cached features, attention maps."""
+"""`morphoclip export | push | import | embed | features | attention`: encoder folders, profiles, cached features, attention maps."""
 
 from __future__ import annotations
 
@@ -7,23 +7,85 @@ from typing import Annotated, Any
 
 import typer
 
-from morphoclip.cli.app import Out, Trust, app
+from morphoclip.cli.app import Trust, app
 from morphoclip.cli.data import Columns, Control, Features, control_wells, named_columns
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="run folder, checkpoint or encoder folder")],
+    run: Annotated[str, typer.Argument(help="run folder, checkpoint, encoder folder or hub id")],
     to: Annotated[Path, typer.Option(help="encoder folder to make")],
+    format: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="also onnx (model.onnx), torch_export (model.pt2), timm or huggingface; repeat it for several"
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, or float16: half the size; features are computed in float32")
+    ] = "float32",
+    preprocess: Annotated[
+        bool,
+        typer.Option("--preprocess", help="onnx, torch_export: uint16 crops in, intensities are scaled in the graph"),
+    ] = False,
+    crop_size: Annotated[
+        int | None, typer.Option(help="onnx, torch_export: crops in pixels; default: as trained")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="licence of the weights for the model card, e.g. cc-by-4.0")
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write an encoder folder: config.json, model.safetensors, a model card and, for image-text models, the text tower.
 
-    The folder is complete in itself: load it, embed with it, query it.
+    The folder is complete in itself: load it, embed with it, query it, push it. With --format timm or huggingface it is
+    also read by timm ("local-dir:FOLDER") and by transformers' AutoModel, without morphoclip.
     """
     from morphoclip.profiling import export_encoder
 
-    typer.echo(export_encoder(run, to, trust_remote_code=trust_remote_code))
+    options: dict[str, Any] = {"dtype": dtype, "preprocess": preprocess, "crop_size": crop_size, "license": license}
+    folder = export_encoder(run, to, format or (), trust_remote_code=trust_remote_code, **options)
+    for line in _exported(folder):
+        typer.echo(line)
+    typer.echo(folder)
+
+
+def _exported(folder: Path) -> list[str]:
+    """A line for each figure that an export measured."""
+    import json
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    lines = []
+    if "model.onnx" in config["files"]:
+        difference = config["onnxruntime_difference"]
+        compared = (
+            "not compared: onnxruntime is not installed" if difference is None else f"differs by {difference:.1e}"
+        )
+        lines.append(f"model.onnx: ONNX Runtime {compared}")
+    if "float16_cosine" in config:
+        lines.append(f"float16: cosine to the float32 features at least {config['float16_cosine']}")
+    return lines
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="encoder folder, from `morphoclip export`")],
+    repository: Annotated[str, typer.Argument(help="Hugging Face repository, owner/name; made if there is none")],
+    public: Annotated[bool, typer.Option("--public", help="make a new repository public; default: private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would be uploaded")] = False,
+) -> None:
+    """Upload an encoder folder to a Hugging Face repository, after comparing every file with its hash.
+
+    Log in first with `hf auth login`, or set HF_TOKEN. Everybody then loads it by `load_encoder("owner/name")`.
+    """
+    from morphoclip.export.hub import push as push_folder
+    from morphoclip.export.hub import upload_of
+
+    for name, content in upload_of(folder, repository).items():
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        typer.echo(f"{name}  {size / 1e6:.2f} MB")
+    if not dry_run:
+        typer.echo(push_folder(folder, repository, private=not public))
 
 
 @app.command("import")
@@ -48,9 +110,15 @@ def import_weights(
 def embed(
     encoder: Annotated[str, typer.Argument(help="encoder folder, checkpoint, run folder or hub id")],
     source: Annotated[
-        str, typer.Argument(help="dataset folder, load_data.csv, or profile tables (path, quoted glob or URL)")
+        str,
+        typer.Argument(
+            help="dataset folder, load_data.csv (path, quoted glob or URL), folder of TIFFs, or profile tables"
+        ),
     ],
-    out: Out,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="table to write: .parquet, .csv, .csv.gz or .h5ad; a folder with --deep-profiler"),
+    ] = None,
     level: Annotated[str, typer.Option(help="crop, site, well or perturbation")] = "well",
     batch_size: int = 256,
     device: Annotated[str | None, typer.Option(help="default: a GPU where there is one")] = None,
@@ -70,9 +138,24 @@ def embed(
     attention: Annotated[
         bool, typer.Option(help="also the weight of each crop of a dataset, <out>.attention.parquet")
     ] = False,
+    num_workers: Annotated[
+        int | None, typer.Option(help="threads or processes that read ahead; default: cores")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bf16: faster on a GPU, features to about 1 %")
+    ] = "float32",
+    deep_profiler: Annotated[
+        bool, typer.Option("--deep-profiler", help="a folder PLATE/WELL/SITE.npz with features and centres of crops")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="time a sample: hours, core- or GPU-hours and disk")
+    ] = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write profiles of all images of a dataset, with a JSON sidecar on the encoder and settings.
+
+    Plates are written one by one: the same command goes on where a killed one stopped. Several GPUs or processes share the
+    plates: torchrun --nproc-per-node 8 -m morphoclip.cli.main embed …
 
     Encoders trained on cached features read a folder written by `morphoclip features`. Encoders trained on profile tables
     read other profile tables (with --columns, --control, --features as `morphoclip data import`), matched by name.
@@ -80,21 +163,34 @@ def embed(
     import torch
 
     from morphoclip import load_encoder
+    from morphoclip.data.shards.parallel import cores
+    from morphoclip.distributed import rank
     from morphoclip.export.crop_pool import check_attends, load_crop_pool
     from morphoclip.export.provenance import encoder_provenance
     from morphoclip.models import FeatureEncoder
+    from morphoclip.preparation.sources import is_images
     from morphoclip.profiling import embed as embed_source
     from morphoclip.profiling import write_profiles
+    from morphoclip.profiling.cost import cost_of
     from morphoclip.profiling.crop_attention import write_crop_attention
+    from morphoclip.profiling.embedding import open_crops
+    from morphoclip.profiling.encoding import Run
+    from morphoclip.profiling.screen import default_device, embed_screen
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if out is None and not dry_run:
+        raise typer.BadParameter("give --out FILE, or --dry-run for the cost only")
+    join_launch()
+    device = device or default_device()
+    workers = cores() if num_workers is None else num_workers
     model = load_encoder(encoder, device=device, trust_remote_code=trust_remote_code)
     cut = {"bin": bin, "pixel_size_um": pixel_size, "mode": mode}
     read = {"columns": named_columns(columns) or None, "control": control_wells(control), "features": features}
     asked = {**cut, **read, "metadata": metadata}
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if options and Path(source).is_dir():
-        raise typer.BadParameter(f"{sorted(options)} are for a load_data.csv or a table; {source} is a dataset")
+    if options and Path(source).is_dir() and not is_images(source):
+        raise typer.BadParameter(
+            f"{sorted(options)} are for a load_data.csv, a folder of TIFFs or a table; {source} is a dataset of crops already cut"
+        )
     wrong = sorted(options.keys() & (cut if isinstance(model, FeatureEncoder) else read).keys())
     if wrong:
         raise typer.BadParameter(
@@ -104,14 +200,38 @@ def embed(
         raise typer.BadParameter("--attention needs a dataset folder: make one with `morphoclip data prepare`")
     if attention:
         check_attends(model, load_crop_pool(encoder))
-    notes: list[str] = []
-    table = embed_source(model, source, level, batch_size=batch_size, device=device, notes=notes, **options)
-    for note in notes:
-        typer.echo(note)
-    write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
-    typer.echo(f"{len(table)} rows: {out}")
+    if isinstance(model, FeatureEncoder):
+        assert out is not None  # checked above; cached features are embedded in minutes
+        notes: list[str] = []
+        table = embed_source(model, source, level, batch_size=batch_size, device=device, notes=notes, **options)
+        for note in notes:
+            typer.echo(note)
+        write_profiles(table, out, encoder_provenance(model) | {"source": source, "level": level, **options})
+        rows = len(table)
+    elif dry_run:
+        crops = open_crops(model, source, batch_size, num_workers=workers, **options)
+        for line in cost_of(model, crops, level, Run(batch_size, torch.device(device), precision)).lines():
+            typer.echo(line)
+        return
+    else:
+        options |= {"precision": precision, "deep_profiler": deep_profiler, "num_workers": workers}
+        rows = embed_screen(
+            model, source, out or "", level, batch_size=batch_size, device=device, say=typer.echo, **options
+        )
+    if rank() != 0:
+        return
+    typer.echo(f"{rows} rows: {out}")
     if attention:
         typer.echo(f"attention: {write_crop_attention(encoder, model, source, f'{out}.attention.parquet', device)}")
+
+
+def join_launch() -> None:
+    """Join the processes that torchrun or srun started, if any; a rank may wait for days for the others."""
+    from datetime import timedelta
+
+    from morphoclip.training.launch import join, read_launch
+
+    join(read_launch(), timedelta(days=7))
 
 
 @app.command()

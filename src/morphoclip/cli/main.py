@@ -1,4 +1,4 @@
-"""The command line: `morphoclip train | evaluate | sweep | runs | export | import | embed | features | attention | normalize | query | data`."""
+"""The command line: `morphoclip train | evaluate | sweep | runs | export | push | import | embed | features | attention | normalize | query | data`."""
 
 from morphoclip.cli import encoders, experiments, sweeps, tables
 from morphoclip.cli.app import app

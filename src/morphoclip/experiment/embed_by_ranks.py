@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from morphoclip import schema
-
 if TYPE_CHECKING:
     import torch
 
@@ -31,44 +29,36 @@ def embed_by_ranks(
         folder: of the run; all ranks see it.
         num_workers: threads that read and decode ahead.
     """
+    import torch
     import torch.distributed as dist
 
-    from morphoclip.data import ShardDataset
     from morphoclip.distributed import rank, world_size
-    from morphoclip.profiling import embed, read_profiles, write_profiles
+    from morphoclip.profiling import embed
+    from morphoclip.profiling.by_plate import part_names, parts_of, write_plates
+    from morphoclip.profiling.embedding import open_crops
+    from morphoclip.profiling.encoding import Run
     from morphoclip.training.launch import on_rank_zero
 
-    options: dict[str, Any] = {"device": device, "batch_size": 128, "num_workers": num_workers}
+    options: dict[str, Any] = {"batch_size": 128, "num_workers": num_workers}
     if world_size() == 1:
-        return embed(encoder, images, **options)
+        return embed(encoder, images, device=device, **options)
     parts = folder / PARTS
     on_rank_zero(lambda: shutil.rmtree(parts, ignore_errors=True))
     parts.mkdir(parents=True, exist_ok=True)
-    rows = rows_of_plates(images, rank(), world_size())
-    if len(rows):
-        np.save(parts / f"rows{rank()}.npy", rows)
-        own = ShardDataset(images.root, str(parts / f"rows{rank()}.npy"), *images.scaling)
-        write_profiles(embed(encoder, own, progress=rank() == 0, **options), parts / f"{rank()}.parquet", {})
+    crops = open_crops(encoder, images, **options)
+    write_plates(encoder, crops, parts, "well", Run(128, torch.device(device)), progress=rank() == 0)
     dist.barrier()
-    return joined([read_profiles(path) for path in sorted(parts.glob("*.parquet"))], parts) if rank() == 0 else None
+    if rank() != 0:
+        return None
+    table = pd.concat(map(pd.read_parquet, parts_of(parts, part_names(crops))), ignore_index=True)
+    shutil.rmtree(parts, ignore_errors=True)
+    return table
 
 
 def rows_of_plates(images: ShardDataset, number: int, ranks: int) -> np.ndarray:
-    """The index rows of a rank's plates: each next largest plate goes to the rank with the fewest crops."""
-    plates = [column for column in schema.PLATE_KEY if column in images.fields]
-    plate_of_field = images.fields.groupby(plates, sort=True, dropna=False).ngroup().to_numpy(np.int64)
-    plate = plate_of_field[images.index["field"][images.rows]]
-    sizes = np.bincount(plate)
-    crops, owner = np.zeros(ranks, np.int64), np.empty(len(sizes), np.int64)
-    for largest in np.argsort(-sizes, kind="stable"):
-        owner[largest] = crops.argmin()
-        crops[owner[largest]] += sizes[largest]
-    return images.rows[owner[plate] == number]
+    """The index rows of a rank's plates, as they are dealt."""
+    from morphoclip.profiling.by_plate import deal
+    from morphoclip.profiling.crops import plate_codes
 
-
-def joined(parts: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """The parts as one process would order their wells; their folder is removed."""
-    table = pd.concat(parts, ignore_index=True)
-    wells = [column for column in schema.WELL_KEY if column in table]
-    shutil.rmtree(folder, ignore_errors=True)
-    return table.sort_values(wells, kind="stable", ignore_index=True)
+    plate = plate_codes(images.fields)[images.index["field"][images.rows]]
+    return images.rows[deal(np.bincount(plate), ranks)[plate] == number]

@@ -239,10 +239,12 @@ def provenance_of_training(config: DictConfig, method: Method, loader: CellDataM
     from morphoclip.data.metadata.enrichment import annotations_in_prompts
     from morphoclip.evaluation.report.provenance import commit
     from morphoclip.export import training_data
+    from morphoclip.export.provenance import counts_of
     from morphoclip.profiling.feature_embedding import features_of_training
 
     dataset = open_dataset(config, loader)
     known: dict[str, Any] = {**training_data(dataset), "git_commit": commit()}
+    known["counts"] = counts_of(open_dataset(config, loader, loader.split))
     if "features" in dataset.manifest:
         known["features"] = features_of_training(loader.roots)
         if "names" in known["features"]:
@@ -268,9 +270,9 @@ def prompt_fields(config: DictConfig, trained_on: Mapping[str, Any]) -> list[str
     return sorted(named | found)
 
 
-def open_dataset(config: DictConfig, loader: CellDataModule) -> ShardDataset:
-    """All samples of the run's dataset, scaled as in training."""
+def open_dataset(config: DictConfig, loader: CellDataModule, split: str | None = None) -> ShardDataset:
+    """The samples of a split of the run's dataset, by default all, scaled as in training."""
     from morphoclip.data.loading.features import open_folder
     from morphoclip.experiment.prepare import dataset_folder
 
-    return open_folder(dataset_folder(config.data), None, *loader.scaling)
+    return open_folder(dataset_folder(config.data), split, *loader.scaling)

@@ -11,9 +11,9 @@ import torch
 
 from morphoclip.checkpoints import read_checkpoint, tensors_hash
 from morphoclip.export.crop_pool import POOL
-from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS
+from morphoclip.export.layout import CONFIG, FORMAT_VERSION, WEIGHTS, WEIGHTS_PREFIX
 from morphoclip.export.towers import TOWERS, mixed
-from morphoclip.export.weights import damaged, read_settings, read_tensors
+from morphoclip.export.weights import damaged, in_float32, plain_names, read_settings, read_tensors
 from morphoclip.models import Encoder, FeatureEncoder, create_encoder
 from morphoclip.models.factory import is_foreign
 
@@ -95,10 +95,13 @@ def _from_folder(folder: Path, trust_remote_code: bool) -> Encoder | FeatureEnco
         raise ValueError(f"{folder} has format {version}, this morphoclip reads {FORMAT_VERSION}: upgrade morphoclip")
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: export the encoder again")
-    weights = read_tensors(folder / WEIGHTS)
+    prefix = config.get(WEIGHTS_PREFIX, "")
+    weights = {prefix + name: value for name, value in read_tensors(folder / WEIGHTS).items()}
     encoder = _rebuild(architecture, weights, trained_on, folder, trust_remote_code)
     # The hash of the config as written: a later version may have more settings.
-    if config.get("sha256") not in (None, tensors_hash(weights, json.dumps(architecture, sort_keys=True))):
+    said = json.dumps(architecture, sort_keys=True)
+    known = config.get("sha256")  # of the weights as they are used, in float32
+    if known not in (None, tensors_hash(weights, said)) and known != tensors_hash(in_float32(weights), said):
         raise ValueError(mixed(folder / WEIGHTS))
     return encoder
 
@@ -108,7 +111,8 @@ def _from_checkpoint(path: Path, trust_remote_code: bool) -> Encoder | FeatureEn
     if "encoder_config" not in checkpoint:
         raise ValueError(f"{path} has no encoder_config: it was not saved by a MorphoCLIP method")
     prefix = checkpoint["encoder_prefix"]
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    state = plain_names(checkpoint["state_dict"])
+    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return _rebuild(checkpoint["encoder_config"], weights, checkpoint.get("trained_on", {}), path, trust_remote_code)
 
 
@@ -131,7 +135,7 @@ def _rebuild(
     except Exception as error:
         raise damaged(source, error) from error
     try:
-        encoder.load_state_dict(weights)
+        encoder.load_state_dict(plain_names(weights))  # folders of compiled encoders, written by earlier versions
     except RuntimeError as error:
         raise ValueError(f"the weights in {source} do not fit its config: {error}") from error
     encoder.trained_on = dict(trained_on)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from morphoclip.export.card_usage import HERE, usage_of
 from morphoclip.models.features import FEATURE_ENCODERS
 
 _QUERY = """
@@ -11,98 +13,96 @@ _QUERY = """
 
 ```sh
 {embed}
-morphoclip query path/to/this/folder --profiles profiles.parquet --text "the perturbation"
-morphoclip query path/to/this/folder --profiles profiles.parquet --plate PLATE --well B03
+morphoclip query {here} --profiles profiles.parquet --text "the perturbation"
+morphoclip query {here} --profiles profiles.parquet --plate PLATE --well B03
 ```
 
 Word the text like the training prompts, which `towers/config.json` lists.
 """
 
 
-_OF_CROPS = """Takes {channels} in this order and gives {size} features per crop.
-
-```python
-import morphoclip
-encoder = morphoclip.load_encoder("path/to/this/folder")
-features = encoder(encoder.preprocess(crops, low, high))  # crops (B, C, H, W) uint16, low and high (B, C)
-```
-
-`low` and `high` are the intensities that scale to 0 and 1 (percentiles of the field unless stated otherwise below).
-"""
-
-
-_OF_FEATURES = """Takes no images, but the features of each crop by a frozen encoder, {dim} numbers for each of
-{channels} in this order, and gives {size} features per well. Compute those features first, as in training:
-
-```sh
-{write}
-{embed}
-```
-
-```python
-import morphoclip
-from morphoclip.profiling import embed
-encoder = morphoclip.load_encoder("path/to/this/folder")
-profiles = embed(encoder, "FEATURES")  # one row per well; level="perturbation" gives one row per condition
-```
-"""
-
-
-_OF_TABLES = """Takes no images, but {dim} named features of each well, and gives {size} features per well. The names are in
-`config.json` (`trained_on.features.names`); those of another table are matched by name:
-
-```sh
-{embed} --metadata METADATA
-```
-
-Features are standardised by mean and standard deviation of the training wells{by_plate}, clipped at ±{clip}: a table of
-another batch must be normalised as the training table was.
-"""
-
-
 def model_card(config: Mapping, reads_words: bool = False) -> str:
-    """The model card in the format of Hugging Face."""
-    known = {key: value for key, value in config["trained_on"].items() if value is not None}
-    encoder, made = config["encoder"], known.get("features") or {}
-    of_tables = "names" in made
-    listed = [key for key in ("features", "perturbations") if of_tables and key in known]
-    shown = {key: "see config.json" if key in listed else value for key, value in {**encoder, **known}.items()}
-    facts = "\n".join(f"| {key} | `{value}` |" for key, value in shown.items())
-    usage, source = (_OF_FEATURES, "FEATURES") if encoder["name"] in FEATURE_ENCODERS else (_OF_CROPS, "DATASET")
-    if of_tables:
-        usage, source = _OF_TABLES, "'plates/*.csv.gz'"
-    embed = f"morphoclip embed path/to/this/folder {source} --out profiles.parquet"
-    usage = usage.format(
-        channels=", ".join(config["channels"]),
-        size=config["feature_size"],
-        dim=encoder.get("feature_dim"),
-        write=_features_command(made),
-        embed=embed,
-        clip=encoder.get("clip"),
-        by_plate=", after those of the negative controls of each plate" if made.get("standardised_by_plate") else "",
+    """The model card in the format of Hugging Face.
+
+    Args:
+        config: the folder's config.json.
+        reads_words: whether the folder has towers.
+    """
+    encoder, known = config["encoder"], config["trained_on"]
+    of_tables = "names" in (known.get("features") or {})
+    source = "FEATURES" if encoder["name"] in FEATURE_ENCODERS else "DATASET"
+    source = "'plates/*.csv.gz' --metadata METADATA" if of_tables else source
+    embed = f"morphoclip embed {HERE} {source} --out profiles.parquet"
+    facts = {key: value for key, value in {**encoder, **known}.items() if value is not None}
+    if of_tables:  # names of hundreds of features and perturbations
+        facts |= {key: "see config.json" for key in ("features", "perturbations") if key in facts}
+    license = config.get("license")
+    parts = [
+        f"# {encoder['name']}, {len(config['channels'])} channels",
+        usage_of(config, embed) + (_QUERY.format(embed=embed, here=HERE) if reads_words else ""),
+        _training(known, config["channels"]),
+        _scores(config.get("scores", ())),
+        "## Licence\n\n"
+        + (
+            f"{license}."
+            if license
+            else "Not stated by whoever exported this folder (`morphoclip export … --license`): ask them before use."
+        ),
+        "## All settings\n\n| | |\n|---|---|\n" + "\n".join(f"| {key} | `{value}` |" for key, value in facts.items()),
+        _files(config.get("files", {})),
+        f"Weights and config of the image encoder together have sha256 `{config['sha256']}`. Made by morphoclip "
+        f"{config['morphoclip_version']}.",
+    ]
+    return (
+        "---\nlibrary_name: morphoclip\ntags: [cell-painting, microscopy, image-feature-extraction]\n"
+        + (f"license: {license}\n" if license else "")
+        + "---\n"
+        + "\n\n".join(part.strip() for part in parts if part)
+        + "\n"
     )
-    return f"""---
-library_name: morphoclip
-tags: [cell-painting, microscopy, image-feature-extraction]
----
-# {encoder["name"]}, {len(config["channels"])} channels
-
-{usage}{_QUERY.format(embed=embed) if reads_words else ""}
-| | |
-|---|---|
-{facts}
-
-Weights and config of the image encoder together have sha256 `{config["sha256"]}`. Made by morphoclip {config["morphoclip_version"]}.
-"""
 
 
-def _features_command(made: Mapping) -> str:
-    """The `morphoclip features` command that computed the training features, as far as they record it."""
-    encoder = made.get("encoder") or {}
-    backbone = encoder.get("backbone") or "ENCODER"
-    if encoder.get("backbone") and not backbone.startswith("hf:"):
-        backbone = f"timm:{backbone}"
-    parts = ["morphoclip features", backbone, "DATASET --out FEATURES"]
-    parts += [f"--revision {encoder['revision']}"] if encoder.get("revision") else []
-    parts += ["--standardise-by-plate"] if made.get("standardised_by_plate") else []
-    return " ".join(parts)
+def _training(known: Mapping[str, Any], channels: Sequence[str]) -> str:
+    """What the encoder was trained on."""
+    counts = known.get("counts") or {}
+    numbers = ", ".join(
+        f"{counts[name]:,} {name}" for name in ("perturbations", "plates", "wells", "crops") if name in counts
+    )
+    size, crop = known.get("pixel_size_um"), known.get("crop_size")
+    lines = [
+        f"Method: {known.get('method') or 'none: the backbone as it was given'}.",
+        f"Data: {numbers or 'numbers of compounds and plates are not recorded'}.",
+        f"Channels, in this order: {', '.join(channels)}.",
+        f"Pixel size: {f'{size} µm' if size else 'not recorded'}; crops of {f'{crop} px' if crop else 'a size not recorded'}.",
+    ]
+    return "## Trained on\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _scores(rows: Sequence[Mapping[str, str]]) -> str:
+    """The scores of the run, with their controls."""
+    if not rows:
+        return "## Scores\n\nThe run was not scored."
+    columns = [name for name in rows[0] if not name.startswith("gain") and any(row.get(name) for row in rows)]
+    head = "| " + " | ".join(name.replace("_", " ") for name in columns) + " |\n" + "|---" * len(columns) + "|\n"
+    body = "\n".join("| " + " | ".join(_short(row.get(name)) for name in columns) + " |" for row in rows)
+    return (
+        "## Scores\n\nMean average precision of the run's arms with 95 % intervals, beside chance and controls "
+        "(`shuffled labels`, DMSO wells of one position, …). A gain counts only where the control does not rise with it.\n\n"
+        + head
+        + body
+    )
+
+
+def _short(value: str | None) -> str:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return value or ""
+    return f"{number:.0f}" if number == round(number) and abs(number) >= 2 else f"{number:.3f}"
+
+
+def _files(hashes: Mapping[str, str]) -> str:
+    if not hashes:
+        return ""
+    lines = "\n".join(f"| `{name}` | `{digest}` |" for name, digest in hashes.items())
+    return f"## Files\n\n| file | sha256 |\n|---|---|\n{lines}"

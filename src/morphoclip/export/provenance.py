@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from morphoclip import schema
 from morphoclip.checkpoints import tensors_hash
+from morphoclip.export.weights import plain_names
 from morphoclip.models import Encoder, FeatureEncoder
 from morphoclip.version import __version__
 
@@ -35,8 +37,8 @@ def training_data(dataset) -> dict[str, object]:
     """Facts of the `ShardDataset` an encoder was trained on, for its users, as plain JSON.
 
     Pixel size, crop size and intensity scaling, which `embed` compares with new data; `cropping`, the settings of
-    cutting crops (its `pixel_size_um` is that of the TIFFs, before binning); and the manifest's sha256, of profile tables
-    this alone.
+    cutting crops (its `pixel_size_um` is that of the TIFFs, before binning); `counts` of plates, wells, perturbations and
+    crops of the dataset's split; and the manifest's sha256, of profile tables this alone.
     """
     manifest = dataset.manifest
     if manifest["crop_size"] is None:  # profile tables
@@ -47,8 +49,22 @@ def training_data(dataset) -> dict[str, object]:
         "crop_size": manifest["crop_size"],
         **dict(zip(SCALING, dataset.scaling, strict=True)),
         "cropping": {key: made_with[key] for key in CROPPING if key in made_with},
+        "counts": counts_of(dataset),
         "manifest_sha256": manifest_hash(manifest),
     }
+
+
+def counts_of(dataset) -> dict[str, int]:
+    """Numbers of plates, wells, perturbations (negative controls are one) and crops in the split of a `ShardDataset`."""
+    fields = dataset.fields.iloc[dataset.present]
+    counts = {}
+    for name, key in (("plates", schema.PLATE_KEY), ("wells", schema.WELL_KEY)):
+        columns = [column for column in key if column in fields]
+        counts[name] = len(fields[columns].drop_duplicates()) if columns else 0
+    if schema.PERTURBATION in fields:
+        known = fields[schema.PERTURBATION]
+        counts["perturbations"] = int(known[known.notna() & (known != "")].nunique())
+    return counts | {"crops": len(dataset)}
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:
@@ -63,7 +79,7 @@ def encoder_hash(encoder: Encoder | FeatureEncoder) -> str:
 
 def weights_hash(module: nn.Module, config: str = "") -> str:
     """sha256 over `config` and then the weights of a module."""
-    return tensors_hash(module.state_dict(), config)
+    return tensors_hash(plain_names(module.state_dict()), config)
 
 
 def encoder_provenance(encoder: Encoder | FeatureEncoder) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,30 @@ def damaged(path: str | Path, error: object) -> ValueError:
     return ValueError(
         f"{path} is damaged or was not written by morphoclip: copy or export the folder again ({type(error).__name__}: {error})"
     )
+
+
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names they have without torch.compile, which puts `_orig_mod.` before those of a module."""
+    return {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+
+
+def in_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, floating-point ones in half precision.
+
+    Raises:
+        ValueError: a value beyond the range of float16.
+    """
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    for name, value in halved.items():
+        if value.is_floating_point() and not value.isfinite().all() and tensors[name].isfinite().all():
+            raise ValueError(f"{name} holds values beyond the range of float16 (65504): export in float32")
+    return halved
+
+
+def in_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those in half precision or bfloat16 widened to float32, which loses nothing."""
+    narrow = (torch.float16, torch.bfloat16)
+    return {name: value.float() if value.dtype in narrow else value for name, value in tensors.items()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -65,5 +65,6 @@ class CrossChannelFormer(nn.Module):
         if x.ndim != 3 or x.shape[1:] != self.channel_embedding.shape:
             raise ValueError(f"takes (B, {', '.join(map(str, self.channel_embedding.shape))}), not {tuple(x.shape)}")
         tokens = self.norm_input(x + self.channel_embedding)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1)  # (B, 1 + C, D)
+        start = self.cls_token.expand(x.shape[0], -1, -1)  # len(x) would fix B in an export
+        tokens = torch.cat([start, tokens], dim=1)  # (B, 1 + C, D)
         return self.projection(self.norm(self.blocks(self.norm_pre(tokens))[:, 0]))

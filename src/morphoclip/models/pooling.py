@@ -37,7 +37,7 @@ class Pool(nn.Module):
         """
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        elif (empty := ~mask.any(dim=1)).any():  # the CPU waits for this answer
+        elif not torch.compiler.is_exporting() and (empty := ~mask.any(dim=1)).any():  # the CPU waits for this answer
             raise ValueError(f"bags {empty.nonzero().flatten().tolist()[:5]} have only padding: leave them out")
         padding = ~mask.view(*mask.shape, *[1] * (x.ndim - 3))  # (B, M[, 1])
         x = x.masked_fill(padding[..., None], 0)  # padding may be anything, including NaN

@@ -74,6 +74,13 @@ def find_images(
     return _ordered(pd.DataFrame(rows), f"the images under {folder}")
 
 
+def is_images(folder: str | Path) -> bool:
+    """Whether a folder holds PerkinElmer images, at any depth, and no dataset."""
+    if (Path(folder) / "manifest.json").is_file():
+        return False
+    return any(_PHENIX.match(path.name) for path in Path(folder).rglob("*.tif*"))
+
+
 def _plate_of(folder: Path) -> str:
     folder = folder.resolve()
     return (folder.parent if folder.name.lower() == "images" else folder).name.split("__")[0]

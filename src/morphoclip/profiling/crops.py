@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -53,14 +54,27 @@ def well_codes(table: pd.DataFrame) -> np.ndarray:
     )
 
 
+def plate_codes(table: pd.DataFrame) -> np.ndarray:
+    """Plate codes of the rows, (N,) int64, in sorted order of source, batch and plate, so in the order of `well_codes`."""
+    columns = [c for c in schema.PLATE_KEY if c in table]
+    return table.groupby(columns, sort=True, dropna=False).ngroup().to_numpy(np.int64)
+
+
 class DatasetCrops:
-    """The crops of a `ShardDataset` with enough foreground; iterates over `Crops` of batch_size.
+    """The crops of a `ShardDataset` with enough foreground; iterates over `Crops` of one plate and at most batch_size.
+
+    Plates are not mixed in a batch, so that a plate's features do not depend on the other plates, to the last bit.
 
     Args:
         dataset: the dataset, with its split and intensity scaling.
         batch_size: crops read at a time.
         min_foreground: None for the minimum the dataset was made with (if it is not recorded, all crops pass).
         num_workers: threads that read and decode ahead.
+
+    Attributes:
+        fields: table of fields. well, plate: codes of its rows, (F,) int64.
+        visited: rows of `fields` that have crops to profile, sorted.
+        crop_size: pixels. total: number of crops.
     """
 
     def __init__(
@@ -73,19 +87,33 @@ class DatasetCrops:
         self.channels = dataset.channels
         self.pixel_size_um = dataset.pixel_size_um
         self.scaling = dataset.scaling
+        self.crop_size = dataset.shape[-1]
+        self.well, self.plate = well_codes(self.fields), plate_codes(self.fields)
         field = dataset.fields_of(np.arange(len(dataset)))
-        well = well_codes(dataset.fields)[field]
+        well = self.well[field]
         kept, lacking = enough_foreground(dataset.index["foreground"][dataset.rows], well, min_foreground)
         order = np.lexsort((field, well))
-        self.items = order[kept[order]]
-        self.lacking = lacking[self.items]
-        self.total = len(self.items)
+        self._keep(order[kept[order]], lacking[order[kept[order]]])
+
+    def _keep(self, items: np.ndarray, lacking: np.ndarray) -> None:
+        self.items, self.lacking, self.total = items, lacking, len(items)
+        self.visited = np.unique(self.dataset.fields_of(items)).astype(np.int64)
+
+    def only(self, fields: np.ndarray) -> DatasetCrops:
+        """The crops of some fields; `fields` is bool, (F,)."""
+        part = copy(self)
+        chosen = fields[self.dataset.fields_of(self.items)]
+        part._keep(self.items[chosen], self.lacking[chosen])
+        return part
+
+    def crops_per_plate(self) -> np.ndarray:
+        """Number of crops by plate code."""
+        return np.bincount(self.plate[self.dataset.fields_of(self.items)], minlength=self.plate.max() + 1)
 
     def __iter__(self) -> Iterator[Crops]:
-        plan = _InOrder(self.items, self.batch_size)
+        plan = _InOrder(self.items, self.plate[self.dataset.fields_of(self.items)], self.batch_size)
         loader = Loader(Mixture([self.dataset]), EpochSampler(plan), self.num_workers)
-        for start, batch in zip(range(0, self.total, self.batch_size), loader, strict=True):
-            part = slice(start, start + self.batch_size)
+        for part, batch in zip(plan.parts, loader, strict=True):
             rows = batch.tensor("sample").numpy()
             yield Crops(
                 images=batch.tensor("images"),
@@ -99,12 +127,17 @@ class DatasetCrops:
 
 
 class _InOrder:
-    """A plan of crops in the given order; the last batch is short."""
+    """A plan of crops in the given order; batches end where the group changes, so they may be short."""
 
-    def __init__(self, items: np.ndarray, batch_size: int) -> None:
-        self.items, self.batch_size = items, batch_size
-        self.steps = -(-len(items) // batch_size)
+    def __init__(self, items: np.ndarray, group: np.ndarray, batch_size: int) -> None:
+        ends = [*(np.flatnonzero(np.diff(group)) + 1).tolist(), len(items)] if len(items) else []
+        self.parts = [
+            slice(start, min(start + batch_size, end))
+            for first, end in zip([0, *ends[:-1]], ends, strict=True)
+            for start in range(first, end, batch_size)
+        ]
+        self.items, self.steps = items, len(self.parts)
 
     def rows(self, epoch: int, step: int, part: tuple[int, int] = WHOLE) -> np.ndarray:
-        items = self.items[step * self.batch_size : (step + 1) * self.batch_size]
+        items = self.items[self.parts[step]]
         return items[part_of(len(items), part)]

@@ -15,14 +15,14 @@ from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.shards.dataset import ShardDataset
 from morphoclip.export.provenance import SCALING, facts_of_training
 from morphoclip.models import Encoder, FeatureEncoder
+from morphoclip.preparation.sources import is_images
 from morphoclip.profiling.aggregation import consensus, reduce_runs, reduction
-from morphoclip.profiling.crops import Crops, DatasetCrops, well_codes
+from morphoclip.profiling.crops import Crops, DatasetCrops
+from morphoclip.profiling.encoding import CropSource, Run, encoded
 from morphoclip.profiling.field_crops import FieldCrops
 from morphoclip.profiling.normalize import EMBEDDING_PREFIX
-from morphoclip.progress import progress_bar
 
 LEVELS = ("crop", "site", "well", "perturbation")
-CropSource = DatasetCrops | FieldCrops
 LACKING = "Metadata_low_foreground"
 
 
@@ -38,6 +38,7 @@ def embed(
     within: str = "all",
     min_foreground: float | None = None,
     num_workers: int = 0,
+    precision: str = "float32",
     notes: list[str] | None = None,
     **crop_options: Any,
 ) -> pd.DataFrame:
@@ -49,10 +50,10 @@ def embed(
     Args:
         encoder: an `Encoder`, or a module with its `channels`, `embed_dim`, `preprocess` and `forward`. It is moved to
             `device`, and its training mode is restored afterwards.
-        source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv whose fields
-            are cut on the fly. For an encoder of features a `FeatureDataset` or its folder, or profile tables (a path or
-            glob) whose features are matched by name; then profiles are of wells or perturbations, and the options of crops
-            are ignored.
+        source: a `ShardDataset` (its split, its intensity scaling), a dataset folder, or a load_data.csv or a folder of
+            TIFFs whose fields are cut on the fly. For an encoder of features a `FeatureDataset` or its folder, or profile
+            tables (a path or glob) whose features are matched by name; then profiles are of wells or perturbations, and
+            the options of crops are ignored.
         level: `crop`, `site`, `well` (crops averaged by site, sites by well) or `perturbation` (wells by condition).
         batch_size: crops per forward pass.
         progress: show a progress bar.
@@ -61,8 +62,10 @@ def embed(
         min_foreground: crops with a smaller fraction of nuclear pixels are left out; a well without others keeps its
             best one, with `Metadata_low_foreground` set. None for the dataset's own minimum, as in training.
         num_workers: threads that read and decode a dataset ahead, or processes that read and cut the fields of a csv.
+        precision: `float32`, or `bf16` for a forward pass in bfloat16, for which a feature depends on its batch.
         notes: gets what was matched, filled and left out of a profile table.
-        crop_options: for profile tables, arguments of `read_profiles`; for a load_data.csv, arguments of `FieldCrops` (`crop_size`, `mode`, `metadata`, …). Default: those
+        crop_options: for profile tables, arguments of `read_profiles`; for a load_data.csv, arguments of `FieldCrops`
+            (`crop_size`, `mode`, `metadata`, …). Default: those
             of the encoder's training data, if recorded.
 
     Returns:
@@ -78,21 +81,29 @@ def embed(
     if isinstance(encoder, FeatureEncoder):
         return _embed_features(encoder, source, level, device, notes, crop_options)
     crop_options |= {"min_foreground": min_foreground, "num_workers": num_workers}
-    crops = _open(source, encoder, batch_size, crop_options)
-    check_match(encoder, crops)
-    encoded = _encode(encoder, crops, batch_size, torch.device(device), progress)
+    crops = open_crops(encoder, source, batch_size, **crop_options)
+    run = Run(batch_size, torch.device(device), precision)
+    table = tabulate(
+        encoded(encoder, crops, run, progress), crops, "well" if level == "perturbation" else level, reduce
+    )
+    return consensus(table, within, reduce) if level == "perturbation" else table
+
+
+def tabulate(
+    encoded: Iterable[tuple[Crops, np.ndarray]], crops: CropSource, level: str, reduce: str = "mean"
+) -> pd.DataFrame:
+    """The table of a stream of crops and features, by `crop`, `site` or `well`; all crops of a well are in the stream."""
     if level == "crop":
         return _crop_table(encoded, crops)
     lacking: set[int] = set()
     rows = reduce_runs(_by_field(encoded, lacking), reduce)
-    group = np.arange(len(crops.fields))
-    if level != "site":
-        group = well_codes(crops.fields)
-        rows = reduce_runs(((group[field], row) for field, row in rows), reduce)
-    keys, features = _collect(rows)
-    metadata = crops.fields if level == "site" else _well_metadata(crops.fields, group)
-    table = _table(metadata.iloc[keys], features, np.isin(keys, group[sorted(lacking)]))
-    return consensus(table, within, reduce) if level == "perturbation" else table
+    if level == "site":
+        keys, features = _collect(rows)
+        return _table(crops.fields.iloc[keys], features, np.isin(keys, sorted(lacking)))
+    keys, features = _collect(reduce_runs(((int(crops.well[field]), row) for field, row in rows), reduce))
+    own = np.isin(crops.well, keys)
+    metadata = _well_metadata(crops.fields[own], crops.well[own]).loc[keys]
+    return _table(metadata, features, np.isin(keys, crops.well[sorted(lacking)]))
 
 
 def _collect(rows: Iterable[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
@@ -123,12 +134,26 @@ def check_match(encoder: Encoder | FeatureEncoder, crops: CropSource) -> None:
             f"the encoder was trained at {size} µm per pixel, but the data have {crops.pixel_size_um} µm: "
             "bin or prepare the data at the encoder's pixel size"
         )
+    _check_size(encoder, crops.crop_size)
     scaling = tuple(known.get(key) for key in SCALING)
     if None not in scaling and scaling != tuple(crops.scaling):
         raise ValueError(
             f"the encoder was trained on intensities scaled by {scaling}, but the data are scaled by {crops.scaling}: "
             "open the dataset with the encoder's scale_by, low_percentile and high_percentile"
         )
+
+
+def _check_size(encoder: Encoder | FeatureEncoder, crop_size: int) -> None:
+    """Raise ValueError for crops of a size that a vision transformer does not take."""
+    patches = getattr(encoder.backbone, "patch_embed", None) if isinstance(encoder, Encoder) else None
+    size = getattr(patches, "img_size", None)
+    if isinstance(size, tuple) and getattr(patches, "strict_img_size", False) and (crop_size, crop_size) != tuple(size):
+        raise ValueError(
+            f"the encoder takes crops of {size[0]} px, but the data have {crop_size} px: prepare them with --crop-size {size[0]}"
+        )
+    patch = getattr(patches, "patch_size", None)
+    if isinstance(patch, tuple) and not getattr(patches, "dynamic_img_pad", False) and crop_size % patch[0]:
+        raise ValueError(f"crops of {crop_size} px cannot be divided into the encoder's patches of {patch[0]} px")
 
 
 def open_dataset(encoder: Encoder | FeatureEncoder, folder: str | Path) -> ShardDataset:
@@ -157,13 +182,26 @@ def _embed_features(
     return embed_table(encoder, table, level, device=device, notes=notes)
 
 
+def open_crops(
+    encoder: Encoder | FeatureEncoder, source: ShardDataset | str | Path, batch_size: int, **options: object
+) -> CropSource:
+    """The crops of a source, cut and scaled as the encoder's training data; `options` as `crop_options` of `embed`.
+
+    Raises:
+        ValueError: the data do not fit the encoder, see `check_match`, or its crop size is not known.
+    """
+    crops = _open(source, encoder, batch_size, options)
+    check_match(encoder, crops)
+    return crops
+
+
 def _open(
     source: ShardDataset | str | Path, encoder: Encoder | FeatureEncoder, batch_size: int, options: dict
 ) -> CropSource:
     if isinstance(source, ShardDataset):
         return DatasetCrops(source, batch_size, **options)
     known = facts_of_training(encoder)
-    if Path(source).is_dir():
+    if Path(source).is_dir() and not is_images(source):
         return DatasetCrops(open_dataset(encoder, source), batch_size, **options)
     scaling = {key: known[key] for key in SCALING if key in known}
     size = {key: known[key] for key in ("crop_size",) if key in known}
@@ -172,36 +210,6 @@ def _open(
     if "crop_size" not in options:
         raise ValueError("this encoder does not record its crop size: give crop_size=<pixels>")
     return FieldCrops(source, encoder.channels, **options)
-
-
-@torch.inference_mode()
-def _encode(
-    encoder: Encoder, crops: CropSource, batch_size: int, device: torch.device, progress: bool
-) -> Iterator[tuple[Crops, np.ndarray]]:
-    """Yield crops and their features (n, D) float32, in order."""
-    training = encoder.training
-    encoder.to(device).eval()
-    try:
-        with progress_bar(total=crops.total, unit="crop", desc="embed", show=progress) as bar:
-            for read in crops:
-                for part in read.split(batch_size):
-                    images, low, high = (t.to(device, non_blocking=True) for t in (part.images, part.low, part.high))
-                    features = encoder(encoder.preprocess(images, low, high)).float().cpu().numpy()
-                    _check_finite(features, part, crops.fields)
-                    yield part, features
-                    bar.update(len(part))
-    finally:
-        encoder.train(training)
-
-
-def _check_finite(features: np.ndarray, part: Crops, fields: pd.DataFrame) -> None:
-    bad = np.flatnonzero(~np.isfinite(features).all(1))
-    if bad.size:
-        row = fields.iloc[part.field[bad[0]]]
-        raise ValueError(
-            f"the encoder gives NaN or infinite features for plate {row[schema.PLATE]} well {row[schema.WELL]} "
-            f"(crop at y={part.y[bad[0]]}, x={part.x[bad[0]]}): its weights are broken or the crop is"
-        )
 
 
 def _by_field(encoded: Iterable[tuple[Crops, np.ndarray]], lacking: set[int]) -> Iterator[tuple[int, np.ndarray]]:

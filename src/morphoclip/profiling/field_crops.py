@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from itertools import groupby
 from pathlib import Path
 
@@ -17,18 +18,18 @@ from morphoclip.data.shards.intensities import percentile_column
 from morphoclip.data.shards.manifest import HIGH_PERCENTILE, LOW_PERCENTILE
 from morphoclip.preparation.crops import CropSettings, PreparedCrop, PreparedField, prepare_field
 from morphoclip.preparation.fields import MIN_FOREGROUND
-from morphoclip.preparation.sources import PATH, read_load_data
-from morphoclip.profiling.crops import Crops, well_codes
+from morphoclip.preparation.sources import PATH, find_images, read_load_data
+from morphoclip.profiling.crops import Crops, plate_codes, well_codes
 
 
 class FieldCrops:
-    """The crops of the fields in a load_data.csv; iterates over `Crops`, one well at a time.
+    """The crops of the fields in a load_data.csv or a folder of TIFFs; iterates over `Crops`, one well at a time.
 
     The crops and their order equal those of a dataset prepared with the same settings. A field that cannot be read is
     left out, recorded in `quarantine` (field row -> reason), and reported in a warning at the end.
 
     Args:
-        load_data: path, glob or URL of load_data.csv files.
+        load_data: path, glob or URL of load_data.csv files, or a folder of PerkinElmer images, see `find_images`.
         channels: names in the encoder's order.
         crop_size: pixels, after binning.
         mode: `grid`, `nuclei` or `random`, as in `prepare_dataset`.
@@ -39,7 +40,8 @@ class FieldCrops:
 
     Attributes:
         fields: table of fields; `Metadata_cell_count` is filled while they are read.
-        total: None, because the number of crops is not known in advance.
+        well, plate: codes of its rows, (F,) int64. visited: its rows that are read, sorted.
+        crop_size: pixels. total: None, because the number of crops is not known in advance.
 
     Raises:
         ValueError: `scale_by` is not `field`, or the load_data.csv lacks a channel.
@@ -71,12 +73,17 @@ class FieldCrops:
                 f"scale_by={scale_by} needs the percentiles of all fields of a plate: make a dataset first "
                 "(`morphoclip data prepare`) and embed that"
             )
-        table = read_load_data(str(load_data), channels=channels)
+        if Path(load_data).is_dir():
+            table = find_images(load_data, channels=channels)
+        else:
+            table = read_load_data(str(load_data), channels=channels)
         table = table if metadata is None else annotate(table, metadata)
         self.sources = table.iloc[np.argsort(well_codes(table), kind="stable")].reset_index(drop=True)
         self.fields = self.sources.drop(columns=[c for c in table if c.startswith(PATH)]).assign(
             **{schema.CELL_COUNT: -1}
         )
+        self.well, self.plate = well_codes(self.fields), plate_codes(self.fields)
+        self.visited, self.crop_size = np.arange(len(self.fields)), crop_size
         self.channels = tuple(channels)
         self.pixel_size_um = pixel_size_um * bin
         self.scaling = (scale_by, low_percentile, high_percentile)
@@ -95,11 +102,21 @@ class FieldCrops:
             seed=seed,
         )
 
+    def only(self, fields: np.ndarray) -> FieldCrops:
+        """The crops of some fields; `fields` is bool, (F,)."""
+        part = copy(self)
+        part.visited = self.visited[fields[self.visited]]
+        return part
+
+    def crops_per_plate(self) -> np.ndarray:
+        """Number of fields by plate code, in proportion to which the crops are."""
+        return np.bincount(self.plate[self.visited], minlength=self.plate.max() + 1)
+
     def __iter__(self) -> Iterator[Crops]:
-        well = well_codes(self.fields)
-        reader = _Reader(self.sources.to_dict("records"), self.settings)
+        reader = _Reader(self.sources.iloc[self.visited].to_dict("records"), self.settings)
         loader = torch.utils.data.DataLoader(reader, batch_size=None, num_workers=self.num_workers)
-        for _, numbered in groupby(enumerate(loader), key=lambda pair: well[pair[0]]):
+        numbers = self.visited.tolist()
+        for _, numbered in groupby(zip(numbers, loader, strict=True), key=lambda pair: self.well[pair[0]]):
             if crops := self._well(list(numbered)):
                 yield crops
         if self.quarantine:
