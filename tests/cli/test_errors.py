@@ -32,8 +32,7 @@ def table(tmp_path) -> Path:
     wells = [schema.well_name(i // 6, i % 6) for i in range(12)]
     frame = pd.DataFrame({schema.PLATE: "P1", schema.WELL: wells, schema.PERTURBATION: list("aabbcc") + ["DMSO"] * 6})
     frame[schema.CONTROL_TYPE] = [""] * 6 + ["negcon"] * 6
-    for column in (schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT):
-        frame[column] = "x"
+    frame[[schema.MODALITY, schema.CELL_LINE, schema.TIMEPOINT]] = ["compound", "x", "x"]
     frame.assign(f0=range(12), f1=1.0).to_parquet(tmp_path / "table.parquet")
     return tmp_path / "table.parquet"
 

@@ -107,7 +107,7 @@ def test_weights_alone_ask_for_their_folder(tmp_path):
 
 
 def test_the_help_lists_every_command():
-    names = {command.callback.__name__ for command in app.registered_commands} | {"data", "runs"}
+    names = {command.name or command.callback.__name__ for command in app.registered_commands} | {"data", "runs"}
     assert set(cli_main.__doc__.split("`")[1].removeprefix("morphoclip ").split(" | ")) == names
 
 

@@ -160,7 +160,7 @@ def test_data_that_a_dry_run_would_have_to_make_lie_in_its_folder(tmp_path, caps
     (tmp_path / "made").mkdir()
     there = Data(folder=str(tmp_path), root=str(tmp_path / "made"))
     assert data_folder(there, tmp_path / "dry") == str(tmp_path)
-    absent = Data(folder=str(tmp_path), root=str(tmp_path / "made"), profiles=str(tmp_path / "profiles.parquet"))
+    absent = Data(folder=str(tmp_path), root=str(tmp_path / "made"), table=Data(folder=str(tmp_path / "profiles")))
     assert data_folder(absent, tmp_path / "dry") == str(tmp_path / "dry/data")
     assert "for this dry run only" in capsys.readouterr().out
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from morphoclip import configs_dir, schema
 from morphoclip.cli.main import app
 from morphoclip.evaluation import Protocol
-from morphoclip.experiment.overrides import as_hydra_reads
 from morphoclip.experiment.score import Arm, Scoring, score_arms
 from morphoclip.experiment.tables import read_arm, read_baseline, read_training
+from morphoclip.experiment.typed_arguments import as_hydra_reads
 from tests.profiling.reading.plates import FEATURES, canonical, screen, written
 
 PROTOCOL = Protocol(columns={"Stoff": schema.PERTURBATION})

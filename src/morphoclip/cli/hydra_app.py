@@ -79,7 +79,7 @@ def _with_the_runs_own(given: list[str]) -> list[str]:
 
 def as_typed(name: str, given: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Arguments for Hydra that mean what was typed: paths and names quoted, `--dry-run`, what is switched off."""
-    from morphoclip.experiment.overrides import as_hydra_reads
+    from morphoclip.experiment.typed_arguments import as_hydra_reads
 
     meant = [_as_meant(argument, PATHS.get(name, {})) for argument in given]
     if name == "train":

@@ -1,4 +1,4 @@
-"""What is typed on the command line: keys that exist, groups that are switched off, classes that replace others.
+"""What is typed on the command line: keys that exist, and classes that replace others.
 
 Hydra refuses an unknown key unless it is added by `+`, and keeps the keywords of a class that another one replaces.
 Here a key may be what the composed config has, or an argument of what its `_target_` names.
@@ -34,68 +34,6 @@ from morphoclip.experiment.keywords import (
 LISTED = 12  # choices of a group that an error lists in full
 _KEY = re.compile(r"Could not (?:override|delete from config\.) '([^']+)'")
 _CHOICE = re.compile(r"Could not find '([^']+)'")
-
-
-def as_hydra_reads(name: str, arguments: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Arguments in Hydra's terms: `--dry-run` as `dry_run=true`, a group or part set to null as switched off.
-
-    `columns.<ours>=`, `control=` and `features=` of `evaluate` take names of a user's table, with any characters.
-
-    Args:
-        name: main config, `train` or `evaluate`.
-        arguments: as typed.
-        folders: of configs.
-
-    Raises:
-        WrongOverride: a group that cannot be switched off, or a column of ours that does not exist.
-    """
-    read = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if name == "evaluate" and key.startswith(("columns.", "+columns.", "++columns.")):
-            read.append(f"++{_column_key(key)}={_as_name(value)}")
-        elif name == "evaluate" and key in ("control", "features"):
-            read.append(f"{key}={_as_name(value)}")
-        elif name == "train" and argument == "--dry-run":
-            read.append("dry_run=true")
-        elif re.match(r"(score\.)?task\.\w+\.", key):
-            read.append(f"++{argument}")  # a field of a task, checked where tasks are read
-        elif name == "train" and key.startswith("data.table.columns."):
-            read.append(f"++{argument}")  # a name of ours that the config does not list
-        elif "." in key and TARGET in value and value.startswith("{") and not key.startswith(("+", "~")):
-            read.append(f"++{argument}")  # with keywords that the class before did not have
-        elif value != "null" or not re.fullmatch(r"\w+(\.\w+)?", key):
-            read.append(argument)
-        elif "." in key:
-            part = key.partition(".")[0]
-            read.append(f"++{argument}" if part in NAMED else argument)
-        elif not any((folder / key).is_dir() for folder in folders):
-            read.append(argument)
-        elif name == "train":
-            if not any((folder / key / "none.yaml").is_file() for folder in folders):
-                raise WrongOverride(f"{argument}: {key} cannot be left out; choose {_listed(choices(key, folders))}")
-            read.append(f"{key}=none")
-        # else null is the default of an optional group
-    return read
-
-
-def _column_key(key: str) -> str:
-    """`columns.<ours>` without a plus, if there is such a column of ours."""
-    from morphoclip.profiling.reading.columns import canonical_mapping
-
-    key = key.lstrip("+")
-    try:
-        canonical_mapping({key.partition(".")[2]: ""})
-    except ValueError as error:
-        raise WrongOverride(str(error)) from error
-    return key
-
-
-def _as_name(value: str) -> str:
-    """A value in quotes, unless it is a list, a mapping, null or has quotes already."""
-    if value == "null" or value.startswith(("[", "{", "'", '"')):
-        return value
-    return "'" + value.replace("'", r"\'") + "'"
 
 
 def checked(config: DictConfig, name: str) -> list[str]:
@@ -145,7 +83,7 @@ def explained(error: Exception, name: str, arguments: Sequence[str], folders: Se
         known = choices(group, folders)
         where = "" if any(argument.endswith(f"{group}={choice}") for argument in arguments) else " (named in a file)"
         hint = nearest(choice, known)
-        hint_text = f"nearest: {', '.join(hint)}" if hint else f"choose {_listed(known)}"
+        hint_text = f"nearest: {', '.join(hint)}" if hint else f"choose {listed(known)}"
         return WrongOverride(f"there is no {group or 'config'} {choice!r}{where}; {hint_text}")
     wrong = _KEY.search(text)
     if wrong is None or GlobalHydra.instance().is_initialized():
@@ -181,7 +119,8 @@ def unknown_key(key: str, siblings: set[str], config: DictConfig) -> WrongOverri
     return WrongOverride(f"there is no key {key}{hint}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`one of a, b, …`, at most LISTED of them."""
     shown = ", ".join(names[:LISTED])
     return f"one of {shown}" + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
