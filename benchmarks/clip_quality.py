@@ -39,7 +39,7 @@ from morphoclip import configs_dir, schema
 from morphoclip.data import ShardDataset
 from morphoclip.evaluation import ScoreCard
 from morphoclip.experiment import design
-from morphoclip.experiment.arms import TRAINED, feature_dataset, write_profiles_of
+from morphoclip.experiment.arms import TRAINED, image_dataset, write_profiles_of
 from morphoclip.experiment.design import holdout_design
 from morphoclip.experiment.fit import fit, open_dataset
 from morphoclip.experiment.prepare import holdout_of, prepare_data, training_split
@@ -177,9 +177,9 @@ def train_and_score(config: DictConfig) -> dict:
     start = time.process_time()
     method, loader = fit(config)
     cpu_s = time.process_time() - start
-    images, features = open_dataset(config, loader), feature_dataset(loader)
+    dataset = open_dataset(config, loader)
     encoders = {TRAINED: method.eval().export_encoder()}
-    wells = write_profiles_of(encoders, images, features, Path(config.folder))[TRAINED]
+    wells = write_profiles_of(encoders, image_dataset(dataset), dataset, Path(config.folder))[TRAINED]
     unseen, seen = unseen_and_seen(config, wells)
     controls = unseen_retrieval.controls_of(wells)
     found = unseen_retrieval.own_tower(method, OmegaConf.to_container(config.perturbation), unseen, wells)

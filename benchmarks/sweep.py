@@ -29,8 +29,7 @@ from morphoclip.experiment.pipelines.processes import scored
 from morphoclip.experiment.pipelines.scores import SCORES
 from morphoclip.experiment.pipelines.sweep import CHUNK
 from morphoclip.experiment.pipelines.tables import FIT, WellSet, well_sets
-from morphoclip.experiment.tables import annotated, read_tables
-from morphoclip.profiling import Normalizer
+from morphoclip.profiling import Normalizer, read_profiles
 
 WHOLE, MINUTES, RATIO, DIFFERENCE = 5000, 12.0, 1.5, 1e-6
 RUN = 5 * CHUNK  # orders of a run: shorter ones would share fewer first steps than those of a whole sweep
@@ -45,8 +44,8 @@ def three_plates(folder: Path) -> WellSet:
     """The set of three plates in `folder`, or noise of its shape."""
     if folder.is_dir():
         protocol: Protocol = instantiate(config("protocol", "cpjump1"))
-        table = read_tables(str(folder / "profiles/*.csv.gz"))
-        return well_sets({"cellprofiler": annotated(table, str(folder / "metadata"), protocol)}, protocol)[0][0]
+        table = read_profiles(str(folder / "profiles/*.csv.gz"), metadata=str(folder / "metadata"), notes=[])
+        return well_sets({"cellprofiler": table}, protocol)[0][0]
     wells = (
         [(f"c{k}", "") for k in range(260)]
         + [(f"pos{k % 42}", "poscon") for k in range(60)]
