@@ -235,7 +235,7 @@ def test_mistakes_of_the_command_are_one_line(tmp_path, screen16, folder):
         return CliRunner().invoke(app, ["embed", str(folder), str(screen16), *map(str, arguments)])
 
     assert "give --out FILE, or --dry-run" in run().output
-    assert "are for a load_data.csv or a folder of TIFFs" in run("--out", tmp_path / "a.parquet", "--bin", 2).output
+    assert "are for a load_data.csv, a folder" in run("--out", tmp_path / "a.parquet", "--bin", 2).output
     dry = run("--dry-run", "--num-workers", 1)
     assert dry.exit_code == 0
     assert dry.output.splitlines()[1].startswith("all: 88 fields, 88 wells, 6 plates: ")

@@ -20,7 +20,7 @@ GIVEN = {
     "objective": "{metric: val/loss, direction: minimize}",
     "space": "{optimizer.lr: {type: float, low: 1e-4, high: 1e-2, log: true}}",
 }
-STUDIES = sorted(p.stem for p in (configs_dir() / "sweep").glob("*.yaml") if p.stem != "pipelines")
+STUDIES = sorted(p.stem for p in (configs_dir() / "sweep").glob("*.yaml") if not p.stem.startswith("pipelines"))
 
 
 def write(folder: Path, **given: str) -> Path:

@@ -84,6 +84,8 @@ def with_plates(table: pd.DataFrame, path: Path, name: str, notes: list[str]) ->
     """
     if schema.WELL not in table or (schema.PLATE in table and (table[schema.PLATE] != "").any()):
         return table
+    if schema.PLATE in table and (table[schema.WELL] == "").any():  # rows are perturbations, of several wells
+        return table
     keys = [c for c in (schema.WELL, schema.SITE) if c in table]
     if table.duplicated(keys).any():
         well = table.loc[table.duplicated(keys), schema.WELL].iloc[0]
