@@ -96,8 +96,8 @@ def test_every_kind_of_table_gives_the_same_scores(tmp_path):
 
 
 def test_a_baseline_is_scored_alike_and_compared_on_common_rows(tmp_path, capsys):
-    screen(0).to_parquet(tmp_path / "good.parquet")
-    weak = screen(1, signal=0.0)
+    good, weak = screen(0), screen(1, signal=0.0)
+    good.to_parquet(tmp_path / "good.parquet")
     weak[weak[schema.PERTURBATION] != "d"].to_parquet(tmp_path / "weak.parquet")
     report = run(tmp_path / "out", f"profiles={tmp_path / 'good.parquet'}", f"baseline={tmp_path / 'weak.parquet'}")
     printed = capsys.readouterr().out
@@ -106,7 +106,9 @@ def test_a_baseline_is_scored_alike_and_compared_on_common_rows(tmp_path, capsys
     text = report.read_text()
     assert ">baseline<" in text
     assert "profiles − baseline: replicate " in text
-    alone = metrics(run(tmp_path / "alone", f"profiles={tmp_path / 'good.parquet'}"))
+    assert "wells: all are scored on the" in printed  # that both have
+    good[good[schema.PERTURBATION] != "d"].to_parquet(tmp_path / "common.parquet")
+    alone = metrics(run(tmp_path / "alone", f"profiles={tmp_path / 'common.parquet'}"))
     pd.testing.assert_frame_equal(metrics(report), alone)
 
 
@@ -145,7 +147,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     for seed in (0, 0, 1):
         report = run(tmp_path / "out", *words, f"seed={seed}")
         kept.append({path.name: path.read_bytes() for path in report.parent.iterdir()})
-    assert set(kept[0]) == {"metrics.csv", "arms.csv", "replicate.csv", "batch_effects_by_step.csv", "report.html"}
+    assert set(kept[0]) == {
+        "metrics.csv",
+        "arms.csv",
+        "replicate.csv",
+        "batch_effects_by_step.csv",
+        "report.html",
+        "scores.json",
+    }
     assert kept[0] == kept[1]
     assert kept[0]["replicate.csv"] != kept[2]["replicate.csv"]
 
