@@ -61,6 +61,7 @@ def test_each_run_of_a_grid_is_a_job_and_a_failed_one_is_recorded(slurm, outputs
     assert all(job.startswith("slurm-") for job in jobs)
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_after_its_driver_was_requeued_and_takes_up_its_jobs(slurm, outputs, tmp_path):
     config = tmp_path / "study.yaml"
     config.write_text(STUDY)
@@ -80,6 +81,7 @@ def test_a_study_goes_on_after_its_driver_was_requeued_and_takes_up_its_jobs(slu
     assert len(list((folder / "submitit").glob("*_submission.sh"))) == 3  # none was submitted twice
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_job_of_a_grid_near_its_time_limit_saves_and_goes_on(slurm, outputs):
     launcher = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{resource}" for resource in RESOURCES)]

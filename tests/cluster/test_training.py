@@ -74,6 +74,7 @@ def test_a_job_near_its_time_limit_and_then_preempted_ends_like_one_that_was_not
     assert curves(run) == curves(straight)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_job_gives_one_encoder_a_run(slurm, recipe, outputs):
     sweep = ["-m", *recipe, "name=sweep", "trainer.max_steps=2", "seed=0,1"]
     job = slurm.submit(*TWO_RANKS, SCRIPT, *sweep, folder=ROOT)
@@ -82,6 +83,7 @@ def test_a_sweep_in_a_job_gives_one_encoder_a_run(slurm, recipe, outputs):
     assert len(encoder_hashes(runs)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_requeued_job_of_two_runs_goes_on_with_the_one_that_was_interrupted(slurm, recipe, outputs, tmp_path):
     script = tmp_path / "loop.sbatch"
