@@ -15,7 +15,6 @@ from morphoclip.evaluation.card.leaks import mark_leaks
 from morphoclip.evaluation.card.published import beside_published
 from morphoclip.evaluation.report.provenance import file_hashes
 from morphoclip.evaluation.tasks.completeness import absent_pairs, absent_sets
-from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.announcement import announcement
 from morphoclip.experiment.other_tables import perturbations_of_training, seen_unit, takes_profiles
 from morphoclip.experiment.pictures import neighbours
@@ -27,6 +26,7 @@ from morphoclip.experiment.score import Arm, Scored, Scoring, on_common_wells, s
 from morphoclip.experiment.score_run import score_run
 from morphoclip.experiment.tables import read_arms, read_baseline, read_training
 from morphoclip.profiling.reading.metadata_files import has_annotations_folder
+from morphoclip.profiling.reading.tables import paths_of
 
 MAIN, BASELINE = "profiles", "baseline"
 ANY_NUMBERS = "Numbers that the named sources publish, beside ours; checked: computed by us on the same data."
@@ -68,7 +68,7 @@ def run(config: DictConfig) -> Path:
     if config.published or protocol.published:
         table = beside_published(card, config.published, protocol, complete)
         published = Published(table, ANY_NUMBERS) if "checked" in table else Published(table)
-    inputs = [] if config.profiles is None else profile_paths(as_dict(config)["profiles"])
+    inputs = [] if config.profiles is None else paths_of(as_dict(config)["profiles"])
     path = report(
         output,
         scored,

@@ -14,7 +14,6 @@ from morphoclip import schema
 from morphoclip.data.loading.features import FeatureDataset
 from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import Protocol
-from morphoclip.evaluation.tasks.tables import profile_paths
 from morphoclip.experiment.arms import table_path
 from morphoclip.experiment.other_tables import takes_profiles, through_encoder
 from morphoclip.experiment.plain import as_dict, load_config
@@ -27,6 +26,7 @@ from morphoclip.profiling.reading.columns import canonical_mapping
 from morphoclip.profiling.reading.controls import named_controls, with_controls
 from morphoclip.profiling.reading.features import UndecidedFeatures
 from morphoclip.profiling.reading.joins import join_metadata
+from morphoclip.profiling.reading.tables import paths_of
 from morphoclip.profiling.reading.tables import read_tables as reading_of_files
 
 SOURCES = ("profiles", "encoder", "checkpoint")
@@ -59,7 +59,7 @@ def read_arm(config: DictConfig, protocol: Protocol) -> Arm:
         )
     if sources == ["profiles"]:
         reading = reading_of_files(
-            profile_paths(_plain(config, "profiles")),
+            paths_of(_plain(config, "profiles")),
             columns=column_names(config),
             known_columns=of_protocol(protocol),
             control=_plain(config, "control"),
@@ -87,7 +87,7 @@ def read_baseline(config: DictConfig, protocol: Protocol) -> Arm:
     """The profiles of `config.baseline`, by the same keys where it has such columns; its features are its own."""
     options = {"control": _plain(config, "control"), "metadata": _plain(config, "metadata")}
     known = {**of_protocol(protocol), **column_names(config)}
-    paths = profile_paths(_plain(config, "baseline"))
+    paths = paths_of(_plain(config, "baseline"))
     try:
         reading = reading_of_files(paths, known_columns=known, **options)
     except UndecidedFeatures:  # `features` was given for a table that mixes them too
@@ -98,7 +98,7 @@ def read_baseline(config: DictConfig, protocol: Protocol) -> Arm:
 def read_training(config: DictConfig, protocol: Protocol) -> pd.DataFrame:
     """The table of training wells, `config.training`: names and annotations as for the profiles; features are not read."""
     known = {**of_protocol(protocol), **column_names(config)}
-    paths, metadata = profile_paths(_plain(config, "training")), _plain(config, "metadata")
+    paths, metadata = paths_of(_plain(config, "training")), _plain(config, "metadata")
     return reading_of_files(paths, known_columns=known, metadata=metadata, features_needed=False).table
 
 

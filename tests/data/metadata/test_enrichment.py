@@ -75,7 +75,7 @@ def test_what_describes_a_target_is_known_of_an_annotation_table(functions, tmp_
     ).to_parquet(path)
     marked = {"Metadata_gene": True, "Metadata_Pathways": True, "Metadata_phase": False}
     (tmp_path / "built.parquet.json").write_text(
-        json.dumps({"columns": {column: {"tells": tells} for column, tells in marked.items()}})
+        json.dumps({"columns": {column: {"names_targets": tells} for column, tells in marked.items()}})
     )
     assert telling_columns(path) == {"gene", "pathways"}
     table = enrich(PerturbationTable.from_frame(FIELDS), path, schema.GENE, **OPEN)  # its mechanism is known already

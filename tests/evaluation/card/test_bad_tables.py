@@ -12,7 +12,7 @@ from morphoclip import schema
 from morphoclip.data.metadata.annotations import with_canonical_ids
 from morphoclip.evaluation import average_precision, score
 from morphoclip.evaluation.tasks.protocol import Protocol, plate_sets
-from morphoclip.evaluation.tasks.tables import join_profiles, normalized_folds, profile_paths
+from morphoclip.profiling.reading.tables import paths_of, read_tables
 
 FEATURES = [f"f{i}" for i in range(24)]
 QUICK = {"null_size": 20, "shuffles": 0, "bootstrap": 20, "tasks": ["replicate"]}
@@ -133,26 +133,35 @@ def test_wells_without_a_set_are_refused_and_counted(make_screen, column, missin
         assert not score(table.assign(**{column: ""}), **QUICK).metrics.empty
 
 
-def test_files_with_different_features_are_joined_on_what_they_share(make_screen):
+def test_files_with_different_features_are_joined_on_what_they_share(make_screen, tmp_path):
     table = make_screen(5)
-    parts = {
-        name: part.drop(columns=["f1"] if name == "compound1" else []) for name, part in table.groupby(schema.PLATE)
-    }
-    folds, notes = normalized_folds(join_profiles(parts), Protocol(), lambda part: [part])
-    assert notes == ["compound_U2OS_24: 1 features are absent from some of its plates and left out"]
-    assert score(folds, **QUICK).metrics.equals(score(join_profiles(parts), **QUICK).metrics)
-    with pytest.raises(ValueError, match=r"empty\.csv has no rows"):
-        join_profiles({"empty.csv": table.iloc[:0]})
-    with pytest.raises(ValueError, match=r"bare\.csv has no feature columns"):
-        join_profiles({"bare.csv": table[[schema.PLATE]]})
+    paths = []
+    for name, part in table.groupby(schema.PLATE):
+        paths.append(tmp_path / f"{name}.parquet")
+        part.drop(columns=["f1"] if name == "compound1" else []).to_parquet(paths[-1])
+    joined = read_tables(paths, as_is=True).table
+    card = score(joined, **QUICK)
+    assert "compound_U2OS_24: 1 features are absent from some of its plates and left out" in card.notes
+    for whole, compound in ((table.drop(columns="f1"), True), (table, False)):  # the other sets keep it
+        expected, found = (
+            m[m["subset"].ne("all") & m["subset"].eq("compound_U2OS_24").eq(compound)]
+            for m in (score(whole, **QUICK).metrics, card.metrics)
+        )
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+    table.iloc[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match=r"empty\.parquet has no rows"):
+        read_tables([tmp_path / "empty.parquet"])
+    table[[schema.PLATE]].to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet has no feature"):
+        read_tables([tmp_path / "bare.parquet"])
 
 
 def test_globs_that_match_nothing_are_named(tmp_path):
     (tmp_path / "a.csv").touch()
     (tmp_path / "b.csv").touch()
-    assert [p.name for p in profile_paths([str(tmp_path / "*.csv"), str(tmp_path / "a.csv")])] == ["a.csv", "b.csv"]
+    assert [p.name for p in paths_of([str(tmp_path / "*.csv"), str(tmp_path / "a.csv")])] == ["a.csv", "b.csv"]
     with pytest.raises(FileNotFoundError, match=r"\*\.parquet"):
-        profile_paths([str(tmp_path / "*.csv"), str(tmp_path / "*.parquet")])
+        paths_of([str(tmp_path / "*.csv"), str(tmp_path / "*.parquet")])
 
 
 def test_no_profile_is_its_own_positive_or_negative():

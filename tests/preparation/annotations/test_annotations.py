@@ -135,7 +135,7 @@ def test_each_field_has_source_licence_and_date_and_says_whether_it_names_target
     assert len(group["files"][0]["date"]) == 10
     assert len(group["files"][0]["sha256"]) == 64
     assert columns["Metadata_story"]["sources"][0]["licence"] == "CC0-1.0"
-    telling = {name for name, facts in columns.items() if facts["tells"]}
+    telling = {name for name, facts in columns.items() if facts["names_targets"]}
     assert {
         f"Metadata_{name}"
         for name in ("gene", "moa", "target_list", "gene_group", "pathways", "protein_function", "story")

@@ -65,7 +65,7 @@ def enrich(table: PerturbationTable, path: str | Path, key: str, *, source: str,
 
 
 def sidecar(path: str | Path) -> dict[str, dict]:
-    """Column -> {source, licence, date, tells} of an annotation table, from the JSON beside it; {} if there is none."""
+    """Column -> {source, licence, date, names_targets} of an annotation table, from the JSON beside it; {} if there is none."""
     beside = Path(f"{path}.json")
     return json.loads(beside.read_text())["columns"] if beside.is_file() else {}
 
@@ -76,7 +76,7 @@ def telling_columns(path: str | Path) -> set[str]:
     Without a sidecar all its columns count: what is joined by gene or target describes it.
     """
     known = sidecar(path)
-    columns = [c for c in known if known[c]["tells"]] if known else list(_read(path))
+    columns = [c for c in known if known[c]["names_targets"]] if known else list(_read(path))
     return {column.removeprefix(schema.PREFIX).lower() for column in columns}
 
 

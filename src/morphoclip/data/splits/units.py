@@ -46,7 +46,7 @@ def seen_perturbations(meta: pd.DataFrame, training: pd.DataFrame, by: str = "st
     """Perturbations of `meta` whose unit also occurs in `training`.
 
     Raises:
-        ValueError: a table lacks the columns of `by`; for a molecule, no column tells whether two perturbations are one.
+        ValueError: a table lacks the columns of `by`; for a molecule, no column by which two perturbations could be one molecule.
     """
     if by in MOLECULES:
         columns = [schema.PERTURBATION, *chemistry.IDENTITY]

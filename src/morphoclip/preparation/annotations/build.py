@@ -67,7 +67,8 @@ def build_annotations(
     columns = {
         column: {
             "sources": [facts[source] for source in dict.fromkeys(origin[column])],
-            "tells": column.removeprefix(schema.PREFIX).lower() in schema.TELLING or "descriptions" in origin[column],
+            "names_targets": column.removeprefix(schema.PREFIX).lower() in schema.TELLING
+            or "descriptions" in origin[column],
         }
         for column in table
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import re
@@ -15,12 +13,14 @@ import pandas as pd
 
 from morphoclip import schema
 from morphoclip.data.metadata.annotations import EXPERIMENT_COLUMNS, EXPERIMENT_FILE, MAPS_FILE, plate_ids, read_maps
+from morphoclip.profiling.reading.files import read_frame
+from morphoclip.profiling.reading.text import decoded
+from morphoclip.profiling.reading.unpacking import unpacked
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".parquet", ".feather", ".xlsx", ".xls")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 _DOSE_UNIT = re.compile(r"(?:dose|conc|concentration)(nm|mm)")
 _OF_COMPOUNDS = {"compoundsmiles": schema.SMILES, "compoundinchikey": schema.INCHIKEY, "compoundname": schema.NAME}
-_OPENERS = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 
 
 def has_annotations_folder(metadata: object) -> bool:
@@ -131,24 +131,10 @@ def _in_micromolar(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _frame(path: Path) -> pd.DataFrame:
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        return pd.read_parquet(path)
-    if name.endswith(".feather"):
-        return pd.read_feather(path)
-    if name.endswith((".xlsx", ".xls")):
-        return pd.read_excel(path, dtype=str)
-    raw = path.read_bytes()
-    for magic, decompress in _OPENERS.items():
-        if raw.startswith(magic):
-            raw = decompress(raw)
-    if raw.startswith(b"PK\x03\x04"):
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            raw = archive.read(archive.namelist()[0])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+    content, kind = unpacked(path)
+    if kind != "text":
+        return read_frame(path, lambda _: True, [])
+    text = decoded(content, path, [])
     lines = text.splitlines()
     skipped = next((i for i, line in enumerate(lines) if line.strip() and line[0] not in "!#"), 0)
     header = lines[skipped] if lines else ""

@@ -101,7 +101,7 @@ def paths_of(path: str | Path | Sequence[str | Path]) -> list[Path]:
             matches = [Path(pattern)]
         if not matches:
             raise FileNotFoundError(
-                f"no profile table at {pattern}: check the path, and quote globs on the command line"
+                f"no profile table at {pattern}: it matches no file; check the folder, and quote globs on the command line"
             )
         folder = next((match for match in matches if match.is_dir()), None)
         if folder is not None:
